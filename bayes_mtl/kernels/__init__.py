@@ -1,0 +1,10 @@
+"""Fused mathematics: one PyTensor node each, value and gradient from one pass over the numbers.
+
+A graph of small nodes costs minutes of compilation (numba compiles one function per node) and a
+memory round trip per node. A kernel here is one function in the numba subset of Python; it knows
+arrays, and nothing of models.
+"""
+
+from bayes_mtl.kernels.ops import cholesky_from_partials, collapsed_gaussian
+
+__all__ = ["cholesky_from_partials", "collapsed_gaussian"]
