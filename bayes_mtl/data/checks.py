@@ -1,0 +1,135 @@
+"""Everything that can be wrong with a table, found in one pass."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+
+from bayes_mtl._typing import FloatArray, IntArray, Label
+from bayes_mtl.data.schema import INTERCEPT
+from bayes_mtl.errors import DataWarning, Finding
+
+_FAR_FROM_ZERO = 3.0  # pooled sd between a column's mean and 0 from which an intercept is an extrapolation
+
+
+def not_finite(name: str, values: FloatArray, tasks: Sequence[Label]) -> list[Finding]:
+    """NaN and infinite entries of a column, with their rows and tasks."""
+    found = []
+    for kind, bad in (("NaN", np.isnan(values)), ("infinite", np.isinf(values))):
+        rows = np.flatnonzero(bad)
+        if len(rows):
+            some = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
+            labels = list(dict.fromkeys(repr(tasks[r]) for r in rows))
+            where = ", ".join(labels[:5]) + (", ..." if len(labels) > 5 else "")
+            plural = "value is" if len(rows) == 1 else "values are"
+            found.append(
+                Finding(
+                    f"column {name!r}",
+                    f"{len(rows)} {plural} {kind} (rows {some}; tasks {where})",
+                    "Impute them, or pass missing='drop'",
+                )
+            )
+    return found
+
+
+def not_positive(name: str, values: FloatArray) -> list[Finding]:
+    """Entries of a weight or noise column that are zero or below."""
+    bad = np.flatnonzero(values <= 0)
+    if not len(bad):
+        return []
+    return [Finding(f"column {name!r}", f"should be positive, found {values[bad[0]]} in row {bad[0]}")]
+
+
+def constant_columns(X: FloatArray, names: Sequence[str]) -> list[Finding]:
+    """Features that never change (the intercept apart)."""
+    found = []
+    for i, name in enumerate(names):
+        values = X[np.isfinite(X[:, i]), i]
+        if name != INTERCEPT and len(values) and np.ptp(values) <= 1e-12 * max(1.0, abs(values[0])):
+            found.append(Finding(f"feature {name!r}", f"is constant ({values[0]:g} in every row)", "Remove it"))
+    return found
+
+
+def collinear_columns(X: FloatArray, names: Sequence[str]) -> list[Finding]:
+    """Features that are exact linear combinations of the ones before them, over all rows."""
+    finite = np.isfinite(X).all(axis=1)
+    values = X[finite]
+    keep = [i for i, n in enumerate(names) if n == INTERCEPT or (len(values) and np.ptp(values[:, i]) > 0)]
+    if len(values) <= 1 or len(keep) < 2:
+        return []
+    has_intercept = any(names[i] == INTERCEPT for i in keep)
+    columns = [i for i in keep if names[i] != INTERCEPT]
+    scaled = values[:, columns] - (values[:, columns].mean(axis=0) if has_intercept else 0.0)
+    scaled /= np.linalg.norm(scaled, axis=0)
+    found = []
+    independent: list[int] = []
+    for i in range(len(columns)):
+        if independent:
+            basis = scaled[:, independent]
+            combination, *_ = np.linalg.lstsq(basis, scaled[:, i], rcond=None)
+            if np.linalg.norm(scaled[:, i] - basis @ combination) < 1e-7:
+                of = [names[columns[independent[m]]] for m in np.flatnonzero(np.abs(combination) > 1e-6)]
+                found.append(
+                    Finding(
+                        f"feature {names[columns[i]]!r}",
+                        f"is collinear: an exact linear combination of {', '.join(map(repr, of))}",
+                        "Remove one of them",
+                    )
+                )
+                continue
+        independent.append(i)
+    return found
+
+
+def outcome_problems(name: str, y: FloatArray, tasks: Sequence[Label], starts: IntArray, *, allow_one_class: bool) -> list[Finding]:
+    """An outcome that never changes, or a 0/1 outcome of which a task has one class only.
+
+    Parameters
+    ----------
+    tasks : sequence
+        The labels, one per task; rows are sorted by task and `starts` says where each begins.
+    """
+    finite = np.isfinite(y)
+    values = y[finite]
+    if len(values) > 1 and np.ptp(values) == 0:
+        return [Finding(f"outcome {name!r}", f"is constant ({values[0]:g} in every row)", "There is nothing to explain")]
+    if allow_one_class or not len(values) or not np.isin(values, (0.0, 1.0)).all():
+        return []
+    one_class = []
+    for t, label in enumerate(tasks):
+        rows = slice(starts[t], starts[t + 1])
+        mine = y[rows][finite[rows]]
+        if len(mine) > 1 and np.ptp(mine) == 0:
+            one_class.append(f"{label!r} (all {mine[0]:g})")
+    if not one_class:
+        return []
+    some = ", ".join(one_class[:10]) + (", ..." if len(one_class) > 10 else "")
+    plural = "task has" if len(one_class) == 1 else "tasks have"
+    return [
+        Finding(
+            f"outcome {name!r}",
+            f"{len(one_class)} {plural} one class only: {some}",
+            "Remove them, or pass allow_one_class=True to let them learn from the other tasks",
+        )
+    ]
+
+
+def warn_if_far_from_zero(X: FloatArray, names: Sequence[str], varying: Sequence[str]) -> None:
+    """Warn where the intercept is an extrapolation far outside of the data."""
+    if INTERCEPT not in varying:
+        return
+    far = [
+        f"{name} (mean {X[:, i].mean():.4g}, sd {X[:, i].std():.3g})"
+        for i, name in enumerate(names)
+        if name != INTERCEPT and abs(X[:, i].mean()) > _FAR_FROM_ZERO * X[:, i].std()
+    ]
+    if far:
+        warnings.warn(
+            f"0 lies far outside of the data in {', '.join(far)}, so each task's intercept is an extrapolation: "
+            "it will be hard to sample and to read. Pass center=True; Intercept then means the expected outcome "
+            "at the features' averages.",
+            DataWarning,
+            stacklevel=4,
+        )

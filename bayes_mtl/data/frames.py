@@ -1,0 +1,59 @@
+"""Any data frame in, a pandas frame of the needed columns out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+import narwhals as nw
+import numpy as np
+import pandas as pd
+
+from bayes_mtl.errors import Finding, FindingsError
+
+
+def column_names(table: Any) -> list[str]:
+    """Names of the columns of any data frame (or mapping of columns)."""
+    return list(table) if isinstance(table, Mapping) else list(nw.from_native(table).columns)
+
+
+def missing_columns(table: Any, wanted: Iterable[str]) -> list[Finding]:
+    """Return a finding per wanted column that the table does not have."""
+    have = column_names(table)
+    found = []
+    for name in dict.fromkeys(wanted):
+        if name not in have:
+            close = get_close_matches(str(name), [str(h) for h in have], n=3)
+            hint = f"Did you mean {' or '.join(map(repr, close))}" if close else f"Columns: {', '.join(map(str, have))}"
+            found.append(Finding(f"column {name!r}", "is not in the table", hint))
+    return found
+
+
+def to_pandas(table: Any, columns: Iterable[str], error: type[FindingsError]) -> pd.DataFrame:
+    """Copy the named columns of a pandas, polars, pyarrow, ... frame (or a mapping) to pandas.
+
+    Categories keep their order; the row labels become 0 .. n - 1.
+    """
+    names = list(dict.fromkeys(columns))
+    try:
+        native = pd.DataFrame(dict(table)) if isinstance(table, Mapping) else table
+        frame = nw.from_native(native, eager_only=True)
+    except TypeError as err:
+        found = f"found {type(table).__name__}"
+        hint = "Pass a pandas, polars or pyarrow data frame, or a dict of columns"
+        raise error(Finding("table", f"should be a data frame, {found}", hint)) from err
+    if absent := missing_columns(table, names):
+        raise error(absent)
+    return pd.DataFrame({name: _column(frame[name]) for name in names})
+
+
+def _column(series: nw.Series[Any]) -> Any:
+    if series.dtype in (nw.Categorical, nw.Enum):
+        levels = series.cat.get_categories().to_list()
+        return pd.Categorical(series.to_list(), categories=levels)
+    if series.dtype.is_numeric():
+        return series.to_numpy().astype(float) if series.dtype.is_float() or series.is_null().any() else series.to_numpy()
+    if series.dtype == nw.Boolean and not series.is_null().any():
+        return series.to_numpy().astype(bool)
+    return np.array(series.to_list(), dtype=object)

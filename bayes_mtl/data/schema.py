@@ -1,0 +1,211 @@
+"""What must be remembered of a table so that new rows become the same design matrix."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from formulaic import Formula, ModelMatrix
+from formulaic.errors import DataMismatchWarning, FormulaicError, FormulaMaterializationError
+
+from bayes_mtl._typing import FloatArray
+from bayes_mtl.data.frames import column_names, to_pandas
+from bayes_mtl.errors import DataError, Finding, FindingsError
+
+INTERCEPT = "Intercept"
+
+
+@dataclass(frozen=True)
+class Design:
+    """The right-hand side of a formula, with all it learned from the first table.
+
+    Attributes
+    ----------
+    formula : str
+        Right-hand side, in formulaic's syntax.
+    reads : tuple of str
+        Columns of the table that it reads.
+    levels : dict
+        For each categorical column, its levels in order.
+    training : dict
+        The columns as they were, kept only where a term learns from them (`center(x)`, `bs(x)`).
+    columns, terms : tuple of str
+        Columns of the design matrix, and for each the term that it comes from.
+    center : tuple of float
+        What is subtracted from each column (zero where nothing is).
+    """
+
+    formula: str
+    reads: tuple[str, ...]
+    levels: dict[str, list[Any]] = field(default_factory=dict)
+    training: dict[str, list[Any]] = field(default_factory=dict)
+    columns: tuple[str, ...] = ()
+    terms: tuple[str, ...] = ()
+    center: tuple[float, ...] = ()
+
+    @classmethod
+    def learn(cls, formula: str, table: Any, *, center: bool | Sequence[str] = False) -> tuple[Design, FloatArray]:
+        """Build the design matrix of a table, and the `Design` that repeats it on new rows."""
+        try:
+            parsed = Formula(formula)
+        except FormulaicError as err:
+            raise DataError(Finding(f"formula {formula!r}", f"cannot be read ({err})")) from err
+        # formulaic lists the columns inside of calls only after it has evaluated them.
+        plain = {str(v) for v in parsed.required_variables}
+        reads = tuple(sorted(plain | {c for c in column_names(table) if str(c) in formula}))
+        frame = to_pandas(table, reads, DataError)
+        levels = {name: _levels(frame[name]) for name in reads if _is_categorical(frame[name])}
+        frame = _with_levels(frame, levels)
+        try:
+            matrix = _materialise(parsed, frame)
+        except (FormulaicError, ValueError, TypeError) as err:
+            raise DataError(Finding(f"formula {formula!r}", f"cannot be evaluated ({err})")) from err
+        spec = matrix.model_spec
+        reads = tuple(name for name in reads if name in spec.required_variables)
+        levels = {name: known for name, known in levels.items() if name in reads}
+        terms = [str(t) for t, at in spec.term_slices.items() for _ in range(at.stop - at.start)]
+        stateful = any("(" in str(f) for t in spec.term_slices for f in t.factors)
+        values = _as_float(matrix)
+        columns = tuple(str(c) for c in matrix.columns)
+        centered = set(columns) - {INTERCEPT} if center is True else set(center or ())
+        if unknown := centered - set(columns):
+            raise DataError(Finding("center", f"names {sorted(unknown)}", f"Columns of the design: {', '.join(columns)}"))
+        shift = [float(np.mean(values[np.isfinite(values[:, i]), i])) if c in centered else 0.0 for i, c in enumerate(columns)]
+        design = cls(
+            formula=formula,
+            reads=reads,
+            levels=levels,
+            training={name: frame[name].tolist() for name in reads} if stateful else {},
+            columns=columns,
+            terms=tuple("Intercept" if t == "1" else t for t in terms),
+            center=tuple(shift),
+        )
+        return design, values - np.asarray(shift)
+
+    def matrix(self, table: Any, error: type[FindingsError]) -> FloatArray:
+        """Build the design matrix of new rows, with the levels and states of the first table."""
+        frame = to_pandas(table, self.reads, error)
+        findings = []
+        for name, levels in self.levels.items():
+            known = frame[name].isin(levels)
+            if not known.all():
+                new = sorted(map(str, pd.unique(frame[name][~known])))
+                findings.append(Finding(f"column {name!r}", f"has unknown levels {new}", f"Known: {levels}"))
+        for name in set(self.reads) - set(self.levels):
+            if _is_categorical(frame[name]):
+                findings.append(Finding(f"column {name!r}", "was numeric when the model was fitted, found text"))
+        if findings:
+            raise error(findings)
+        frame = _with_levels(frame, self.levels)
+        if self.training:
+            first = _with_levels(pd.DataFrame(self.training), self.levels)
+            spec = _materialise(Formula(self.formula), first).model_spec
+            values = _as_float(_materialise(spec, frame))
+        else:
+            values = _as_float(_materialise(Formula(self.formula), frame))
+        if not np.isfinite(values).all():
+            rows = np.flatnonzero(~np.isfinite(values).all(axis=1))[:5].tolist()
+            raise error(Finding("table", f"is not finite in rows {rows} (and perhaps more)", "Drop or impute them"))
+        return values - np.asarray(self.center)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a plain dictionary for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Design:
+        """Read what `to_dict` wrote."""
+        return cls(**{k: tuple(v) if k in ("reads", "columns", "terms", "center") else v for k, v in values.items()})
+
+
+@dataclass(frozen=True)
+class TaskSchema:
+    """Where tasks, outcome and features come from in a table.
+
+    Attributes
+    ----------
+    task : str or None
+        Column of task labels; None when each outcome column is a task.
+    outcome : str
+        Name of the outcome (in messages and on axes).
+    outcomes : tuple of str
+        The outcome columns of a wide table.
+    design, task_design : Design
+        Features of rows, and features of tasks.
+    shared : tuple of str
+        Columns of the design with one slope for all tasks.
+    weights, offset, noise : str or None
+        Columns.
+    """
+
+    outcome: str
+    design: Design
+    task: str | None = None
+    outcomes: tuple[str, ...] = ()
+    shared: tuple[str, ...] = ()
+    task_design: Design | None = None
+    weights: str | None = None
+    offset: str | None = None
+    noise: str | None = None
+
+    @property
+    def varying(self) -> tuple[str, ...]:
+        """Columns of the design whose coefficients vary by task."""
+        return tuple(c for c in self.design.columns if c not in self.shared)
+
+    def split(self, matrix: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Split a design matrix into the varying and the shared columns."""
+        is_shared = np.array([c in self.shared for c in self.design.columns], dtype=bool)
+        return np.ascontiguousarray(matrix[:, ~is_shared]), np.ascontiguousarray(matrix[:, is_shared])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a plain dictionary for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TaskSchema:
+        """Read what `to_dict` wrote."""
+        plain = dict(values)
+        plain["design"] = Design.from_dict(plain["design"])
+        if plain.get("task_design"):
+            plain["task_design"] = Design.from_dict(plain["task_design"])
+        for name in ("outcomes", "shared"):
+            plain[name] = tuple(plain[name])
+        return cls(**plain)
+
+
+def quote(column: str) -> str:
+    """Quote a column name for a formula."""
+    return column if column.isidentifier() else f"`{column}`"
+
+
+def _is_categorical(column: pd.Series) -> bool:
+    return not pd.api.types.is_numeric_dtype(column)
+
+
+def _levels(column: pd.Series) -> list[Any]:
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        used = set(column.dropna().unique())
+        return [level for level in column.cat.categories.tolist() if level in used]
+    return sorted(column.dropna().unique().tolist(), key=str)
+
+
+def _with_levels(frame: pd.DataFrame, levels: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
+    return frame.assign(**{name: pd.Categorical(frame[name], categories=list(known)) for name, known in levels.items()})
+
+
+def _materialise(formula_or_spec: Any, frame: pd.DataFrame) -> ModelMatrix:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DataMismatchWarning)
+        try:
+            return formula_or_spec.get_model_matrix(frame, na_action="ignore", output="pandas")
+        except DataMismatchWarning as err:
+            raise FormulaMaterializationError(str(err)) from err
+
+
+def _as_float(matrix: ModelMatrix) -> FloatArray:
+    return np.ascontiguousarray(matrix.to_numpy(dtype=float, na_value=np.nan))

@@ -1,0 +1,544 @@
+"""`TaskData`: labelled, checked, sorted data of many related tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from bayes_mtl._typing import FloatArray, IntArray, Label
+from bayes_mtl.data import checks
+from bayes_mtl.data.frames import column_names, missing_columns, to_pandas
+from bayes_mtl.data.schema import INTERCEPT, Design, TaskSchema, quote
+from bayes_mtl.data.statistics import TaskStatistics
+from bayes_mtl.errors import DataError, Finding, raise_if_any
+
+
+@dataclass(frozen=True, repr=False)
+class TaskData:
+    """Data of many related regressions: rows sorted by task, with all their labels.
+
+    Build it with `from_table` or `from_arrays`, which check everything and report all findings at once.
+
+    Attributes
+    ----------
+    X : ndarray, shape (n_rows, n_features)
+        Features whose coefficients vary by task, in the units of the table. The intercept is the
+        feature named ``Intercept``.
+    X_shared : ndarray, shape (n_rows, n_shared)
+        Features with one slope for all tasks.
+    y : ndarray, shape (n_rows,)
+        Outcome.
+    task_index : ndarray of int, shape (n_rows,)
+        Position of each row's task in `tasks`; ascending.
+    row : ndarray of int, shape (n_rows,)
+        Position of each row in the table that was given.
+    tasks : tuple
+        Task labels, as in the table.
+    task_features : ndarray, shape (n_tasks, n_task_features)
+        What is known of the tasks themselves (upper-level regression).
+    weights : ndarray, shape (n_rows,)
+        Prior weights as in R's `glm`: a Gaussian row with weight w has variance sigma^2 / w, a
+        Bernoulli row with weight w counts as w equal rows.
+    offset : ndarray, shape (n_rows,)
+        Added to the linear predictor.
+    noise : ndarray, shape (n_rows,), or None
+        Known measurement sd of each row (meta-analysis). Then no `sigma` is learned.
+    schema : TaskSchema
+        How the arrays came from the table; makes the same design matrix of new rows.
+    """
+
+    X: FloatArray
+    X_shared: FloatArray
+    y: FloatArray
+    task_index: IntArray
+    row: IntArray
+    tasks: tuple[Label, ...]
+    task_features: FloatArray
+    weights: FloatArray
+    offset: FloatArray
+    noise: FloatArray | None
+    schema: TaskSchema
+
+    @classmethod
+    def from_table(
+        cls,
+        table: Any,
+        *,
+        task: str | None = None,
+        formula: str | None = None,
+        outcome: str | None = None,
+        outcomes: Sequence[str] | None = None,
+        features: Sequence[str] | None = None,
+        shared_features: Sequence[str] = (),
+        task_features: Sequence[str] = (),
+        weights: str | None = None,
+        offset: str | None = None,
+        noise: str | None = None,
+        intercept: bool = True,
+        center: bool | Sequence[str] = False,
+        missing: Literal["error", "drop"] = "error",
+        allow_one_class: bool = False,
+    ) -> TaskData:
+        """Read a data frame: long (a column of task labels) or wide (each outcome column a task).
+
+        Parameters
+        ----------
+        table : data frame
+            pandas, polars, pyarrow, or a dict of columns.
+        task : str, optional
+            Column of task labels (strings or integers). Left out for a wide table.
+        formula : str, optional
+            For example ``"normexam ~ standLRT + sex"``, in formulaic's syntax; for a wide table
+            without the left-hand side. Instead of `outcome` and `features`.
+        outcome : str, optional
+            Outcome column. Numeric or boolean.
+        outcomes : sequence of str, optional
+            Outcome columns of a wide table.
+        features : sequence of str, optional
+            Feature columns: numeric, boolean, categorical or text. Levels are dummy-coded against the
+            first. None or empty: the intercept alone.
+        shared_features : sequence of str
+            Features (columns, or terms of the formula, or ``"Intercept"``) with one slope for all
+            tasks. Those not in `features` are added.
+        task_features : sequence of str
+            Columns that are constant within tasks: predictors of the coefficients themselves.
+        weights, offset, noise : str, optional
+            Columns; see the class.
+        intercept : bool
+            Whether `features` get an intercept. (A formula says so itself: ``0 + x``.)
+        center : bool or sequence of str
+            Subtract the mean over all rows from these design columns (True: from all, task features
+            too). Slopes stay per unit; ``Intercept`` is then the expected outcome at the average.
+        missing : {"error", "drop"}
+            What to do with rows that have a missing value in any used column.
+        allow_one_class : bool
+            Accept tasks with one class of a 0/1 outcome.
+
+        Returns
+        -------
+        TaskData
+
+        Raises
+        ------
+        DataError
+            Lists everything that is wrong: columns that are not there, NaN and infinite values,
+            constant and collinear features, tasks with one class, ...
+
+        Examples
+        --------
+        >>> import pandas as pd, bayes_mtl as mtl
+        >>> df = pd.DataFrame({"who": ["a", "a", "b", "b"], "x": [1.0, 2.0, 1.0, 3.0], "y": [1.0, 2.5, 0.0, 1.0]})
+        >>> mtl.TaskData.from_table(df, task="who", formula="y ~ x")
+        TaskData: 2 tasks ('who'), 4 rows (2 per task), outcome 'y'
+          by task: Intercept, x
+        """
+        _check_arguments(table, task, formula, outcome, outcomes, features)
+        formula_text, outcome_name, outcome_formula = _formulas(formula, outcome, outcomes, features, shared_features, intercept)
+        wide = tuple(outcomes or ())
+        wanted = [*(wide or ()), *([task] if task else []), *task_features]
+        wanted += [c for c in (weights, offset, noise) if c] + ([outcome] if outcome else [])
+        raise_if_any(missing_columns(table, wanted), DataError)
+
+        if wide:
+            table, task_column = _melt(table, wide)
+        else:
+            task_column = str(task)
+        extra = {"weights": weights, "offset": offset, "noise": noise}
+        n_rows, labels = _labels(table, task_column)
+        design, matrix = Design.learn(formula_text, table, center=center)
+        y = _outcome(table, outcome_formula)
+        side = {k: _numeric(table, c) if c else None for k, c in extra.items()}
+        shared = _resolve_shared(shared_features, design)
+
+        findings: list[Finding] = list(labels.findings)
+        if missing == "drop":
+            keep = np.isfinite(matrix).all(axis=1) & np.isfinite(y) & ~labels.missing
+            for values in side.values():
+                if values is not None:
+                    keep &= np.isfinite(values)
+        else:
+            keep = np.ones(n_rows, dtype=bool)
+            row_tasks = labels.values
+            findings += _row_findings(design, matrix, outcome_name, y, extra, side, row_tasks)
+        if not keep.any():
+            raise DataError(Finding("table", "has no complete row", "Nothing can be learned from it"))
+
+        rows = np.flatnonzero(keep)
+        tasks, index = labels.index(rows)
+        order = np.argsort(index, kind="stable")
+        rows, index = rows[order], index[order]
+        matrix, y = matrix[rows], y[rows]
+        starts = np.searchsorted(index, np.arange(len(tasks) + 1))
+        findings += checks.constant_columns(matrix, design.columns)
+        findings += checks.collinear_columns(matrix, design.columns)
+        findings += checks.outcome_problems(outcome_name, y, tasks, starts, allow_one_class=allow_one_class)
+        task_design, task_matrix, task_findings = _task_features(table, task_features, rows, index, tasks, center)
+        raise_if_any([*findings, *task_findings], DataError)
+
+        schema = TaskSchema(
+            outcome=outcome_name,
+            design=design,
+            task=None if wide else task_column,
+            outcomes=wide,
+            shared=shared,
+            task_design=task_design,
+            **extra,
+        )
+        checks.warn_if_far_from_zero(matrix, design.columns, schema.varying)
+        varying, shared_matrix = schema.split(matrix)
+        pick = {k: None if v is None else v[rows] for k, v in side.items()}
+        return cls(
+            X=varying,
+            X_shared=shared_matrix,
+            y=y,
+            task_index=index,
+            row=rows,
+            tasks=tasks,
+            task_features=task_matrix,
+            weights=np.ones(len(rows)) if pick["weights"] is None else pick["weights"],
+            offset=np.zeros(len(rows)) if pick["offset"] is None else pick["offset"],
+            noise=pick["noise"],
+            schema=schema,
+        )
+
+    @classmethod
+    def from_arrays(
+        cls,
+        X: npt.ArrayLike,
+        y: npt.ArrayLike,
+        task: npt.ArrayLike,
+        *,
+        feature_names: Sequence[str] | None = None,
+        shared_features: Sequence[str] = (),
+        intercept: bool = True,
+        weights: npt.ArrayLike | None = None,
+        offset: npt.ArrayLike | None = None,
+        noise: npt.ArrayLike | None = None,
+        center: bool | Sequence[str] = False,
+        missing: Literal["error", "drop"] = "error",
+        allow_one_class: bool = False,
+    ) -> TaskData:
+        """Read arrays.
+
+        Parameters
+        ----------
+        X : array_like, shape (n_rows, n_features)
+            Features without the intercept.
+        y : array_like, shape (n_rows,)
+            Outcome.
+        task : array_like, shape (n_rows,)
+            Task label of each row.
+        feature_names : sequence of str, optional
+            Default ``x0, x1, ...``.
+        weights, offset, noise : array_like, shape (n_rows,), optional
+            See the class.
+        shared_features, intercept, center, missing, allow_one_class
+            As in `from_table`.
+
+        Returns
+        -------
+        TaskData
+
+        Raises
+        ------
+        DataError
+            As in `from_table`, and where lengths do not match.
+
+        Examples
+        --------
+        >>> import bayes_mtl as mtl
+        >>> mtl.TaskData.from_arrays([[0.0], [1.0], [2.0], [4.0]], [1, 3, 2, 5], ["a", "a", "b", "b"])
+        TaskData: 2 tasks ('task'), 4 rows (2 per task), outcome 'y'
+          by task: Intercept, x0
+        """
+        matrix = np.asarray(X, dtype=float)
+        if matrix.ndim != 2:
+            raise DataError(Finding("X", f"should have 2 dimensions, found {matrix.ndim}", "Shape (n_rows, n_features)"))
+        names = list(feature_names) if feature_names is not None else [f"x{i}" for i in range(matrix.shape[1])]
+        findings = []
+        if len(names) != matrix.shape[1]:
+            findings.append(Finding("feature_names", f"should have {matrix.shape[1]} names, found {len(names)}"))
+        if repeated := sorted({n for n in names if names.count(n) > 1}):
+            findings.append(Finding("feature_names", f"repeats {repeated}"))
+        if reserved := [n for n in names if n in (INTERCEPT, "y", "task", "weights", "offset", "noise")]:
+            findings.append(Finding("feature_names", f"uses the reserved names {reserved}", "Rename them"))
+        columns = {"y": y, "task": task, "weights": weights, "offset": offset, "noise": noise}
+        given = {k: np.asarray(v) for k, v in columns.items() if v is not None}
+        for key, values in given.items():
+            if values.shape != (len(matrix),):
+                findings.append(Finding(key, f"should have shape ({len(matrix)},) like X, found {values.shape}"))
+        raise_if_any(findings, DataError)
+        return cls.from_table(
+            pd.DataFrame(matrix, columns=names).assign(**given),
+            task="task",
+            outcome="y",
+            features=names,
+            shared_features=shared_features,
+            intercept=intercept,
+            weights="weights" if "weights" in given else None,
+            offset="offset" if "offset" in given else None,
+            noise="noise" if "noise" in given else None,
+            center=center,
+            missing=missing,
+            allow_one_class=allow_one_class,
+        )
+
+    def subset(self, rows: npt.ArrayLike) -> TaskData:
+        """Keep some rows (a mask or positions), and the tasks that still have any.
+
+        Nothing is learned anew: levels and centers stay those of the full data.
+        """
+        index = np.sort(np.arange(self.n_rows)[np.asarray(rows)])
+        if not len(index):
+            raise DataError(Finding("rows", "select nothing"))
+        present, new = np.unique(self.task_index[index], return_inverse=True)
+        return replace(
+            self,
+            X=self.X[index],
+            X_shared=self.X_shared[index],
+            y=self.y[index],
+            task_index=new.astype(np.int64),
+            row=self.row[index],
+            tasks=tuple(self.tasks[t] for t in present),
+            task_features=self.task_features[present],
+            weights=self.weights[index],
+            offset=self.offset[index],
+            noise=None if self.noise is None else self.noise[index],
+        )
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows."""
+        return len(self.y)
+
+    @property
+    def n_tasks(self) -> int:
+        """Number of tasks."""
+        return len(self.tasks)
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of the features whose coefficients vary by task."""
+        return self.schema.varying
+
+    @property
+    def n_features(self) -> int:
+        """Number of features whose coefficients vary by task."""
+        return self.X.shape[1]
+
+    @property
+    def shared_features(self) -> tuple[str, ...]:
+        """Names of the features with one slope for all tasks."""
+        return self.schema.shared
+
+    @property
+    def task_feature_names(self) -> tuple[str, ...]:
+        """Names of the features of tasks."""
+        design = self.schema.task_design
+        return () if design is None else design.columns
+
+    @cached_property
+    def starts(self) -> IntArray:
+        """Task t owns rows starts[t] to starts[t + 1]."""
+        return np.searchsorted(self.task_index, np.arange(self.n_tasks + 1)).astype(np.int64)
+
+    @cached_property
+    def full_matrix(self) -> FloatArray:
+        """Varying and shared columns side by side, shape (n_rows, n_features + n_shared)."""
+        return np.ascontiguousarray(np.hstack([self.X, self.X_shared]))
+
+    @cached_property
+    def statistics(self) -> TaskStatistics:
+        """Sufficient statistics for Gaussian outcomes, with weights and known noise inside."""
+        precision = self.weights if self.noise is None else self.weights / self.noise**2
+        return TaskStatistics.from_rows(self.full_matrix, self.y - self.offset, self.starts, precision)
+
+    def __repr__(self) -> str:
+        counts = np.diff(self.starts)
+        size = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
+        noun = "task" if self.n_tasks == 1 else "tasks"
+        by = f"{self.schema.task!r}" if self.schema.task else "outcome columns"
+        rows = "row" if self.n_rows == 1 else "rows"
+        lines = [f"TaskData: {self.n_tasks} {noun} ({by}), {self.n_rows} {rows} ({size} per task), outcome {self.schema.outcome!r}"]
+        for title, names in (
+            ("by task", self.features),
+            ("shared", self.shared_features),
+            ("of tasks", self.task_feature_names),
+        ):
+            if names:
+                lines.append(f"  {title}: {', '.join(names)}")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class _Labels:
+    values: list[Any]
+    missing: npt.NDArray[np.bool_]
+    findings: list[Finding]
+
+    def index(self, rows: IntArray) -> tuple[tuple[Label, ...], IntArray]:
+        """Return the labels that these rows use, in order, and the position of each row's label."""
+        codes, uniques = pd.factorize(np.array([self.values[r] for r in rows], dtype=object))
+        labels = [u.item() if isinstance(u, np.generic) else u for u in uniques]
+        order = sorted(range(len(labels)), key=lambda i: labels[i])
+        rank = np.empty(len(order), dtype=np.int64)
+        rank[order] = np.arange(len(order))
+        return tuple(labels[i] for i in order), rank[codes]
+
+
+def _check_arguments(table: Any, task: Any, formula: Any, outcome: Any, outcomes: Any, features: Any) -> None:
+    found = []
+    if outcomes:
+        if task is not None or outcome is not None:
+            found.append(Finding("outcomes", "makes each outcome column a task, so `task` and `outcome` have no place"))
+        if formula is not None and features is not None:
+            found.append(Finding("formula", "was given together with `features`", "Give one of them"))
+        if repeated := sorted({o for o in outcomes if list(outcomes).count(o) > 1}):
+            found.append(Finding("outcomes", f"repeats {repeated}"))
+    else:
+        if task is None:
+            found.append(Finding("task", "is missing", "Name the column of task labels, or give `outcomes` for a wide table"))
+        if (formula is None) == (outcome is None):
+            found.append(Finding("formula", "exactly one of `formula` and `outcome` should be given", 'For example formula="y ~ x"'))
+        if formula is not None and features is not None:
+            found.append(Finding("formula", "was given together with `features`", "Give one of them"))
+    for name, value in (("features", features), ("outcomes", outcomes)):
+        if isinstance(value, str):
+            found.append(Finding(name, f"should be a list of columns, found the text {value!r}"))
+    if len(set(names := column_names(table))) < len(names):
+        found.append(Finding("table", f"repeats columns {sorted({n for n in names if names.count(n) > 1})}"))
+    raise_if_any(found, DataError)
+
+
+def _formulas(
+    formula: str | None,
+    outcome: str | None,
+    outcomes: Sequence[str] | None,
+    features: Sequence[str] | None,
+    shared: Sequence[str],
+    intercept: bool,
+) -> tuple[str, str, str]:
+    """Return the right-hand side, the name of the outcome, and the left-hand side."""
+    if formula is not None:
+        left, tilde, right = formula.partition("~")
+        if not tilde:
+            raise DataError(Finding(f"formula {formula!r}", "has no '~'", "For example 'y ~ x1 + x2'"))
+        if bool(left.strip()) == bool(outcomes):
+            rule = "should have no left-hand side for a wide table" if outcomes else "has no outcome before '~'"
+            raise DataError(Finding(f"formula {formula!r}", rule))
+        left = left.strip().strip("`")
+        return right.strip(), left or "outcome", left
+    names = list(dict.fromkeys([*(features or ()), *(s for s in shared if s != INTERCEPT)]))
+    right = " + ".join(["1" if intercept else "0", *map(quote, names)])
+    return right, outcome or "outcome", outcome or "outcome"
+
+
+def _melt(table: Any, outcomes: Sequence[str]) -> tuple[pd.DataFrame, str]:
+    frame = to_pandas(table, column_names(table), DataError)
+    rest = frame.drop(columns=list(outcomes))
+    parts = [rest.assign(outcome=frame[name].to_numpy(), task=name) for name in outcomes]
+    return pd.concat(parts, ignore_index=True), "task"
+
+
+def _labels(table: Any, column: str) -> tuple[int, _Labels]:
+    series = to_pandas(table, [column], DataError)[column]
+    missing = series.isna().to_numpy()
+    values = series.astype(object).tolist()
+    findings = []
+    if missing.any():
+        rows = np.flatnonzero(missing)[:5].tolist()
+        findings.append(Finding(f"column {column!r}", f"{missing.sum()} task labels are missing (rows {rows})"))
+    kinds = {type(v.item() if isinstance(v, np.generic) else v) for v, gone in zip(values, missing, strict=True) if not gone}
+    if kinds == {float} and all(float(v).is_integer() for v, gone in zip(values, missing, strict=True) if not gone):
+        values = [v if gone else int(v) for v, gone in zip(values, missing, strict=True)]
+    elif len(kinds) > 1 or not kinds <= {str, int, bool}:
+        found = sorted(k.__name__ for k in kinds)
+        findings.append(Finding(f"column {column!r}", f"should hold text or integers as task labels, found {found}"))
+        values = [str(v) for v in values]
+    values = ["" if gone else v for v, gone in zip(values, missing, strict=True)] if kinds <= {str} else values
+    if missing.any() and not kinds <= {str}:
+        values = [str(v) for v in values]
+    return len(series), _Labels(values, missing, findings)
+
+
+def _outcome(table: Any, text: str) -> FloatArray:
+    if text in column_names(table):
+        return _numeric(table, text)
+    _, matrix = Design.learn(f"0 + {text}", table)
+    if matrix.shape[1] != 1:
+        raise DataError(Finding(f"outcome {text!r}", f"should be one numeric column, found {matrix.shape[1]}"))
+    return matrix[:, 0]
+
+
+def _numeric(table: Any, column: str) -> FloatArray:
+    values = to_pandas(table, [column], DataError)[column]
+    if not pd.api.types.is_numeric_dtype(values):
+        as_number = pd.to_numeric(values.astype(object), errors="coerce")
+        bad = values[as_number.isna() & values.notna()]
+        if len(bad):
+            hint = "Code two classes as 0 and 1"
+            raise DataError(Finding(f"column {column!r}", f"should be numeric, found {bad.iloc[0]!r}", hint))
+        values = as_number
+    return values.to_numpy(dtype=float, na_value=np.nan)
+
+
+def _resolve_shared(shared: Sequence[str], design: Design) -> tuple[str, ...]:
+    chosen = []
+    findings = []
+    for name in shared:
+        match = [c for c, t in zip(design.columns, design.terms, strict=True) if name in (c, t)]
+        if not match:
+            known = ", ".join(dict.fromkeys([*design.columns, *design.terms]))
+            findings.append(Finding("shared_features", f"names {name!r}, which is not in the design", f"Known: {known}"))
+        chosen += match
+    raise_if_any(findings, DataError)
+    return tuple(c for c in design.columns if c in chosen)
+
+
+def _row_findings(
+    design: Design, matrix: FloatArray, outcome: str, y: FloatArray, extra: Any, side: Any, tasks: Sequence[Hashable]
+) -> list[Finding]:
+    found = checks.not_finite(outcome, y, tasks)
+    for i, name in enumerate(design.columns):
+        found += checks.not_finite(name, matrix[:, i], tasks)
+    for key, values in side.items():
+        if values is not None:
+            found += checks.not_finite(extra[key], values, tasks)
+            if key != "offset":
+                found += checks.not_positive(extra[key], values)
+    return found
+
+
+def _task_features(
+    table: Any, columns: Sequence[str], rows: IntArray, index: IntArray, tasks: Sequence[Label], center: bool | Sequence[str]
+) -> tuple[Design | None, FloatArray, list[Finding]]:
+    """One row per task of the columns that describe tasks."""
+    if not columns:
+        return None, np.zeros((len(tasks), 0)), []
+    frame = to_pandas(table, columns, DataError).iloc[rows].reset_index(drop=True)
+    grouped = frame.groupby(index)
+    findings = []
+    for name in columns:
+        varies = np.flatnonzero(grouped[name].nunique(dropna=False).to_numpy() > 1)
+        if len(varies):
+            some = ", ".join(repr(tasks[t]) for t in varies[:5])
+            findings.append(
+                Finding(f"task feature {name!r}", f"is not constant within tasks {some}", "Make it a feature of rows")
+            )
+    per_task = frame.iloc[np.searchsorted(index, np.arange(len(tasks)))].reset_index(drop=True)
+    design, matrix = Design.learn(" + ".join(["1", *map(quote, columns)]), per_task, center=center is True)
+    names = design.columns[1:]
+    matrix = matrix[:, 1:]
+    for i, name in enumerate(names):
+        findings += checks.not_finite(name, matrix[:, i], tasks)
+    findings += checks.constant_columns(matrix, names)
+    if len(tasks) > 2:
+        findings += checks.collinear_columns(np.column_stack([np.ones(len(tasks)), matrix]), design.columns)
+    trimmed = replace(design, columns=names, terms=design.terms[1:], center=design.center[1:])
+    return trimmed, matrix, findings

@@ -1,0 +1,59 @@
+"""Gaussian outcomes with the identity link."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pymc as pm
+
+from bayes_mtl._typing import FloatArray, Tensor
+from bayes_mtl.data import TaskData
+from bayes_mtl.errors import Finding
+from bayes_mtl.families.base import Family, OutcomeScale
+
+
+@dataclass(frozen=True)
+class Gaussian(Family):
+    """y ~ Normal(eta, sigma / sqrt(weight)), or with the known noise of each row.
+
+    Parameters
+    ----------
+    task_noise : bool
+        Whether each task has its own noise scale, sigma_t = sigma_mean exp(sigma_spread k_t) with
+        k_t ~ N(0, 1). Default: one scale for all.
+    """
+
+    task_noise: bool = False
+    gaussian_coefficients: ClassVar[bool] = True
+
+    def outcome_scale(self, data: TaskData) -> OutcomeScale:
+        """Mean and standard deviation of the outcome over all rows."""
+        y = data.y - data.offset
+        spread = float(y.std()) if data.n_rows > 1 else abs(float(y[0]))
+        return OutcomeScale(float(y.mean()), spread if spread > 0 else 1.0)
+
+    def findings(self, data: TaskData) -> list[Finding]:
+        """Only known noise together with a noise per task is a contradiction."""
+        if self.task_noise and data.noise is not None:
+            return [Finding("Gaussian", "task_noise=True, but the data bring a known noise", "Drop one of them")]
+        return []
+
+    def observe(self, eta: Tensor, sigma: Tensor | None, data: TaskData) -> Tensor:
+        """Register a plain `pm.Normal`."""
+        scale = data.noise if sigma is None else sigma
+        return pm.Normal("y", eta, scale / np.sqrt(data.weights), observed=data.y, dims="row")
+
+    def mean(self, eta: FloatArray) -> FloatArray:
+        """Identity."""
+        return eta
+
+    def log_likelihood(self, y: FloatArray, eta: FloatArray, sigma: FloatArray, weights: FloatArray) -> FloatArray:
+        """Normal log density."""
+        scale = sigma / np.sqrt(weights)
+        return -0.5 * ((y - eta) / scale) ** 2 - np.log(scale) - 0.5 * np.log(2 * np.pi)
+
+    def draw(self, rng: np.random.Generator, eta: FloatArray, sigma: FloatArray) -> FloatArray:
+        """Normal draws."""
+        return rng.normal(eta, sigma)

@@ -1,0 +1,249 @@
+"""The Gaussian law of task coefficients, latent or waiting to be integrated out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pymc as pm
+import pytensor.tensor as pt
+
+from bayes_mtl._typing import FloatArray, IntArray, Tensor
+from bayes_mtl.errors import Finding, SpecError, raise_if_any
+from bayes_mtl.model.coords import FACTOR, bis
+from bayes_mtl.model.priors import register
+from bayes_mtl.prior import Prior
+from bayes_mtl.spec import PRIOR_NAMES, PriorEntry, outside_features, prior_findings
+from bayes_mtl.structures import (
+    LKJ,
+    CompletePooling,
+    Exchangeable,
+    FeatureCovariance,
+    Namer,
+    TaskCovariance,
+    TaskLoadings,
+)
+
+
+@dataclass(frozen=True)
+class CoefficientPrior:
+    """beta_t = mean_t + L u_t, given the hyperparameters.
+
+    Inside the task covariance u_t = sum_k loadings_tk f_k + unique_sd_t e_t; outside u_t = e_t.
+
+    Attributes
+    ----------
+    mean : (n_tasks, n_features)
+    cholesky : (n_features, n_features)
+        L, the Cholesky factor of Sigma.
+    loadings : (n_tasks, n_factors) or None
+    unique_sd : (n_tasks,) or None
+    inside : ndarray of int
+        Positions of the features inside the task covariance.
+    varies : bool
+        False if beta equals its mean (complete pooling).
+    """
+
+    mean: Tensor
+    cholesky: Tensor
+    loadings: Tensor | None
+    unique_sd: Tensor | None
+    inside: IntArray
+    varies: bool
+
+
+def coefficient_prior(
+    mean: Tensor,
+    *,
+    task_covariance: TaskCovariance,
+    feature_covariance: FeatureCovariance,
+    outside: Sequence[str],
+    tasks: Sequence[Any],
+    features: Sequence[str],
+    dims: tuple[str, str],
+    feature_sd: Any,
+    task_sd: Any,
+    name: Namer,
+) -> CoefficientPrior:
+    """Register the hyperparameters of a coefficient block in the current model.
+
+    Parameters
+    ----------
+    feature_sd : list of Prior or float
+        One per feature.
+    task_sd : Prior, float or None
+        One for all tasks; None: no scale per task.
+    name : Namer
+        From the names of the notation to the names in this model.
+    """
+    n_tasks, n_features = len(tasks), len(features)
+    task_dim, feature_dim = dims
+    if isinstance(task_covariance, CompletePooling):
+        everything = np.arange(n_features)
+        return CoefficientPrior(mean, pt.eye(n_features), None, None, everything, varies=False)
+
+    inside = np.array([i for i, f in enumerate(features) if f not in outside], dtype=np.int64)
+    sd = register(name("feature_sd"), feature_sd, dims=feature_dim)
+    correlation = feature_covariance.correlation_cholesky(len(inside), name)
+    if correlation is None:
+        cholesky = pt.diag(sd)
+    else:
+        if len(inside) < n_features:
+            correlation = pt.set_subtensor(pt.eye(n_features)[np.ix_(inside, inside)], correlation)
+        pm.Deterministic(name("feature_corr"), correlation @ correlation.T, dims=(feature_dim, bis(feature_dim)))
+        cholesky = sd[:, None] * correlation
+
+    law = task_covariance.task_loadings(n_tasks, name)
+    if task_covariance.relates_tasks:
+        corr = pt.zeros((n_tasks, n_tasks)) if law.loadings is None else law.loadings @ law.loadings.T
+        if law.unique_sd is not None:
+            corr = corr + pt.diag(law.unique_sd**2)
+        pm.Deterministic(name("task_corr"), corr, dims=(task_dim, bis(task_dim)))
+        if law.loadings is not None:
+            factor_dim = name(FACTOR)
+            pm.modelcontext(None).add_coord(factor_dim, range(law.loadings.type.shape[1]))
+            pm.Deterministic(name("task_loadings"), law.loadings, dims=(task_dim, factor_dim))
+        if law.unique_sd is not None:
+            pm.Deterministic(name("task_unique_sd"), law.unique_sd, dims=task_dim)
+    if task_sd is not None:
+        scale = register(name("task_sd"), task_sd, dims=task_dim, shape=(n_tasks,))
+        law = TaskLoadings(
+            loadings=None if law.loadings is None else scale[:, None] * law.loadings,
+            unique_sd=None if law.unique_sd is None else scale * law.unique_sd,
+        )
+    return CoefficientPrior(mean, cholesky, law.loadings, law.unique_sd, inside, varies=True)
+
+
+def latent_coefficients(
+    prior: CoefficientPrior, *, n_tasks: int, n_features: int, dims: tuple[str, str], name: Namer
+) -> Tensor:
+    """Register the coefficients themselves, as an affine map of standard normals (non-centered)."""
+    if not prior.varies:
+        return pm.Deterministic(name("beta"), prior.mean, dims=dims)
+    inside, n_inside = prior.inside, len(prior.inside)
+    unique = np.arange(n_features) if prior.unique_sd is not None else np.setdiff1d(np.arange(n_features), inside)
+    whitened = pt.zeros((n_tasks, n_features))
+    if len(unique):
+        offset = pm.Normal(name("beta_offset"), 0.0, 1.0, shape=(n_tasks, len(unique)))
+        if prior.unique_sd is not None:
+            is_inside = np.isin(np.arange(n_features), inside)
+            whitened = offset * pt.switch(is_inside, prior.unique_sd[:, None], 1.0)
+        else:
+            whitened = pt.set_subtensor(whitened[:, unique], offset)
+    if prior.loadings is not None:
+        factors = pm.Normal(name("basis_offset"), 0.0, 1.0, shape=(prior.loadings.type.shape[1], n_inside))
+        shared = prior.loadings @ factors
+        whitened = shared if n_inside == n_features and not len(unique) else pt.inc_subtensor(whitened[:, inside], shared)
+    return pm.Deterministic(name("beta"), prior.mean + whitened @ prior.cholesky.T, dims=dims)
+
+
+def task_coefficients(
+    name: str,
+    *,
+    task_covariance: TaskCovariance | None = None,
+    feature_covariance: FeatureCovariance | None = None,
+    dims: tuple[str, str] = ("task", "feature"),
+    mean: Any = None,
+    priors: Mapping[str, PriorEntry] | None = None,
+    independent_features: Sequence[str] | None = None,
+    task_sd: bool = False,
+) -> Tensor:
+    """Add hierarchical task coefficients to the current PyMC model, for use under any likelihood.
+
+    Registers the coefficients under `name` and their hyperparameters under ``{name}_mean``,
+    ``{name}_feature_sd``, ``{name}_feature_corr``, ``{name}_task_corr``, ... with dims.
+
+    Parameters
+    ----------
+    name : str
+        Name of the coefficients.
+    task_covariance : TaskCovariance, optional
+        Default `Exchangeable()`.
+    feature_covariance : FeatureCovariance, optional
+        Default ``LKJ(2.0)``.
+    dims : tuple of two str
+        Dims of tasks and of features. Both must have coordinates in the model; the second axes
+        ``{dim}_bis`` are added.
+    mean : tensor or array, optional
+        Population mean, broadcast to (task, feature). Default: ``{name}_mean`` with prior Normal(0, 2.5).
+    priors : mapping, optional
+        `beta_mean`, `feature_sd` (default HalfNormal(1)) and `task_sd`, as in `ModelSpec`.
+    independent_features, task_sd
+        As in `ModelSpec`.
+
+    Returns
+    -------
+    TensorVariable
+        The coefficients, shape (n_tasks, n_features).
+
+    Raises
+    ------
+    SpecError
+        If a dim has no coordinates, or a prior is wrong.
+
+    Examples
+    --------
+    >>> import pymc as pm, bayes_mtl as mtl
+    >>> with pm.Model(coords={"clinic": ["a", "b", "c"], "feature": ["Intercept", "dose"]}) as model:
+    ...     beta = mtl.task_coefficients("beta", dims=("clinic", "feature"))
+    >>> model.named_vars_to_dims["beta"]
+    ('clinic', 'feature')
+    """
+    task_covariance = task_covariance or Exchangeable()
+    feature_covariance = feature_covariance or LKJ()
+    priors = dict(priors or {})
+    model = pm.modelcontext(None)
+    usable = {k: PRIOR_NAMES[k] for k in ("beta_mean", "feature_sd", "task_sd")}
+    findings = prior_findings(priors, usable)
+    for dim in dims:
+        if model.coords.get(dim) is None:
+            findings.append(Finding(f"dims {dims!r}", f"{dim!r} has no coordinates in the model", "Pass them as pm.Model(coords=...)"))
+    raise_if_any(findings, SpecError)
+    tasks, features = (list(model.coords[dim]) for dim in dims)
+    for entry_name, entry in priors.items():
+        if isinstance(entry, Mapping) and (unknown := sorted(set(entry) - set(features))):
+            findings.append(Finding(f"prior {entry_name!r}", f"names {unknown}, which are not among {features}"))
+    for feature in independent_features or ():
+        if feature not in features:
+            findings.append(Finding("independent_features", f"names {feature!r}, which is not among {features}"))
+    if mean is not None and "beta_mean" in priors:
+        findings.append(Finding("prior 'beta_mean'", "would not be used: `mean` is given"))
+    if task_sd is False and "task_sd" in priors:
+        findings.append(Finding("prior 'task_sd'", "would not be used: task_sd=False"))
+    raise_if_any(findings, SpecError)
+    for dim, labels in zip(dims, (tasks, features), strict=True):
+        if bis(dim) not in model.coords:
+            model.add_coord(bis(dim), labels)
+
+    def namer(key: str) -> str:
+        return name + key.removeprefix("beta") if key.startswith("beta") else f"{name}_{key}"
+
+    def per_feature(key: str, default: Prior) -> list[Any]:
+        entry = priors.get(key, default)
+        return [entry.get(f, default) if isinstance(entry, Mapping) else entry for f in features]
+
+    if mean is None:
+        mean = register(namer("beta_mean"), per_feature("beta_mean", Prior("Normal", mu=0, sigma=2.5)), dims=dims[1])
+    block = coefficient_prior(
+        pt.broadcast_to(pt.as_tensor_variable(mean), (len(tasks), len(features))),
+        task_covariance=task_covariance,
+        feature_covariance=feature_covariance,
+        outside=outside_features(task_covariance, independent_features, features),
+        tasks=tasks,
+        features=features,
+        dims=dims,
+        feature_sd=per_feature("feature_sd", Prior("HalfNormal", sigma=1)),
+        task_sd=priors.get("task_sd", Prior("LogNormal", mu=0, sigma=0.5)) if task_sd else None,
+        name=namer,
+    )
+    return latent_coefficients(block, n_tasks=len(tasks), n_features=len(features), dims=dims, name=namer)
+
+
+def whitened_scale(prior_unique_sd: FloatArray | None, inside: IntArray, n_features: int, n_tasks: int) -> FloatArray:
+    """Return the sd of the unique part of each whitened coefficient, shape (..., n_tasks, n_features)."""
+    base = np.zeros(n_tasks) if prior_unique_sd is None else prior_unique_sd
+    out = np.ones((*base.shape, n_features))
+    out[..., inside] = base[..., None]
+    return out

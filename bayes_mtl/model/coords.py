@@ -1,0 +1,35 @@
+"""Every dim and coordinate of a model, named in one place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bayes_mtl.data import TaskData
+
+TASK, TASK_BIS = "task", "task_bis"
+FEATURE, FEATURE_BIS = "feature", "feature_bis"
+SHARED_FEATURE = "shared_feature"
+TASK_FEATURE = "task_feature"
+FACTOR = "factor"
+ROW = "row"
+
+
+def bis(dim: str) -> str:
+    """Return the name of the second axis of a square matrix (a dim may occur once in a variable)."""
+    return f"{dim}_bis"
+
+
+def model_coords(data: TaskData) -> dict[str, Any]:
+    """Return the coordinates of a model of these data."""
+    coords: dict[str, Any] = {
+        ROW: data.row,
+        TASK: list(data.tasks),
+        TASK_BIS: list(data.tasks),
+        FEATURE: list(data.features),
+        FEATURE_BIS: list(data.features),
+    }
+    if data.shared_features:
+        coords[SHARED_FEATURE] = list(data.shared_features)
+    if data.task_feature_names:
+        coords[TASK_FEATURE] = list(data.task_feature_names)
+    return coords

@@ -1,0 +1,187 @@
+"""Default priors in the units of the data, and how a prior becomes a random variable."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pymc as pm
+import pytensor.tensor as pt
+from pymc.logprob.transforms import Transform
+
+from bayes_mtl._typing import FloatArray, Tensor
+from bayes_mtl.data import TaskData
+from bayes_mtl.data.schema import INTERCEPT
+from bayes_mtl.prior import Prior
+from bayes_mtl.spec import ModelSpec, PriorEntry, PriorValue
+from bayes_mtl.structures import NoPooling
+
+_WIDE = 10.0
+
+
+class Scaled(Transform):
+    """The sampler moves value / scale, so that all coefficients have about the same size for it."""
+
+    name = "scaled"
+
+    def __init__(self, scale: FloatArray):
+        self.scale = np.asarray(scale, dtype=float)
+
+    def forward(self, value: Tensor, *inputs: Tensor) -> Tensor:  # noqa: ARG002
+        """Divide."""
+        return value / self.scale
+
+    def backward(self, value: Tensor, *inputs: Tensor) -> Tensor:  # noqa: ARG002
+        """Multiply."""
+        return value * self.scale
+
+    def log_jac_det(self, value: Tensor, *inputs: Tensor) -> Tensor:  # noqa: ARG002
+        """Log scale per element."""
+        return pt.broadcast_to(np.log(self.scale), value.shape)
+
+
+def default_priors(spec: ModelSpec, data: TaskData) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the prior of every element of every hyperparameter, and the scale of each.
+
+    With s_y and m_y the standard deviation and mean of the outcome (1 and 0 for a logit), and s_j the
+    standard deviation of feature j over all rows, the defaults are
+
+    ======================  ==========================================================
+    `beta_mean`             Normal(0, 2.5 s_y / s_j); intercept: Normal(m_y, 2.5 s_y w)
+    `beta_shared`           as `beta_mean`
+    `feature_sd`            HalfNormal(s_y / s_j); intercept: HalfNormal(s_y w)
+    `task_feature_effects`  Normal(0, s_y / (s_j s_q)) for task feature q
+    `task_sd`               LogNormal(0, 0.5)
+    `sigma`                 HalfNormal(s_y)
+    `sigma_spread`          HalfNormal(0.3)
+    ======================  ==========================================================
+
+    where w = sqrt(1 + sum_j (mean_j / s_j)^2), which is 1 for centered features, makes room for an
+    intercept that lies away from the data. Under `NoPooling`, `beta_mean` is fixed at its centre and
+    `feature_sd` at 10 times the scale above.
+
+    Returns
+    -------
+    priors, scales : dict
+        By name: an array (of objects, of floats) with one entry per element of the parameter.
+    """
+    unit = spec.family.outcome_scale(data)
+    columns = data.full_matrix
+    varying = np.array(_scales(data.X, data.features, columns, unit.scale))
+    shared = np.array(_scales(data.X_shared, data.shared_features, columns, unit.scale))
+    task_scale = np.array([_spread(z) for z in data.task_features.T])
+    fixed = isinstance(spec.task_covariance, NoPooling)
+
+    def location(name: str) -> float:
+        return unit.location if name == INTERCEPT else 0.0
+
+    defaults: dict[str, Any] = {
+        "beta_mean": [
+            location(f) if fixed else Prior("Normal", mu=location(f), sigma=2.5 * s)
+            for f, s in zip(data.features, varying, strict=True)
+        ],
+        "beta_shared": [
+            Prior("Normal", mu=location(f), sigma=2.5 * s) for f, s in zip(data.shared_features, shared, strict=True)
+        ],
+        "feature_sd": [float(_WIDE * s) if fixed else Prior("HalfNormal", sigma=s) for s in varying],
+        "task_feature_effects": [
+            [Prior("Normal", mu=0, sigma=s / z) for z in task_scale] for s in varying
+        ],
+        "task_sd": Prior("LogNormal", mu=0, sigma=0.5),
+        "sigma": Prior("HalfNormal", sigma=unit.scale),
+        "sigma_spread": Prior("HalfNormal", sigma=0.3),
+    }
+    labels = {"beta_mean": data.features, "feature_sd": data.features, "beta_shared": data.shared_features}
+    for name, entry in spec.priors.items():
+        if name == "task_feature_effects":
+            defaults[name] = [
+                [_pick(entry, f, old) for old in row] for f, row in zip(data.features, defaults[name], strict=True)
+            ]
+        elif name in labels:
+            defaults[name] = [_pick(entry, f, old) for f, old in zip(labels[name], defaults[name], strict=True)]
+        else:
+            defaults[name] = entry
+    scales = {
+        "beta_mean": varying,
+        "beta_shared": shared,
+        "task_feature_effects": varying[:, None] / task_scale if task_scale.size else np.ones((len(varying), 0)),
+    }
+    return defaults, scales
+
+
+def _spread(values: FloatArray) -> float:
+    spread = float(values.std())
+    return spread if spread > 0 else 1.0
+
+
+def _scales(X: FloatArray, names: Sequence[str], all_columns: FloatArray, unit: float) -> list[float]:
+    """Return the size of a coefficient that moves the outcome by one unit of its own scale."""
+    away = [(c.mean() / c.std()) ** 2 for c in all_columns.T if c.std() > 0]
+    intercept = float(np.sqrt(1.0 + np.sum(away)))
+    return [unit * intercept if n == INTERCEPT else unit / _spread(X[:, i]) for i, n in enumerate(names)]
+
+
+def _pick(entry: PriorEntry, feature: str, default: PriorValue) -> PriorValue:
+    return entry.get(feature, default) if isinstance(entry, Mapping) else entry
+
+
+def register(
+    name: str, priors: Any, *, dims: Any = None, scale: FloatArray | None = None, shape: Any = None
+) -> Tensor:
+    """Register a parameter in the current model, whose elements may differ in their priors.
+
+    Elements with the same distribution become one random variable. If all do, it bears `name`;
+    otherwise `name` is a Deterministic put together from the parts and the constants.
+
+    Parameters
+    ----------
+    name : str
+        Name of the parameter.
+    priors : Prior, float, or nested list of them
+        One per element; one alone with `shape` means the same for every element.
+    dims : str or tuple of str, optional
+        Dims of the parameter.
+    scale : ndarray, optional
+        Size of each element, for the sampler.
+    shape : tuple of int, optional
+        Shape, where `priors` is a single value.
+
+    Returns
+    -------
+    TensorVariable
+    """
+    elements = np.empty(np.shape(priors) if isinstance(priors, list) else (shape or ()), dtype=object)
+    elements[...] = priors if not isinstance(priors, list) else _object_array(priors)
+    flat = list(elements.ravel())
+    size = np.ones(elements.shape) if scale is None else np.broadcast_to(scale, elements.shape)
+    kinds = list(dict.fromkeys(p.distribution if isinstance(p, Prior) else None for p in flat))
+    if len(kinds) == 1 and kinds[0] is not None:
+        return _random(name, flat, size, elements.shape, dims)
+    values: Tensor = np.array([0.0 if isinstance(p, Prior) else float(p) for p in flat])
+    for kind in kinds:
+        if kind is not None:
+            at = [i for i, p in enumerate(flat) if isinstance(p, Prior) and p.distribution == kind]
+            part = _random(f"{name}_{kind.lower()}", [flat[i] for i in at], size.ravel()[at], (len(at),), None)
+            values = pt.set_subtensor(pt.as_tensor_variable(values)[np.array(at)], part)
+    return pm.Deterministic(name, pt.as_tensor_variable(values).reshape(elements.shape), dims=dims)
+
+
+def _object_array(nested: list[Any]) -> Any:
+    out = np.empty(np.shape(nested), dtype=object)
+    for index in np.ndindex(*out.shape):
+        value: Any = nested
+        for i in index:
+            value = value[i]
+        out[index] = value
+    return out
+
+
+def _random(name: str, priors: Sequence[Prior], scale: FloatArray, shape: tuple[int, ...], dims: Any) -> Tensor:
+    distribution = getattr(pm, priors[0].distribution)
+    columns = {key: np.array([dict(p.params)[key] for p in priors]).reshape(shape) for key, _ in priors[0].params}
+    transform = {}
+    if priors[0].support == "real" and not np.allclose(scale, 1.0):
+        transform = {"transform": Scaled(np.asarray(scale).reshape(shape))}
+    where = {"dims": dims} if dims is not None else {"shape": shape}
+    return distribution(name, **columns, **where, **transform)

@@ -1,0 +1,260 @@
+"""`ModelSpec`: a frozen, serialisable description of a hierarchical multi-task model."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import tomli_w
+
+from bayes_mtl.data import TaskData
+from bayes_mtl.data.schema import INTERCEPT
+from bayes_mtl.errors import Finding, SpecError, raise_if_any
+from bayes_mtl.families import Family, Gaussian
+from bayes_mtl.prior import Prior
+from bayes_mtl.structures import (
+    LKJ,
+    CompletePooling,
+    Exchangeable,
+    FeatureCovariance,
+    TaskCovariance,
+)
+
+PriorValue = Prior | float
+PriorEntry = PriorValue | Mapping[str, PriorValue]
+
+# name: (what it is for, must it be positive, is it one per feature)
+PRIOR_NAMES: Mapping[str, tuple[str, bool, bool]] = MappingProxyType(
+    {
+        "beta_mean": ("population mean of each coefficient", False, True),
+        "beta_shared": ("slope of each shared feature", False, True),
+        "task_feature_effects": ("effect of each task feature on each coefficient", False, True),
+        "feature_sd": ("how far each coefficient varies across tasks", True, True),
+        "task_sd": ("relative scale of each task's deviation", True, False),
+        "sigma": ("noise scale", True, False),
+        "sigma_spread": ("how far log noise scales vary across tasks", True, False),
+    }
+)
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What is assumed about how tasks relate; says nothing of any particular data.
+
+    Parameters
+    ----------
+    family : str or Family
+        ``"gaussian"``, ``"bernoulli"``, or for example ``Gaussian(task_noise=True)``.
+    task_covariance : TaskCovariance
+        How tasks co-vary. Default `Exchangeable()`.
+    feature_covariance : FeatureCovariance
+        How the coefficients of one task co-vary. Default ``LKJ(2.0)``.
+    priors : mapping
+        Replaces default priors by name (`beta_mean`, `beta_shared`, `task_feature_effects`,
+        `feature_sd`, `task_sd`, `sigma`, `sigma_spread`). A value is a `Prior`, a number (the
+        hyperparameter is fixed), or a mapping from feature to either. In the units of the reported
+        quantities. The defaults, weakly informative and scaled to the data, are listed in
+        `bayes_mtl.model.priors.default_priors`.
+    independent_features : sequence of str, optional
+        Features that stand outside the task covariance: independent across tasks and of the other
+        features, with a scale of their own. Default: the intercept, when the structure relates tasks
+        and there is another feature, since an intercept and a slope do not relate across tasks in the
+        same way. Pass ``()`` to take everything inside.
+    task_sd : bool
+        Whether each task has a scale of its own, so that Cov(B) = diag(task_sd) Omega diag(task_sd)
+        (x) Sigma. To identify the scale, fix `feature_sd` (for example at 1).
+
+    Raises
+    ------
+    SpecError
+        Lists everything that is wrong.
+
+    Examples
+    --------
+    >>> import bayes_mtl as mtl
+    >>> spec = mtl.ModelSpec(task_covariance=mtl.LowRank(2), priors={"sigma": mtl.Prior("HalfNormal", sigma=1)})
+    >>> mtl.ModelSpec.from_dict(spec.to_dict()) == spec
+    True
+    """
+
+    family: Family = field(default_factory=Gaussian)
+    task_covariance: TaskCovariance = field(default_factory=Exchangeable)
+    feature_covariance: FeatureCovariance = field(default_factory=LKJ)
+    priors: Mapping[str, PriorEntry] = field(default_factory=dict)
+    independent_features: tuple[str, ...] | None = None
+    task_sd: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.family, str):
+            object.__setattr__(self, "family", Family.from_dict(self.family))
+        findings = [
+            Finding(name, f"should be a {kind.__name__}, found {value!r}")
+            for name, kind, value in (
+                ("family", Family, self.family),
+                ("task_covariance", TaskCovariance, self.task_covariance),
+                ("feature_covariance", FeatureCovariance, self.feature_covariance),
+                ("task_sd", bool, self.task_sd),
+                ("priors", Mapping, self.priors),
+            )
+            if not isinstance(value, kind)
+        ]
+        if isinstance(self.independent_features, str):
+            findings.append(Finding("independent_features", f"should be a list of names, found {self.independent_features!r}"))
+        raise_if_any(findings, SpecError)
+        if self.independent_features is not None:
+            object.__setattr__(self, "independent_features", tuple(self.independent_features))
+        raise_if_any(prior_findings(self.priors), SpecError)
+        frozen = {k: MappingProxyType(dict(v)) if isinstance(v, Mapping) else v for k, v in self.priors.items()}
+        object.__setattr__(self, "priors", MappingProxyType(frozen))
+
+    def outside(self, features: Sequence[str]) -> tuple[str, ...]:
+        """Return which of these features stand outside the task covariance."""
+        return outside_features(self.task_covariance, self.independent_features, features)
+
+    def findings(self, data: TaskData) -> list[Finding]:
+        """Everything that does not fit between this description and the data."""
+        found = self.family.findings(data)
+        varying, shared = data.features, data.shared_features
+        known = {
+            "beta_mean": varying,
+            "beta_shared": shared,
+            "feature_sd": varying,
+            "task_feature_effects": varying if data.task_feature_names else (),
+        }
+        unused = {
+            "beta_shared": "there are no shared features" if not shared else "",
+            "beta_mean": "every feature is shared" if not varying else "",
+            "task_feature_effects": "" if data.task_feature_names else "there are no task features",
+            "feature_sd": "nothing varies under CompletePooling" if self._pooled else "",
+            "task_sd": "" if self.task_sd else "task_sd=False",
+            "sigma": self._no_sigma(data),
+            "sigma_spread": "" if getattr(self.family, "task_noise", False) else "the noise is not per task",
+        }
+        for name, entry in self.priors.items():
+            if unused.get(name):
+                found.append(Finding(f"prior {name!r}", f"would not be used: {unused[name]}", "Remove it"))
+            elif isinstance(entry, Mapping):
+                for feature in set(entry) - set(known[name]):
+                    found.append(
+                        Finding(f"prior {name!r}", f"names {feature!r}, which is not among {list(known[name])}")
+                    )
+        for feature in self.independent_features or ():
+            if feature not in varying:
+                found.append(Finding("independent_features", f"names {feature!r}, which is not among {list(varying)}"))
+        if self.task_covariance.relates_tasks and varying and set(self.outside(varying)) == set(varying):
+            found.append(
+                Finding("independent_features", "leaves no feature inside the task covariance", "Leave one inside")
+            )
+        if self.task_sd and self._pooled:
+            found.append(Finding("task_sd", "has nothing to scale under CompletePooling"))
+        if not varying and not self._pooled:
+            found.append(
+                Finding("task_covariance", "has nothing to vary: every feature is shared", "Use CompletePooling()")
+            )
+        return found
+
+    @property
+    def _pooled(self) -> bool:
+        return isinstance(self.task_covariance, CompletePooling)
+
+    def _no_sigma(self, data: TaskData) -> str:
+        if not isinstance(self.family, Gaussian):
+            return f"{type(self.family).__name__} has no noise scale"
+        return "the data bring a known noise" if data.noise is not None else ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, ready for JSON or TOML; `from_dict` reads them back."""
+        plain: dict[str, Any] = {
+            "family": self.family.to_dict(),
+            "task_covariance": self.task_covariance.to_dict(),
+            "feature_covariance": self.feature_covariance.to_dict(),
+        }
+        if self.task_sd:
+            plain["task_sd"] = True
+        if self.independent_features is not None:
+            plain["independent_features"] = list(self.independent_features)
+        if self.priors:
+            plain["priors"] = {name: _plain(entry) for name, entry in self.priors.items()}
+        return plain
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ModelSpec:
+        """Read what `to_dict` wrote (or a table of a TOML file)."""
+        options = dict(values)
+        known = ("family", "task_covariance", "feature_covariance", "priors", "independent_features", "task_sd")
+        if unknown := sorted(set(options) - set(known)):
+            raise SpecError(Finding("ModelSpec", f"unknown options {unknown}", f"It has: {', '.join(known)}"))
+        for name, kind in (("family", Family), ("task_covariance", TaskCovariance), ("feature_covariance", FeatureCovariance)):
+            if name in options:
+                options[name] = kind.from_dict(options[name])  # type: ignore[attr-defined]
+        if "priors" in options:
+            options["priors"] = {name: _from_plain(entry) for name, entry in options["priors"].items()}
+        return cls(**options)
+
+    def to_toml(self) -> str:
+        """Return the description as TOML text."""
+        return tomli_w.dumps(self.to_dict())
+
+    @classmethod
+    def from_toml(cls, path_or_text: str | Path) -> ModelSpec:
+        """Read a TOML file, or TOML text; a ``[model]`` table is used if there is one."""
+        is_text = isinstance(path_or_text, str) and ("\n" in path_or_text or "=" in path_or_text)
+        text = str(path_or_text) if is_text else Path(path_or_text).read_text(encoding="utf-8")
+        values = tomllib.loads(text)
+        return cls.from_dict(values.get("model", values))
+
+
+def outside_features(
+    structure: TaskCovariance, asked: Sequence[str] | None, features: Sequence[str]
+) -> tuple[str, ...]:
+    """Return the features outside the task covariance: those asked for, or by default the intercept."""
+    if asked is not None:
+        return tuple(f for f in features if f in asked)
+    if structure.relates_tasks and INTERCEPT in features and len(features) > 1:
+        return (INTERCEPT,)
+    return ()
+
+
+def prior_findings(priors: Mapping[str, Any], known: Mapping[str, tuple[str, bool, bool]] = PRIOR_NAMES) -> list[Finding]:
+    """Return what is wrong with a mapping of priors, whatever the data."""
+    found = []
+    for name, entry in priors.items():
+        if name not in known:
+            choices = "; ".join(f"{k} ({what})" for k, (what, _, _) in known.items())
+            found.append(Finding(f"prior {name!r}", "is not a parameter", f"Parameters: {choices}"))
+            continue
+        _, positive, per_feature = known[name]
+        if isinstance(entry, Mapping) and not per_feature:
+            found.append(Finding(f"prior {name!r}", "cannot be given per feature", "Give one prior"))
+            continue
+        values = entry.items() if isinstance(entry, Mapping) else [("", entry)]
+        for feature, value in values:
+            where = f"prior {name!r}" + (f" of {feature!r}" if feature else "")
+            if isinstance(value, Prior):
+                if positive and value.lower_bound < 0:
+                    found.append(Finding(where, f"should live on positive numbers, found {value}", "For example HalfNormal"))
+            elif isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+                found.append(Finding(where, f"should be a Prior or a number, found {value!r}"))
+            elif positive and not 0 < value < float("inf"):
+                found.append(Finding(where, f"should be positive, found {value!r}"))
+    return found
+
+
+def _plain(entry: PriorEntry) -> Any:
+    if isinstance(entry, Prior):
+        return entry.to_dict()
+    if isinstance(entry, Mapping):
+        return {feature: _plain(value) for feature, value in entry.items()}
+    return float(entry)
+
+
+def _from_plain(entry: Any) -> PriorEntry:
+    if not isinstance(entry, Mapping):
+        return entry
+    if "distribution" in entry:
+        return Prior.from_dict(entry)
+    return {feature: _from_plain(value) for feature, value in entry.items()}  # type: ignore[misc]

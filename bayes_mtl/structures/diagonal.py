@@ -1,0 +1,15 @@
+"""Coefficients that vary independently of each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bayes_mtl.structures.base import FeatureCovariance, Namer
+
+
+@dataclass(frozen=True)
+class Diagonal(FeatureCovariance):
+    """A scale per feature and no correlation between features: R = I."""
+
+    def correlation_cholesky(self, n_features: int, name: Namer) -> None:  # noqa: ARG002
+        """Return None, the identity."""

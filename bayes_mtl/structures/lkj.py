@@ -1,0 +1,62 @@
+"""Any correlation matrix, with the LKJ prior: over tasks, over features, or over both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pymc as pm
+import pytensor.tensor as pt
+
+from bayes_mtl._typing import Tensor
+from bayes_mtl.errors import Finding, SpecError
+from bayes_mtl.kernels import cholesky_from_partials
+from bayes_mtl.structures.base import FeatureCovariance, Namer, TaskCovariance, TaskLoadings
+
+
+@dataclass(frozen=True)
+class LKJ(TaskCovariance, FeatureCovariance):
+    """A free correlation matrix with density proportional to det(R)^(eta - 1).
+
+    As a task covariance: Lambda is the Cholesky factor of Omega and delta is zero. With n tasks there
+    are n (n - 1) / 2 correlations and each feature is one replicate, so this suits few tasks with many
+    features; for many tasks use `LowRank`. As a feature covariance: the correlations among intercept
+    and slopes of mixed-model software. Both at once: the matrix normal.
+
+    Parameters
+    ----------
+    eta : float
+        Concentration, default 2. With 1 all correlation matrices are equally likely; above 1 the
+        identity is favoured. Each correlation has prior (r + 1) / 2 ~ Beta(a, a), a = eta - 1 + n / 2.
+
+    References
+    ----------
+    Lewandowski, Kurowicka & Joe (2009), Journal of Multivariate Analysis 100. Task relationship
+    learning: Zhang & Yeung (2010), UAI.
+    """
+
+    eta: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.eta, int | float) and 0 < self.eta < float("inf")):
+            raise SpecError(Finding("LKJ", f"`eta` should be a positive number, found {self.eta!r}"))
+        object.__setattr__(self, "eta", float(self.eta))
+
+    def task_loadings(self, n_tasks: int, name: Namer) -> TaskLoadings:
+        """Register the correlations of tasks."""
+        return TaskLoadings(loadings=self._cholesky(n_tasks, name("task_corr")))
+
+    def correlation_cholesky(self, n_features: int, name: Namer) -> Tensor:
+        """Register the correlations of features."""
+        return self._cholesky(n_features, name("feature_corr"))
+
+    def _cholesky(self, n: int, name: str) -> Tensor:
+        """Return the Cholesky factor from Beta-distributed partial correlations (see `kernels.lkj`)."""
+        if n == 1:
+            return pt.ones((1, 1))
+        # Entry (i, j) below the diagonal, row by row: Beta(a_j, a_j) with a_j = eta + (n - 2 - j) / 2.
+        column = np.concatenate([np.arange(i) for i in range(1, n)])
+        concentration = self.eta + (n - 2 - column) / 2.0
+        half = pm.Beta(f"{name}_partial", concentration, concentration)
+        factor = cholesky_from_partials(2.0 * half - 1.0)
+        return pt.specify_shape(factor, (n, n))

@@ -1,0 +1,49 @@
+"""Tasks that share a few latent coefficient vectors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pymc as pm
+import pytensor.tensor as pt
+
+from bayes_mtl.errors import Finding, SpecError
+from bayes_mtl.structures.base import Namer, TaskCovariance, TaskLoadings
+
+
+@dataclass(frozen=True)
+class LowRank(TaskCovariance):
+    """A factor model of tasks: Omega = Lambda Lambda' + diag(delta^2) with a unit diagonal.
+
+    Unconstrained loadings a_tk = c_k z_tk, with z_tk ~ N(0, 1) and column scales c_k ~ HalfNormal(1)
+    that shrink the columns that are not needed, give
+
+        Lambda_t = a_t / sqrt(1 + |a_t|^2)        delta_t = 1 / sqrt(1 + |a_t|^2)
+
+    The rotation of the columns is left free: it does not matter for Omega, and fixing it makes the
+    sampler slow. Read Omega and the coefficients, not single loadings.
+
+    Parameters
+    ----------
+    rank : int
+        Number of latent coefficient vectors, default 2.
+
+    References
+    ----------
+    Bonilla, Chai & Williams (2007), NIPS; Rai & Daume (2010), AISTATS.
+    """
+
+    rank: int = 2
+    prior_names: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
+            raise SpecError(Finding("LowRank", f"`rank` should be a positive integer, found {self.rank!r}"))
+
+    def task_loadings(self, n_tasks: int, name: Namer) -> TaskLoadings:
+        """Register the loadings."""
+        scale = pm.HalfNormal(name("task_loadings_scale"), 1.0, shape=self.rank)
+        raw = scale * pm.Normal(name("task_loadings_offset"), 0.0, 1.0, shape=(n_tasks, self.rank))
+        unique_sd = 1.0 / pt.sqrt(1.0 + (raw**2).sum(axis=1))
+        return TaskLoadings(loadings=raw * unique_sd[:, None], unique_sd=unique_sd)
