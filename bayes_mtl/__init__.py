@@ -1,10 +1,42 @@
-"""Bayesian hierarchical multi-task learning on PyMC."""
+"""Bayesian hierarchical multi-task learning on PyMC.
+
+Many related regressions at once: each task has its own coefficients, all of them are drawn from
+shared hyperpriors, and the posterior says how the tasks relate.
+"""
 
 from bayes_mtl.data import TaskData
 from bayes_mtl.families import Bernoulli, Gaussian
+from bayes_mtl.inference import diagnose, fit, load, save
 from bayes_mtl.model import build_model, task_coefficients
+from bayes_mtl.plots import plot_task_correlation
+from bayes_mtl.predict import predict
 from bayes_mtl.prior import Prior
 from bayes_mtl.spec import ModelSpec
 from bayes_mtl.structures import LKJ, CompletePooling, Diagonal, Exchangeable, LowRank, NoPooling
+from bayes_mtl.summaries import summary, task_correlation
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "LKJ",
+    "Bernoulli",
+    "CompletePooling",
+    "Diagonal",
+    "Exchangeable",
+    "Gaussian",
+    "LowRank",
+    "ModelSpec",
+    "NoPooling",
+    "Prior",
+    "TaskData",
+    "build_model",
+    "diagnose",
+    "fit",
+    "load",
+    "plot_task_correlation",
+    "predict",
+    "save",
+    "summary",
+    "task_coefficients",
+    "task_correlation",
+]

@@ -79,10 +79,17 @@ def kernel(
     d_sigma = np.zeros(n_tasks)
     failed = (np.asarray(-np.inf), d_mean, d_cholesky, d_loadings, d_unique, d_sigma)
 
-    ok = np.isfinite(mean).all() and np.isfinite(cholesky).all() and np.isfinite(loadings).all()
-    ok = ok and np.isfinite(unique_sd).all() and np.isfinite(sigma).all() and (sigma > 0.0).all()
-    if not ok:
-        return failed
+    for t in range(n_tasks):
+        if not (sigma[t] > 0.0 and np.isfinite(sigma[t] + unique_sd[t])):
+            return failed
+        # A sum is finite only if all its terms are.
+        total = 0.0
+        for p in range(n_columns):
+            total += mean[t, p]
+        for k in range(n_factors):
+            total += loadings[t, k]
+        if not np.isfinite(total):
+            return failed
 
     # Kept from the first pass for the third: A, b, c = g - G mean, N, M = W^-1 S, and N D.
     information = np.empty((n_tasks, n_varying, n_varying))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +14,7 @@ from bayes_mtl.data import TaskData
 from bayes_mtl.errors import Finding, SpecError, raise_if_any
 from bayes_mtl.families import Gaussian
 from bayes_mtl.kernels import collapsed_gaussian
-from bayes_mtl.model.coefficients import CoefficientPrior, coefficient_prior, latent_coefficients
+from bayes_mtl.model.coefficients import CoefficientPrior, coefficient_prior, latent_coefficients, product
 from bayes_mtl.model.coords import FEATURE, ROW, SHARED_FEATURE, TASK, TASK_FEATURE, model_coords
 from bayes_mtl.model.priors import default_priors, register
 from bayes_mtl.spec import ModelSpec
@@ -68,6 +69,35 @@ def build_model(spec: ModelSpec, data: TaskData, *, marginal: Marginal = "auto")
     >>> sorted(v.name for v in model.free_RVs)
     ['beta_mean', 'feature_corr_partial', 'feature_sd', 'sigma']
     """
+    return assemble(spec, data, marginal=marginal).model
+
+
+@dataclass(frozen=True)
+class AssembledModel:
+    """A model with the tensors that describe its coefficients given the hyperparameters.
+
+    Attributes
+    ----------
+    model : pm.Model
+    block : CoefficientPrior
+        Law of the coefficients that vary by task.
+    shared : TensorVariable or None
+        Slopes of the shared features.
+    sigma : TensorVariable or None
+        Noise scale per task; None where it is known or has no meaning.
+    collapsed : bool
+        Whether the coefficients are integrated out.
+    """
+
+    model: pm.Model
+    block: CoefficientPrior
+    shared: Tensor | None
+    sigma: Tensor | None
+    collapsed: bool
+
+
+def assemble(spec: ModelSpec, data: TaskData, *, marginal: Marginal = "auto") -> AssembledModel:
+    """Build the model, and keep hold of its parts for what `fit` does after sampling."""
     collapsed = is_collapsed(spec, marginal)
     raise_if_any(spec.findings(data), SpecError)
     priors, scales = default_priors(spec, data)
@@ -78,7 +108,7 @@ def build_model(spec: ModelSpec, data: TaskData, *, marginal: Marginal = "auto")
             _observe_collapsed(block, shared, sigma, data)
         else:
             _observe_latent(spec, block, shared, sigma, data)
-    return model
+    return AssembledModel(model, block, shared, sigma, collapsed)
 
 
 def _coefficients(spec: ModelSpec, data: TaskData, priors: Any, scales: Any) -> tuple[CoefficientPrior, Tensor | None]:
@@ -96,7 +126,7 @@ def _coefficients(spec: ModelSpec, data: TaskData, priors: Any, scales: Any) -> 
             dims=(FEATURE, TASK_FEATURE),
             scale=scales["task_feature_effects"],
         )
-        mean = mean + data.task_features @ effects.T
+        mean = mean + product(pt.as_tensor_variable(data.task_features), effects.T)
     block = coefficient_prior(
         pt.broadcast_to(mean, (data.n_tasks, data.n_features)),
         task_covariance=spec.task_covariance,
@@ -138,7 +168,7 @@ def _linear_predictor(beta: Tensor, shared: Tensor | None, task: Tensor, data: T
     if data.features:
         parts.append((pm.Data("X", data.X, dims=(ROW, FEATURE)) * beta[task]).sum(axis=-1))
     if shared is not None:
-        parts.append(pm.Data("X_shared", data.X_shared, dims=(ROW, SHARED_FEATURE)) @ shared)
+        parts.append((pm.Data("X_shared", data.X_shared, dims=(ROW, SHARED_FEATURE)) * shared).sum(axis=-1))
     if data.offset.any():
         parts.append(pm.Data("offset", data.offset, dims=ROW))
     return sum(parts[1:], start=parts[0])

@@ -10,7 +10,7 @@ import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
 
-from bayes_mtl._typing import FloatArray, IntArray, Tensor
+from bayes_mtl._typing import IntArray, Tensor
 from bayes_mtl.errors import Finding, SpecError, raise_if_any
 from bayes_mtl.model.coords import FACTOR, bis
 from bayes_mtl.model.priors import register
@@ -91,7 +91,7 @@ def coefficient_prior(
         cholesky = pt.diag(sd)
     else:
         if len(inside) < n_features:
-            correlation = pt.set_subtensor(pt.eye(n_features)[np.ix_(inside, inside)], correlation)
+            correlation = _embed(correlation, inside, n_features)
         pm.Deterministic(name("feature_corr"), correlation @ correlation.T, dims=(feature_dim, bis(feature_dim)))
         cholesky = sd[:, None] * correlation
 
@@ -116,6 +116,14 @@ def coefficient_prior(
     return CoefficientPrior(mean, cholesky, law.loadings, law.unique_sd, inside, varies=True)
 
 
+def inside_features(
+    structure: TaskCovariance, asked: Sequence[str] | None, features: Sequence[str]
+) -> list[str]:
+    """Return the features inside the task covariance."""
+    outside = outside_features(structure, asked, features)
+    return [f for f in features if f not in outside]
+
+
 def latent_coefficients(
     prior: CoefficientPrior, *, n_tasks: int, n_features: int, dims: tuple[str, str], name: Namer
 ) -> Tensor:
@@ -131,12 +139,26 @@ def latent_coefficients(
             is_inside = np.isin(np.arange(n_features), inside)
             whitened = offset * pt.switch(is_inside, prior.unique_sd[:, None], 1.0)
         else:
-            whitened = pt.set_subtensor(whitened[:, unique], offset)
+            whitened = product(offset, pt.as_tensor_variable(np.eye(n_features)[unique]))
     if prior.loadings is not None:
         factors = pm.Normal(name("basis_offset"), 0.0, 1.0, shape=(prior.loadings.type.shape[1], n_inside))
-        shared = prior.loadings @ factors
-        whitened = shared if n_inside == n_features and not len(unique) else pt.inc_subtensor(whitened[:, inside], shared)
-    return pm.Deterministic(name("beta"), prior.mean + whitened @ prior.cholesky.T, dims=dims)
+        if n_inside < n_features:
+            factors = product(factors, pt.as_tensor_variable(np.eye(n_features)[inside]))
+        whitened = whitened + product(prior.loadings, factors)
+    return pm.Deterministic(name("beta"), prior.mean + product(whitened, prior.cholesky.T), dims=dims)
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """Return the matrix product without BLAS: numba takes half a minute to compile its first `dot`."""
+    return (a[:, :, None] * b[None, :, :]).sum(axis=1)
+
+
+def _embed(block: Tensor, at: IntArray, size: int) -> Tensor:
+    """Return the identity of the given size with `block` at these rows and columns."""
+    first, last = int(at[0]), int(at[-1]) + 1
+    if last - first == len(at):
+        return pt.set_subtensor(pt.eye(size)[first:last, first:last], block)
+    return pt.set_subtensor(pt.eye(size)[np.ix_(at, at)], block)
 
 
 def task_coefficients(
@@ -240,10 +262,3 @@ def task_coefficients(
     )
     return latent_coefficients(block, n_tasks=len(tasks), n_features=len(features), dims=dims, name=namer)
 
-
-def whitened_scale(prior_unique_sd: FloatArray | None, inside: IntArray, n_features: int, n_tasks: int) -> FloatArray:
-    """Return the sd of the unique part of each whitened coefficient, shape (..., n_tasks, n_features)."""
-    base = np.zeros(n_tasks) if prior_unique_sd is None else prior_unique_sd
-    out = np.ones((*base.shape, n_features))
-    out[..., inside] = base[..., None]
-    return out

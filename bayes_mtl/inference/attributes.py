@@ -1,0 +1,50 @@
+"""The description of a fit, kept as JSON in the attributes of its DataTree."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import xarray as xr
+
+from bayes_mtl.data import TaskSchema
+from bayes_mtl.errors import StorageError
+from bayes_mtl.spec import ModelSpec
+
+FORMAT = 1
+FORMAT_KEY, _SPEC, _SCHEMA = "bayes_mtl_format", "bayes_mtl_spec", "bayes_mtl_schema"
+
+
+def describe(spec: ModelSpec, schema: TaskSchema, version: str) -> dict[str, Any]:
+    """Return the attributes that make a DataTree a fit of this package."""
+    return {
+        FORMAT_KEY: FORMAT,
+        "modeling_interface": "bayes_mtl",
+        "modeling_interface_version": version,
+        _SPEC: json.dumps(spec.to_dict()),
+        _SCHEMA: json.dumps(schema.to_dict(), default=_to_json),
+    }
+
+
+def spec_of(idata: xr.DataTree) -> ModelSpec:
+    """Return the description of the model that was fitted."""
+    return ModelSpec.from_dict(json.loads(_attribute(idata, _SPEC)))
+
+
+def schema_of(idata: xr.DataTree) -> TaskSchema:
+    """Return how the data came from their table."""
+    return TaskSchema.from_dict(json.loads(_attribute(idata, _SCHEMA)))
+
+
+def _attribute(idata: xr.DataTree, name: str) -> Any:
+    if name not in idata.attrs:
+        raise StorageError(f"this DataTree is not a fit of this package (no attribute {name!r})")
+    return idata.attrs[name]
+
+
+def _to_json(value: Any) -> Any:
+    if hasattr(value, "item"):
+        return value.item()
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    raise TypeError(f"cannot write {type(value).__name__} as JSON")

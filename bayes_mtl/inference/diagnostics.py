@@ -1,0 +1,169 @@
+"""Whether the draws can be trusted, said in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from bayes_mtl.errors import Finding
+
+MAX_R_HAT = 1.01
+MIN_ESS_PER_CHAIN = 100
+MIN_BFMI = 0.3
+_MAX_ELEMENTS = 300  # of one parameter; more are looked at in a spread-out sample
+
+# Rotations of loadings do not matter, so their mixing does not either.
+_NOT_IDENTIFIED = ("task_loadings", "task_loadings_scale", "task_unique_sd")
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What the sampler's own checks say.
+
+    Attributes
+    ----------
+    problems : tuple of Finding
+        What is wrong and what to do; empty if nothing is.
+    worst_r_hat, least_ess : float
+        Over all identified parameters; NaN where there is one draw only.
+    divergences, draws, chains : int
+    """
+
+    problems: tuple[Finding, ...]
+    worst_r_hat: float
+    least_ess: float
+    divergences: int
+    draws: int
+    chains: int
+
+    def __str__(self) -> str:
+        size = f"{self.chains} chains x {self.draws} draws"
+        if not self.problems:
+            return (
+                f"No problems found in {size}: largest R-hat {self.worst_r_hat:.3f}, "
+                f"smallest effective sample size {self.least_ess:.0f}, no divergences."
+            )
+        lines = "\n".join(f"  - {p}" for p in self.problems)
+        return f"{len(self.problems)} problem(s) found in {size}:\n{lines}"
+
+
+def diagnose(idata: xr.DataTree) -> Diagnosis:
+    """Check divergences, tree depth, energy, R-hat and effective sample size.
+
+    Constants and the mirrored half of correlation matrices are left out, and so are loadings, whose
+    rotation is arbitrary.
+
+    Parameters
+    ----------
+    idata : DataTree
+        What `fit` returned.
+
+    Returns
+    -------
+    Diagnosis
+        Prints as a few sentences.
+    """
+    posterior = idata["posterior"].to_dataset()
+    stats = idata["sample_stats"].to_dataset()
+    chains, draws = posterior.sizes["chain"], posterior.sizes["draw"]
+    problems = []
+    divergences = int(stats["diverging"].sum()) if "diverging" in stats else 0
+    if divergences:
+        share = 100 * divergences / (chains * draws)
+        problems.append(
+            Finding(
+                "divergences",
+                f"{divergences} transitions diverged ({share:.2g} %), so parts of the posterior were not explored",
+                "Raise target_accept (0.95, 0.99), or use tighter priors on feature_sd",
+            )
+        )
+    deep = float(stats["reached_max_treedepth"].mean()) if "reached_max_treedepth" in stats else 0.0
+    if deep > 0.01:
+        problems.append(
+            Finding(
+                "tree depth",
+                f"{100 * deep:.0f} % of transitions hit the largest tree depth: slow exploration",
+                "Center features far from zero (center=True), or simplify the covariances",
+            )
+        )
+    if "energy" in stats and draws > 10:
+        energy = stats["energy"].transpose("chain", "draw").to_numpy()
+        bfmi = np.mean(np.diff(energy, axis=1) ** 2, axis=1) / np.maximum(energy.var(axis=1), 1e-300)
+        if (bfmi < MIN_BFMI).any():
+            problems.append(
+                Finding("energy", f"BFMI is {bfmi.min():.2f} (below {MIN_BFMI}): heavy tails", "Use tighter priors, or more draws")
+            )
+    worst, least = _convergence(posterior, problems)
+    if chains < 2:
+        problems.append(Finding("chains", "there is only one, so disagreement between chains cannot be seen", "Use 4"))
+    return Diagnosis(tuple(problems), worst, least, divergences, draws, chains)
+
+
+def _convergence(posterior: xr.Dataset, problems: list[Finding]) -> tuple[float, float]:
+    import arviz_stats  # loads slowly
+
+    elements = unique_elements(posterior)
+    if posterior.sizes["draw"] < 4 or not elements.data_vars:
+        problems.append(Finding("draws", f"there are only {posterior.sizes['draw']}", "Draw more"))
+        return float("nan"), float("nan")
+    r_hat, ess = arviz_stats.rhat(elements), arviz_stats.ess(elements)
+    tail = arviz_stats.ess(elements, method="tail")
+    worst = _extreme(r_hat, largest=True)
+    least = min(_extreme(ess, largest=False), _extreme(tail, largest=False), key=lambda item: item[1])
+    if worst[1] > MAX_R_HAT:
+        problems.append(
+            Finding("R-hat", f"is {worst[1]:.3f} for {worst[0]} (above {MAX_R_HAT}): chains disagree", "Raise tune and draws")
+        )
+    enough = MIN_ESS_PER_CHAIN * posterior.sizes["chain"]
+    if least[1] < enough:
+        problems.append(
+            Finding("effective sample size", f"is {least[1]:.0f} for {least[0]} (below {enough})", "Raise draws")
+        )
+    return worst[1], least[1]
+
+
+def unique_elements(posterior: xr.Dataset, *, limit: int | None = _MAX_ELEMENTS) -> xr.Dataset:
+    """Return the identified parameters with each free number once, on one labelled axis each.
+
+    Of a parameter with more than `limit` of them, a spread-out sample.
+    """
+    out = {}
+    for name, values in posterior.data_vars.items():
+        if name in _NOT_IDENTIFIED:
+            continue
+        core = [d for d in values.dims if d not in ("chain", "draw")]
+        flat = values.transpose("chain", "draw", *core).to_numpy()
+        shape = flat.shape[2:]
+        flat = flat.reshape(*flat.shape[:2], -1)
+        keep = np.arange(flat.shape[2])
+        if len(core) == 2 and core[1] == f"{core[0]}_bis":
+            keep = np.flatnonzero(np.tri(shape[0], k=-1).T.ravel())
+        keep = keep[np.ptp(flat[..., keep].reshape(-1, len(keep)), axis=0) > 1e-12]
+        if limit is not None and len(keep) > limit:
+            keep = keep[np.linspace(0, len(keep) - 1, limit).astype(int)]
+        if not len(keep):
+            continue
+        labels = [values.coords[d].to_numpy() if d in values.coords else np.arange(s) for d, s in zip(core, shape, strict=True)]
+        names = [_label(str(name), labels, np.unravel_index(i, shape) if shape else ()) for i in keep]
+        axis = f"{name}_element"
+        out[str(name)] = xr.DataArray(flat[..., keep], dims=("chain", "draw", axis), coords={axis: names})
+    return xr.Dataset(out)
+
+
+def _label(name: str, labels: list[np.ndarray], index: tuple[int, ...]) -> str:
+    inner = ", ".join(str(axis[i]) for axis, i in zip(labels, index, strict=True))
+    return f"{name}[{inner}]" if inner else name
+
+
+def _extreme(values: xr.Dataset, *, largest: bool) -> tuple[str, float]:
+    best = ("", -np.inf if largest else np.inf)
+    for name, array in values.data_vars.items():
+        numbers = array.to_numpy()
+        finite = np.where(np.isfinite(numbers), numbers, -np.inf if largest else np.inf)
+        at = int(np.argmax(finite) if largest else np.argmin(finite))
+        value = float(finite.ravel()[at])
+        if (value > best[1]) if largest else (value < best[1]):
+            best = (str(array[f"{name}_element"].to_numpy()[at]), value)
+    return best

@@ -1,0 +1,156 @@
+"""From draws of the free variables to everything that follows from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+import xarray as xr
+
+from bayes_mtl._typing import FloatArray, Tensor
+from bayes_mtl.data import TaskData
+from bayes_mtl.model import AssembledModel
+
+# Larger task correlation matrices are left to be computed from the loadings where they are needed.
+MAX_TASK_CORR_ENTRIES = 2**26
+_INTERNAL = ("task_loadings", "task_unique_sd", "task_corr")
+
+
+@dataclass(frozen=True)
+class Hyperdraws:
+    """Draws of the coefficients' law; the first axis of every array is the draw.
+
+    Attributes
+    ----------
+    mean : (D, T, P)
+    cholesky : (D, P, P)
+    loadings : (D, T, K)
+    unique_sd : (D, T)
+    shared : (D, S)
+    sigma : (D, T)
+    """
+
+    mean: FloatArray
+    cholesky: FloatArray
+    loadings: FloatArray
+    unique_sd: FloatArray
+    shared: FloatArray
+    sigma: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.mean)
+
+    def chunks(self, size: int) -> Iterator[tuple[slice, Hyperdraws]]:
+        """Split into pieces of at most `size` draws."""
+        for start in range(0, len(self), max(1, size)):
+            at = slice(start, min(start + max(1, size), len(self)))
+            yield at, Hyperdraws(**{k: v[at] for k, v in vars(self).items()})
+
+
+def evaluate(assembled: AssembledModel, draws: xr.Dataset, data: TaskData) -> tuple[xr.Dataset, Hyperdraws]:
+    """Compute every reported hyperparameter, and the law of the coefficients, for every draw.
+
+    Parameters
+    ----------
+    assembled : AssembledModel
+    draws : Dataset
+        Draws of the model's free variables, dims (chain, draw, ...).
+    data : TaskData
+
+    Returns
+    -------
+    reported : Dataset
+        Hyperparameters by the names and dims of the model.
+    hyperdraws : Hyperdraws
+        The same in the form that the algebra needs, chains one after the other.
+    """
+    model, block = assembled.model, assembled.block
+    n_tasks, n_features = data.n_tasks, data.n_features
+    law: dict[str, Tensor] = {
+        "mean": block.mean,
+        "cholesky": block.cholesky,
+        "loadings": pt.zeros((n_tasks, 0)) if block.loadings is None else block.loadings,
+        "unique_sd": pt.zeros(n_tasks) if block.unique_sd is None else block.unique_sd,
+        "shared": pt.zeros(0) if assembled.shared is None else assembled.shared,
+        "sigma": pt.ones(n_tasks) if assembled.sigma is None else assembled.sigma,
+    }
+    skip = {"beta", *_INTERNAL}
+    reported = {v.name: v for v in model.deterministics if v.name not in skip}
+    has_factors = "task_loadings" in model.named_vars
+    dense = has_factors and "task_unique_sd" not in model.named_vars
+    if has_factors and not dense:
+        reported |= {name: model[name] for name in ("task_loadings", "task_unique_sd")}
+
+    inputs = [rv for rv in model.free_RVs if rv.name in draws]
+    outputs = [*reported.values(), *law.values()]
+    # Python evaluation: a few nodes a few thousand times cost less than compiling them.
+    function = pytensor.function(inputs, outputs, mode="FAST_COMPILE", on_unused_input="ignore")
+    function.trust_input = True
+    chains, length = draws.sizes["chain"], draws.sizes["draw"]
+    n_draws = chains * length
+    columns = [draws[rv.name].to_numpy().reshape(n_draws, *draws[rv.name].shape[2:]) for rv in inputs]
+    first = function(*(np.asarray(c[0]) for c in columns))
+    stacks = [np.empty((n_draws, *np.shape(value))) for value in first]
+    for d in range(n_draws):
+        for stack, value in zip(stacks, function(*(np.asarray(c[d]) for c in columns)), strict=True):
+            stack[d] = value
+    named = dict(zip([*reported, *(f"law:{k}" for k in law)], stacks, strict=True))
+    hyper = Hyperdraws(**{key: named[f"law:{key}"] for key in law})
+    assert hyper.mean.shape[1:] == (n_tasks, n_features)
+
+    variables = {}
+    for rv in model.free_RVs:
+        if rv.name in draws and not _is_auxiliary(rv.name):
+            variables[rv.name] = draws[rv.name]
+    for name in reported:
+        dims = ("chain", "draw", *(model.named_vars_to_dims.get(name) or ()))
+        variables[name] = xr.DataArray(named[name].reshape(chains, length, *named[name].shape[1:]), dims=dims)
+    if "task_corr" in model.named_vars and n_draws * n_tasks**2 <= MAX_TASK_CORR_ENTRIES:
+        scale = named["task_sd"] if "task_sd" in named else _task_sd(draws, n_draws)
+        corr = task_corr(hyper.loadings, hyper.unique_sd, scale)
+        variables["task_corr"] = xr.DataArray(
+            corr.reshape(chains, length, n_tasks, n_tasks), dims=("chain", "draw", *model.named_vars_to_dims["task_corr"])
+        )
+    labels = {dim: list(model.coords[dim]) for v in variables.values() for dim in v.dims if dim in model.coords}
+    coords = {"chain": draws["chain"].to_numpy(), "draw": draws["draw"].to_numpy(), **labels}
+    order = [n for n in REPORTED if n in variables] + [n for n in variables if n not in REPORTED]
+    return xr.Dataset({n: variables[n].variable for n in order}, coords=coords), hyper
+
+
+REPORTED = (
+    "beta_mean",
+    "beta_shared",
+    "task_feature_effects",
+    "feature_sd",
+    "feature_corr",
+    "task_corr",
+    "task_sd",
+    "sigma",
+    "sigma_mean",
+    "sigma_spread",
+    "task_loadings",
+    "task_unique_sd",
+    "task_loadings_scale",
+)
+
+
+def task_corr(loadings: FloatArray, unique_sd: FloatArray, task_sd: FloatArray | None = None) -> FloatArray:
+    """Return Omega = Lambda Lambda' + diag(delta^2) for each draw, the task scales taken out."""
+    if task_sd is not None:
+        loadings, unique_sd = loadings / task_sd[..., None], unique_sd / task_sd
+    corr = loadings @ np.swapaxes(loadings, -1, -2)
+    at = np.arange(corr.shape[-1])
+    corr[..., at, at] += unique_sd**2
+    return corr
+
+
+def _task_sd(draws: xr.Dataset | Mapping[str, xr.DataArray], n_draws: int) -> FloatArray | None:
+    return draws["task_sd"].to_numpy().reshape(n_draws, -1) if "task_sd" in draws else None
+
+
+def _is_auxiliary(name: str) -> bool:
+    """Whether a free variable is only a coordinate for the sampler."""
+    return name.endswith(("_offset", "_partial")) or name not in REPORTED

@@ -1,0 +1,72 @@
+"""The pointwise log-likelihood, and the linear predictor, as functions of a fit."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from bayes_mtl._typing import FloatArray
+from bayes_mtl.inference.attributes import spec_of
+
+_CHUNK_BYTES = 256 * 2**20
+
+
+def log_likelihood(idata: xr.DataTree) -> xr.Dataset:
+    """Compute the log density of every row under every draw, in bounded working memory.
+
+    Parameters
+    ----------
+    idata : DataTree
+        With ``posterior``, ``constant_data`` and ``observed_data``.
+
+    Returns
+    -------
+    Dataset
+        ``y`` with dims (chain, draw, row).
+    """
+    family = spec_of(idata).family
+    posterior, fixed = idata["posterior"].to_dataset(), idata["constant_data"].to_dataset()
+    y = idata["observed_data"]["y"].to_numpy()
+    task = fixed["task_index"].to_numpy()
+    chains, draws = posterior.sizes["chain"], posterior.sizes["draw"]
+    out = np.empty((chains, draws, len(y)))
+    step = max(1, _CHUNK_BYTES // (8 * len(y) * (posterior.sizes.get("feature", 0) + 3)))
+    for chain in range(chains):
+        for start in range(0, draws, step):
+            part = posterior.isel(chain=chain, draw=slice(start, start + step))
+            eta = linear_predictor(
+                part,
+                fixed["X"].to_numpy(),
+                fixed["X_shared"].to_numpy() if "X_shared" in fixed else None,
+                fixed["offset"].to_numpy(),
+                task,
+            )
+            sigma = fixed["noise"].to_numpy() if "noise" in fixed else sigma_of_rows(part, task)
+            out[chain, start : start + step] = family.log_likelihood(y, eta, sigma, fixed["weights"].to_numpy())
+    coords = {"chain": posterior["chain"], "draw": posterior["draw"], "row": fixed["row"]}
+    return xr.Dataset({"y": (("chain", "draw", "row"), out)}, coords=coords)
+
+
+def linear_predictor(
+    draws: xr.Dataset,
+    X: FloatArray,
+    X_shared: FloatArray | None,
+    offset: FloatArray,
+    task: npt.NDArray[np.int64],
+) -> FloatArray:
+    """Return eta = X beta_task + X_shared beta_shared + offset, shape (n_draws, n_rows)."""
+    beta = draws["beta"].transpose("draw", "task", "feature").to_numpy()
+    eta = np.einsum("np,dnp->dn", X, beta[:, task]) + offset
+    if X_shared is not None:
+        eta += draws["beta_shared"].transpose("draw", "shared_feature").to_numpy() @ X_shared.T
+    return eta
+
+
+def sigma_of_rows(draws: xr.Dataset, task: npt.NDArray[np.int64]) -> FloatArray:
+    """Return the noise scale of each row, shape (n_draws, n_rows) or (n_draws, 1)."""
+    if "sigma" not in draws:
+        return np.ones((1, 1))
+    if "task" in draws["sigma"].dims:
+        return draws["sigma"].transpose("draw", "task").to_numpy()[:, task]
+    return draws["sigma"].to_numpy()[:, None]

@@ -1,0 +1,119 @@
+"""Fits on disk: netCDF or zarr with JSON attributes, no pickle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from bayes_mtl.errors import StorageError
+from bayes_mtl.inference.hyperdraws import task_corr
+from bayes_mtl.inference.log_likelihood import log_likelihood
+from bayes_mtl.inference.attributes import FORMAT, FORMAT_KEY, spec_of
+
+def save(idata: xr.DataTree, path: str | Path) -> Path:
+    """Write a fit to a netCDF (``.nc``) file or a zarr (``.zarr``) folder.
+
+    Parameters
+    ----------
+    idata : DataTree
+        What `fit` returned.
+    path : str or Path
+        Ends in ``.nc`` or ``.zarr``; overwritten if it exists.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    StorageError
+        If `idata` is not a fit of this package, or the ending is not known.
+    """
+    spec_of(idata)
+    path = Path(path)
+    slim = _without_derived(idata)
+    if path.suffix == ".nc":
+        packed = {f"/{node}": _compress(slim[node]) for node in slim.children}
+        # Beside the target first, so that a failure leaves an old file as it was.
+        temporary = path.with_suffix(".nc.part")
+        slim.to_netcdf(temporary, engine="h5netcdf", encoding=packed)
+        temporary.replace(path)
+    elif path.suffix == ".zarr":
+        slim.to_zarr(path, mode="w", consolidated=False)
+    else:
+        raise StorageError(f"{path}: the name should end in .nc or .zarr, found {path.suffix!r}")
+    return path
+
+
+def load(path: str | Path) -> xr.DataTree:
+    """Read a fit that `save` wrote.
+
+    Parameters
+    ----------
+    path : str or Path
+
+    Returns
+    -------
+    DataTree
+        In memory, with the same numbers.
+
+    Raises
+    ------
+    StorageError
+        If there is no such file, or it is not a fit of this package, or of a newer format.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise StorageError(f"{path}: there is no such file")
+    options: dict[str, Any] = {"engine": "zarr", "consolidated": False} if path.suffix == ".zarr" else {"engine": "h5netcdf"}
+    try:
+        with xr.open_datatree(path, **options) as tree:
+            idata = tree.load()
+    except (OSError, ValueError, KeyError) as err:
+        raise StorageError(f"{path}: cannot be read as a fit ({err})") from err
+    found = idata.attrs.get(FORMAT_KEY)
+    if found is None:
+        raise StorageError(f"{path}: is not a fit of this package (no attribute {FORMAT_KEY!r})")
+    if int(found) > FORMAT:
+        raise StorageError(f"{path}: has format {found}, this version reads up to {FORMAT}. Update the package")
+    return _with_derived(idata)
+
+
+def _without_derived(idata: xr.DataTree) -> xr.DataTree:
+    """Drop the two large groups of numbers that follow from smaller ones; `load` computes them anew.
+
+    They are the task correlations of a factor model, and the pointwise log-likelihood.
+    """
+    children = {}
+    for name, node in idata.children.items():
+        dataset = node.to_dataset()
+        if "task_loadings" in dataset and "task_corr" in dataset:
+            dataset = dataset.drop_vars("task_corr").assign_attrs(task_corr_dropped=1)
+        children[name] = dataset.drop_vars([v for v in dataset if dataset[v].dtype == object], errors="ignore")
+    had_log_likelihood = children.pop("log_likelihood", None) is not None
+    tree = xr.DataTree.from_dict(children)
+    tree.attrs.update(idata.attrs, log_likelihood_dropped=int(had_log_likelihood))
+    return tree
+
+
+def _with_derived(idata: xr.DataTree) -> xr.DataTree:
+    for name in list(idata.children):
+        if idata[name].attrs.get("task_corr_dropped"):
+            dataset = idata[name].to_dataset()
+            del dataset.attrs["task_corr_dropped"]
+            values = task_corr(dataset["task_loadings"].to_numpy(), dataset["task_unique_sd"].to_numpy())
+            corr = xr.DataArray(
+                values, dims=("chain", "draw", "task", "task_bis"), coords={"task_bis": dataset["task"].to_numpy()}
+            )
+            idata[name] = xr.DataTree(dataset.assign(task_corr=corr))
+    if idata.attrs.pop("log_likelihood_dropped", 0):
+        idata["log_likelihood"] = xr.DataTree(log_likelihood(idata))
+    return idata
+
+
+def _compress(node: xr.DataTree) -> Mapping[str, Mapping[str, Any]]:
+    return {str(v): {"zlib": True, "complevel": 1} for v in node.data_vars if node[v].dtype.kind == "f" and node[v].ndim}
+

@@ -1,0 +1,146 @@
+"""Heat map of task correlations: colour says how strong, size says how sure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from bayes_mtl._typing import FloatArray
+from bayes_mtl.errors import Finding, SpecError
+from bayes_mtl.summaries.correlation import Kind, task_correlation
+
+_LABELS_UP_TO = 80
+_SQUARES_UP_TO = 120
+
+
+def plot_task_correlation(
+    relations: xr.DataTree | xr.Dataset,
+    kind: Kind = "structural",
+    *,
+    order: str = "cluster",
+    ax: Any = None,
+    max_tasks: int = 500,
+) -> Any:
+    """Draw the posterior of all task correlations as one picture.
+
+    The colour of a tile is the posterior mean correlation. Its area is how sure its sign is,
+    2 max(P(rho > 0), P(rho < 0)) - 1: a full tile means that the sign is certain, a dot that it could be
+    either. Tasks are put in the order of a hierarchical clustering (average linkage on 1 - mean
+    correlation), so that groups show as blocks.
+
+    Parameters
+    ----------
+    relations : DataTree or Dataset
+        What `fit` returned, or what `task_correlation` returned.
+    kind : {"structural", "coefficients", "functions"}
+        See `task_correlation`; plays no role if a Dataset is given.
+    order : {"cluster", "label"}
+        Clustered order, or the order of the labels.
+    ax : matplotlib Axes, optional
+        Where to draw; default a new figure.
+    max_tasks : int
+        With more tasks, this many with the surest relations are drawn.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Examples
+    --------
+    >>> mtl.plot_task_correlation(idata)  # doctest: +SKIP
+    """
+    import matplotlib.pyplot as plt
+
+    if order not in ("cluster", "label"):
+        raise SpecError(Finding("order", f"should be 'cluster' or 'label', found {order!r}"))
+    table = relations if isinstance(relations, xr.Dataset) else task_correlation(relations, kind)
+    tasks, mean, sure = _matrices(table)
+    total = len(tasks)
+    if total > max_tasks:
+        chosen = np.sort(np.argsort(-sure.mean(axis=1), kind="stable")[:max_tasks])
+        tasks, mean, sure = [tasks[i] for i in chosen], mean[np.ix_(chosen, chosen)], sure[np.ix_(chosen, chosen)]
+    at = clustered_order(mean) if order == "cluster" else np.arange(len(tasks))
+    tasks, mean, sure = [tasks[i] for i in at], mean[np.ix_(at, at)], sure[np.ix_(at, at)]
+
+    n = len(tasks)
+    if ax is None:
+        side = float(np.clip(0.16 * n + 2.2, 4.0, 12.0))
+        _, ax = plt.subplots(figsize=(side + 1.2, side), layout="constrained")
+    artist = _tiles(ax, mean, sure)
+    ax.set_xlim(-0.5, n - 0.5)
+    ax.set_ylim(n - 0.5, -0.5)
+    ax.set_aspect("equal")
+    if n <= _LABELS_UP_TO:
+        size = float(np.clip(260.0 / n, 4.5, 10.0))
+        ax.set_xticks(range(n), [str(t) for t in tasks], rotation=90, fontsize=size)
+        ax.set_yticks(range(n), [str(t) for t in tasks], fontsize=size)
+    else:
+        ax.set_xticks([])
+        ax.set_yticks([])
+        ax.set_xlabel(f"{n} tasks, clustered" if order == "cluster" else f"{n} tasks")
+    ax.tick_params(length=0)
+    ax.spines[:].set_color("0.85")
+    bar = ax.figure.colorbar(artist, ax=ax, shrink=0.6, pad=0.02)
+    bar.set_label("correlation (posterior mean)")
+    bar.outline.set_visible(False)
+    what = {"structural": "Task correlations", "coefficients": "Correlations of task coefficients"}
+    title = what.get(str(table.attrs.get("kind")), "Correlations of task predictions")
+    shown = f" ({n} of {total} tasks)" if n < total else ""
+    contraction = float(np.nanmedian(table["contraction"])) if table.sizes["pair"] else float("nan")
+    ax.set_title(f"{title}{shown}", loc="left", fontsize=11, pad=22)
+    note = f"full tile: sign certain, dot: either sign   ·   median contraction from the prior {contraction:.0%}"
+    ax.annotate(
+        note, (0, 1), xytext=(0, 6), xycoords="axes fraction", textcoords="offset points", fontsize=8, color="0.35"
+    )
+    return ax
+
+
+def clustered_order(correlation: FloatArray) -> np.ndarray:
+    """Return the leaves of an average-linkage tree on 1 - correlation, in optimal order."""
+    from scipy.cluster.hierarchy import leaves_list, linkage
+    from scipy.spatial.distance import squareform
+
+    n = len(correlation)
+    if n < 3:
+        return np.arange(n)
+    distance = np.clip(1.0 - correlation, 0.0, 2.0)
+    np.fill_diagonal(distance, 0.0)
+    tree = linkage(squareform((distance + distance.T) / 2, checks=False), method="average", optimal_ordering=n <= 300)
+    return leaves_list(tree)
+
+
+def _matrices(table: xr.Dataset) -> tuple[list[Any], FloatArray, FloatArray]:
+    a, b = table["task_a"].to_numpy().tolist(), table["task_b"].to_numpy().tolist()
+    tasks = list(dict.fromkeys([*a, *b]))
+    position = {task: i for i, task in enumerate(tasks)}
+    i, j = [position[t] for t in a], [position[t] for t in b]
+    n = len(tasks)
+    mean, sure = np.eye(n), np.eye(n)
+    p = table["p_positive"].to_numpy()
+    mean[i, j] = mean[j, i] = table["mean"].to_numpy()
+    sure[i, j] = sure[j, i] = 2 * np.maximum(p, 1 - p) - 1
+    return tasks, mean, sure
+
+
+def _tiles(ax: Any, mean: FloatArray, sure: FloatArray) -> Any:
+    from matplotlib.collections import PatchCollection
+    from matplotlib.patches import Rectangle
+
+    n = len(mean)
+    colours = {"cmap": "RdBu", "clim": (-1.0, 1.0)}
+    if n > _SQUARES_UP_TO:
+        # Too many tiles for sizes to be seen: fade towards white instead.
+        return ax.imshow(mean * sure, cmap="RdBu", vmin=-1, vmax=1, interpolation="nearest")
+    side = 0.94 * np.sqrt(np.clip(sure, 0.01, 1.0))
+    off = ~np.eye(n, dtype=bool)
+    rows, columns = np.nonzero(off)
+    tiles = [Rectangle((c - side[r, c] / 2, r - side[r, c] / 2), side[r, c], side[r, c]) for r, c in zip(rows, columns, strict=True)]
+    collection = PatchCollection(tiles, linewidths=0, **colours)
+    collection.set_array(mean[rows, columns])
+    ax.add_collection(collection)
+    ax.add_collection(
+        PatchCollection([Rectangle((i - 0.5, i - 0.5), 1, 1) for i in range(n)], facecolor="0.93", linewidths=0)
+    )
+    return collection

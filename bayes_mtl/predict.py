@@ -1,0 +1,226 @@
+"""Predictions for new rows, and for new tasks if asked for."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from bayes_mtl._typing import FloatArray, Label
+from bayes_mtl.data import TaskSchema
+from bayes_mtl.data.frames import column_names, missing_columns, to_pandas
+from bayes_mtl.errors import Finding, PredictionError, raise_if_any
+from bayes_mtl.families import Gaussian
+from bayes_mtl.inference.attributes import schema_of, spec_of
+from bayes_mtl.inference.log_likelihood import linear_predictor, sigma_of_rows
+
+_CHUNK_BYTES = 256 * 2**20
+
+
+def predict(
+    idata: xr.DataTree,
+    table: Any,
+    *,
+    kind: Literal["mean", "response"] = "mean",
+    new_tasks: Literal["error", "population"] = "error",
+    random_seed: int | np.random.Generator | None = None,
+) -> xr.DataTree:
+    """Predict the outcome of new rows.
+
+    Parameters
+    ----------
+    idata : DataTree
+        What `fit` or `load` returned.
+    table : data frame
+        The columns that the model was fitted with, the outcome apart. For a model of a wide table,
+        every row gets a prediction for every outcome.
+    kind : {"mean", "response"}
+        The expected outcome, or draws of the outcome with its noise.
+    new_tasks : {"error", "population"}
+        What to do with tasks that were not there when the model was fitted. "population": each new
+        task gets its own draw from the population of tasks (the same label the same draw),
+        independent of the known tasks.
+    random_seed : int or Generator, optional
+        For "response" and "population".
+
+    Returns
+    -------
+    DataTree
+        Group ``predictions`` with ``y`` (chain, draw, row); coordinate ``row_task`` holds each row's
+        task.
+
+    Raises
+    ------
+    PredictionError
+        Lists everything that is wrong: unknown tasks and levels, missing columns and values.
+
+    Examples
+    --------
+    >>> mtl.predict(idata, new_pupils)["predictions"]["y"].mean(("chain", "draw"))  # doctest: +SKIP
+    """
+    schema, spec = schema_of(idata), spec_of(idata)
+    _check_arguments(kind, new_tasks)
+    table, labels, row = _rows(table, schema)
+    known: list[Label] = idata["posterior"]["task"].to_numpy().tolist()
+    codes, unknown = _codes(labels, known)
+    findings: list[Finding] = []
+    if unknown and new_tasks == "error":
+        some = ", ".join(map(repr, unknown[:10])) + (", ..." if len(unknown) > 10 else "")
+        findings.append(
+            Finding(
+                f"column {schema.task!r}",
+                f"has tasks that the model does not know: {some}",
+                "Pass new_tasks='population' to draw their coefficients from the population",
+            )
+        )
+    offset = _column(table, schema.offset, findings, 0.0)
+    needs_noise = kind == "response" and schema.noise is not None
+    noise = _column(table, schema.noise if needs_noise else None, findings, 1.0)
+    weights = _column(table, schema.weights if kind == "response" and isinstance(spec.family, Gaussian) else None, findings, 1.0)
+    matrix = None
+    try:
+        matrix = schema.design.matrix(table, PredictionError)
+    except PredictionError as err:
+        findings += err.findings
+    raise_if_any(findings, PredictionError)
+    assert matrix is not None
+    X, X_shared = schema.split(matrix)
+
+    rng = np.random.default_rng(random_seed)
+    posterior = idata["posterior"].to_dataset()
+    if unknown:
+        posterior = _with_new_tasks(idata, posterior, unknown, table, labels, schema, rng)
+    chains, draws = posterior.sizes["chain"], posterior.sizes["draw"]
+    out = np.empty((chains, draws, len(labels)))
+    step = max(1, _CHUNK_BYTES // (8 * max(1, len(labels)) * (X.shape[1] + 3)))
+    for chain in range(chains):
+        for start in range(0, draws, step):
+            part = posterior.isel(chain=chain, draw=slice(start, start + step))
+            eta = linear_predictor(part, X, X_shared if X_shared.shape[1] else None, offset, codes)
+            if kind == "mean":
+                value = spec.family.mean(eta)
+            else:
+                scale = noise if needs_noise else sigma_of_rows(part, codes)
+                value = spec.family.draw(rng, eta, scale / np.sqrt(weights))
+            out[chain, start : start + step] = value
+    dataset = xr.Dataset(
+        {"y": (("chain", "draw", "row"), out)},
+        coords={
+            "chain": posterior["chain"],
+            "draw": posterior["draw"],
+            "row": row,
+            "row_task": ("row", np.array(labels)),
+        },
+        attrs={"kind": kind, "outcome": schema.outcome},
+    )
+    return xr.DataTree.from_dict({"predictions": dataset})
+
+
+def _check_arguments(kind: str, new_tasks: str) -> None:
+    findings = []
+    if kind not in ("mean", "response"):
+        findings.append(Finding("kind", f"should be 'mean' or 'response', found {kind!r}"))
+    if new_tasks not in ("error", "population"):
+        findings.append(Finding("new_tasks", f"should be 'error' or 'population', found {new_tasks!r}"))
+    raise_if_any(findings, PredictionError)
+
+
+def _rows(table: Any, schema: TaskSchema) -> tuple[pd.DataFrame, list[Label], Any]:
+    """Return the needed columns, each row's task, and a label for each row of the prediction."""
+    task_design = schema.task_design
+    wanted = [*schema.design.reads, *(task_design.reads if task_design else ()), *([schema.task] if schema.task else [])]
+    raise_if_any(missing_columns(table, wanted), PredictionError)
+    optional = [c for c in (schema.offset, schema.noise, schema.weights) if c and c in column_names(table)]
+    if wanted or optional:
+        frame = to_pandas(table, [*wanted, *optional], PredictionError)
+    else:
+        frame = pd.DataFrame(index=range(len(table)))
+    if schema.task is not None:
+        return frame, _as_labels(frame[schema.task]), np.arange(len(frame))
+    long = pd.concat([frame] * len(schema.outcomes), ignore_index=True)
+    labels: list[Label] = [name for name in schema.outcomes for _ in range(len(frame))]
+    return long, labels, np.arange(len(long))
+
+
+def _as_labels(column: pd.Series) -> list[Label]:
+    values = [v.item() if isinstance(v, np.generic) else v for v in column.astype(object)]
+    return [int(v) if isinstance(v, float) and v.is_integer() else v for v in values]
+
+
+def _codes(labels: list[Label], known: list[Label]) -> tuple[Any, list[Label]]:
+    """Return each row's position among the known tasks followed by the unknown ones."""
+    position = {label: i for i, label in enumerate(known)}
+    unknown = list(dict.fromkeys(label for label in labels if label not in position))
+    for label in unknown:
+        position[label] = len(position)
+    return np.array([position[label] for label in labels], dtype=np.int64), unknown
+
+
+def _column(table: pd.DataFrame, name: str | None, findings: list[Finding], default: float) -> FloatArray:
+    if name is None:
+        return np.full(len(table), default)
+    if name not in table:
+        findings.append(Finding(f"column {name!r}", "is not in the table", "The model was fitted with it"))
+        return np.full(len(table), default)
+    values = table[name].to_numpy(dtype=float, na_value=np.nan)
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad):
+        findings.append(Finding(f"column {name!r}", f"is not finite in rows {bad[:5].tolist()}"))
+    return values
+
+
+def _with_new_tasks(
+    idata: xr.DataTree,
+    posterior: xr.Dataset,
+    unknown: list[Label],
+    table: pd.DataFrame,
+    labels: list[Label],
+    schema: TaskSchema,
+    rng: np.random.Generator,
+) -> xr.Dataset:
+    """Append to `beta` (and a noise scale per task) a draw from the population for each new task."""
+    chains, draws, n_new = posterior.sizes["chain"], posterior.sizes["draw"], len(unknown)
+    mean = posterior["beta_mean"].transpose("chain", "draw", "feature").to_numpy()[:, :, None, :]
+    mean = np.broadcast_to(mean, (chains, draws, n_new, mean.shape[-1]))
+    if schema.task_design is not None:
+        first = [labels.index(label) for label in unknown]
+        z = schema.task_design.matrix(table.iloc[first].reset_index(drop=True), PredictionError)
+        effects = posterior["task_feature_effects"].transpose("chain", "draw", "feature", "task_feature").to_numpy()
+        mean = mean + np.einsum("nq,cdpq->cdnp", z, effects)
+    beta = mean
+    if "feature_sd" in posterior:
+        sd = posterior["feature_sd"].transpose("chain", "draw", "feature").to_numpy()
+        cholesky = sd[..., :, None] * np.eye(sd.shape[-1])
+        if "feature_corr" in posterior:
+            corr = posterior["feature_corr"].transpose("chain", "draw", "feature", "feature_bis").to_numpy()
+            cholesky = sd[..., :, None] * np.linalg.cholesky(corr)
+        white = rng.standard_normal((chains, draws, n_new, sd.shape[-1]))
+        if "task_sd" in posterior:
+            # The scale of a new task is one of the known tasks' scales, at random.
+            scales = posterior["task_sd"].transpose("chain", "draw", "task").to_numpy()
+            pick = rng.integers(0, scales.shape[-1], size=(chains, draws, n_new))
+            scale = np.take_along_axis(scales, pick, axis=-1)[..., None]
+            inside = _inside_mask(idata)
+            white = np.where(inside, scale, 1.0) * white
+        beta = mean + np.einsum("cdij,cdnj->cdni", cholesky, white)
+    coords = {"task": list(unknown), "feature": posterior["feature"]}
+    new = {"beta": xr.DataArray(beta, dims=("chain", "draw", "task", "feature"), coords=coords)}
+    keep = {"beta": posterior["beta"]}
+    if "sigma" in posterior and "task" in posterior["sigma"].dims:
+        spread = posterior["sigma_spread"].to_numpy()[..., None]
+        sigma = posterior["sigma_mean"].to_numpy()[..., None] * np.exp(spread * rng.standard_normal((chains, draws, n_new)))
+        new["sigma"] = xr.DataArray(sigma, dims=("chain", "draw", "task"), coords={"task": list(unknown)})
+        keep["sigma"] = posterior["sigma"]
+    joined = {name: xr.concat([values.drop_vars([c for c in values.coords if c not in values.dims]), new[name]], dim="task") for name, values in keep.items()}
+    rest = {name: posterior[name] for name in ("beta_shared", "sigma") if name in posterior and name not in joined}
+    return xr.Dataset(joined | rest)
+
+
+def _inside_mask(idata: xr.DataTree) -> Any:
+    from bayes_mtl.model.coefficients import inside_features
+
+    spec, features = spec_of(idata), [str(f) for f in idata["posterior"]["feature"].to_numpy()]
+    inside = inside_features(spec.task_covariance, spec.independent_features, features)
+    return np.isin(features, inside)

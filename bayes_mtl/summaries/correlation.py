@@ -1,0 +1,198 @@
+"""How tasks relate: correlations drawn per posterior draw, with what the data added to the prior."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import xarray as xr
+
+from bayes_mtl._typing import FloatArray
+from bayes_mtl.errors import Finding, SpecError
+from bayes_mtl.inference.attributes import schema_of, spec_of
+from bayes_mtl.inference.hyperdraws import task_corr
+from bayes_mtl.model.coefficients import inside_features
+
+Kind = Literal["structural", "coefficients", "functions"]
+_REFERENCE_ROWS = 200
+_MAX_DIAGNOSED_PAIRS = 3000
+
+
+def task_correlation(
+    idata: xr.DataTree, kind: Kind = "structural", *, ci_prob: float | None = None, delta: float = 0.1
+) -> xr.Dataset:
+    """Summarise the correlation of every pair of tasks.
+
+    Parameters
+    ----------
+    idata : DataTree
+        What `fit` returned.
+    kind : {"structural", "coefficients", "functions"}
+        What is correlated. "structural": Omega, the hyperparameter that says how coefficients co-vary
+        across tasks; exists for structures that relate tasks. "coefficients": the realised
+        deviations beta_t - mean of two tasks across the features inside the task covariance, each in
+        units of its `feature_sd`; needs two features at least. "functions": what two tasks predict
+        (linear predictor) over a reference set of rows; exists for every model.
+    ci_prob : float, optional
+        Probability of the equal-tailed interval; default ArviZ's ``stats.ci_prob``.
+    delta : float
+        Smallest correlation that matters, for `p_relevant`.
+
+    Returns
+    -------
+    Dataset
+        One entry per pair of tasks (dim ``pair``; coordinates ``task_a``, ``task_b``): ``mean``,
+        ``sd``, ``lower``, ``upper``, ``p_positive`` = P(rho > 0), ``p_relevant`` = P(abs(rho) >
+        delta), ``contraction`` = 1 - var(posterior) / var(prior), ``ess``, ``r_hat``. A contraction
+        near 0 says that the data added nothing: with P features a structural correlation has P
+        replicates only. `.to_dataframe()` gives a tidy table.
+
+    Raises
+    ------
+    SpecError
+        If the fit has no correlation of this kind.
+
+    Notes
+    -----
+    Every number comes from correlations computed draw by draw. Correlating posterior means instead
+    would push them towards -1 and 1, since shrinkage moves the means together.
+
+    Examples
+    --------
+    >>> mtl.task_correlation(idata).to_dataframe().query("p_positive > 0.95")  # doctest: +SKIP
+    """
+    posterior = correlation_draws(idata, kind)
+    prior = correlation_draws(idata, kind, group="prior")
+    tasks = idata["posterior"]["task"].to_numpy()
+    a, b = np.triu_indices(len(tasks), k=1)
+    pairs = posterior[:, :, a, b]
+    prob = _ci_prob(ci_prob)
+    lower, upper = np.quantile(pairs, [(1 - prob) / 2, (1 + prob) / 2], axis=(0, 1))
+    prior_var = prior[:, :, a, b].var(axis=(0, 1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        contraction = 1.0 - pairs.var(axis=(0, 1)) / prior_var
+    ess, r_hat = _convergence(pairs)
+    values = {
+        "mean": pairs.mean(axis=(0, 1)),
+        "sd": pairs.std(axis=(0, 1)),
+        "lower": lower,
+        "upper": upper,
+        "p_positive": (pairs > 0).mean(axis=(0, 1)),
+        "p_relevant": (np.abs(pairs) > delta).mean(axis=(0, 1)),
+        "contraction": contraction,
+        "ess": ess,
+        "r_hat": r_hat,
+    }
+    return xr.Dataset(
+        {name: ("pair", value) for name, value in values.items()},
+        coords={"task_a": ("pair", tasks[a]), "task_b": ("pair", tasks[b])},
+        attrs={"kind": kind, "ci_prob": prob, "delta": delta, "n_replicates": n_replicates(idata, kind)},
+    )
+
+
+def correlation_draws(idata: xr.DataTree, kind: Kind = "structural", *, group: str = "posterior") -> FloatArray:
+    """Return the task correlation matrix of every draw, shape (chain, draw, task, task)."""
+    draws = idata[group].to_dataset()
+    if draws.sizes["task"] < 2:
+        raise SpecError(Finding("task_correlation", "needs two tasks at least, found one"))
+    if kind == "structural":
+        return _structural(idata, draws)
+    if kind == "coefficients":
+        return _realised(idata, draws)
+    if kind == "functions":
+        return _functions(idata, draws)
+    raise SpecError(Finding("kind", f"should be 'structural', 'coefficients' or 'functions', found {kind!r}"))
+
+
+def n_replicates(idata: xr.DataTree, kind: Kind) -> int:
+    """Return the number of coefficients (or rows) across which tasks are correlated."""
+    if kind == "functions":
+        return len(_reference_rows(idata))
+    return len(_inside(idata))
+
+
+def _inside(idata: xr.DataTree) -> list[str]:
+    spec, features = spec_of(idata), [str(f) for f in idata["posterior"]["feature"].to_numpy()]
+    return inside_features(spec.task_covariance, spec.independent_features, features)
+
+
+def _structural(idata: xr.DataTree, draws: xr.Dataset) -> FloatArray:
+    structure = spec_of(idata).task_covariance
+    if not structure.relates_tasks:
+        name = type(structure).__name__
+        hint = "Use a structure that relates tasks (LKJ, LowRank), or kind='functions'"
+        raise SpecError(Finding("kind='structural'", f"{name} has no task correlation to learn", hint))
+    if "task_corr" in draws:
+        return draws["task_corr"].transpose("chain", "draw", "task", "task_bis").to_numpy()
+    loadings = draws["task_loadings"].transpose("chain", "draw", "task", "factor").to_numpy()
+    return task_corr(loadings, draws["task_unique_sd"].transpose("chain", "draw", "task").to_numpy())
+
+
+def _realised(idata: xr.DataTree, draws: xr.Dataset) -> FloatArray:
+    inside = _inside(idata)
+    if len(inside) < 2 or "feature_sd" not in draws:
+        hint = "Use kind='functions'"
+        found = f"found {len(inside)}" if "feature_sd" in draws else "but nothing varies in this model"
+        raise SpecError(Finding("kind='coefficients'", f"needs two features that vary at least, {found}", hint))
+    mean = draws["beta_mean"]
+    if "task_feature_effects" in draws:
+        mean = mean + (draws["task_feature_effects"] * idata["constant_data"]["task_features"]).sum("task_feature")
+    deviation = (draws["beta"] - mean) / draws["feature_sd"]
+    values = deviation.sel(feature=inside).transpose("chain", "draw", "task", "feature").to_numpy()
+    # Around the known mean of zero: sum_j d_tj d_sj / (|d_t| |d_s|).
+    unit = values / np.maximum(np.linalg.norm(values, axis=-1, keepdims=True), 1e-300)
+    return unit @ np.swapaxes(unit, -1, -2)
+
+
+def _reference_rows(idata: xr.DataTree) -> np.ndarray:
+    n_rows = idata["constant_data"].sizes["row"]
+    return np.unique(np.linspace(0, n_rows - 1, min(n_rows, _REFERENCE_ROWS)).astype(int))
+
+
+def _functions(idata: xr.DataTree, draws: xr.Dataset) -> FloatArray:
+    fixed = idata["constant_data"].to_dataset()
+    rows = _reference_rows(idata)
+    X = fixed["X"].to_numpy()[rows]
+    shared = None
+    if "X_shared" in fixed:
+        shared = draws["beta_shared"].transpose("chain", "draw", "shared_feature").to_numpy()
+        shared = shared @ fixed["X_shared"].to_numpy()[rows].T
+    beta = draws["beta"].transpose("chain", "draw", "task", "feature").to_numpy()
+    out = np.empty((*beta.shape[:3], beta.shape[2]))
+    for chain in range(beta.shape[0]):
+        for draw in range(beta.shape[1]):
+            f = beta[chain, draw] @ X.T
+            if shared is not None:
+                f = f + shared[chain, draw]
+            f -= f.mean(axis=1, keepdims=True)
+            f /= np.maximum(np.linalg.norm(f, axis=1, keepdims=True), 1e-300)
+            out[chain, draw] = f @ f.T
+    if not np.any(np.ptp(X, axis=0)) and shared is None:
+        raise SpecError(Finding("kind='functions'", "every task predicts a constant: there is only an intercept"))
+    return out
+
+
+def _convergence(pairs: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """ESS and R-hat of each pair; of a spread-out sample if there are very many (NaN for the rest)."""
+    import arviz_stats  # loads slowly
+
+    n_pairs = pairs.shape[2]
+    ess, r_hat = np.full(n_pairs, np.nan), np.full(n_pairs, np.nan)
+    if pairs.shape[1] < 4 or not n_pairs:
+        return ess, r_hat
+    at = np.unique(np.linspace(0, n_pairs - 1, min(n_pairs, _MAX_DIAGNOSED_PAIRS)).astype(int))
+    values = xr.DataArray(pairs[..., at], dims=("chain", "draw", "pair"))
+    ess[at] = arviz_stats.ess(values).to_numpy()
+    if pairs.shape[0] > 1:
+        r_hat[at] = arviz_stats.rhat(values).to_numpy()
+    return ess, r_hat
+
+
+def _ci_prob(ci_prob: float | None) -> float:
+    if ci_prob is None:
+        from arviz_base import rcParams
+
+        return float(rcParams["stats.ci_prob"])
+    if not 0 < ci_prob < 1:
+        raise SpecError(Finding("ci_prob", f"should be between 0 and 1, found {ci_prob!r}"))
+    return float(ci_prob)

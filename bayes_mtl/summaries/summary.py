@@ -1,0 +1,72 @@
+"""The numbers that matter, and whether they can be trusted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import xarray as xr
+
+from bayes_mtl.inference.diagnostics import diagnose, unique_elements
+
+_SHOWN = ("beta_mean", "beta_shared", "task_feature_effects", "feature_sd", "feature_corr", "task_sd", "sigma", "sigma_mean", "sigma_spread")
+
+
+class Summary(pd.DataFrame):
+    """ArviZ's summary table that says below what the diagnostics found."""
+
+    _metadata = ["diagnosis"]  # noqa: RUF012
+
+    diagnosis: Any = None
+
+    @property
+    def _constructor(self) -> type[Summary]:
+        return Summary
+
+    def __str__(self) -> str:
+        words = f"\n\n{self.diagnosis}" if self.diagnosis is not None else ""
+        return self.to_string() + words
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        words = f"<pre>{self.diagnosis}</pre>" if self.diagnosis is not None else ""
+        return self.to_html() + words
+
+
+def summary(idata: xr.DataTree, *, ci_prob: float | None = None, coefficients: bool = False) -> Summary:
+    """Summarise the hyperparameters, each free number once, with the diagnostics in words.
+
+    Parameters
+    ----------
+    idata : DataTree
+        What `fit` returned.
+    ci_prob : float, optional
+        Probability of the interval; default ArviZ's ``stats.ci_prob``.
+    coefficients : bool
+        Also list every task's coefficients. Task correlations are not listed; see `task_correlation`.
+
+    Returns
+    -------
+    Summary
+        A data frame with ArviZ's columns; its attribute ``diagnosis`` says what the checks found, and
+        is printed below the table.
+
+    Examples
+    --------
+    >>> mtl.summary(idata)  # doctest: +SKIP
+    """
+    import arviz_stats  # loads slowly
+
+    posterior = idata["posterior"].to_dataset()
+    names = [n for n in _SHOWN if n in posterior] + (["beta"] if coefficients else [])
+    elements = unique_elements(posterior[names], limit=None)
+    columns = {}
+    for name, values in elements.data_vars.items():
+        axis = f"{name}_element"
+        for label in values[axis].to_numpy():
+            columns[str(label)] = values.sel({axis: label}, drop=True)
+    table = arviz_stats.summary(xr.Dataset(columns), ci_prob=ci_prob)
+    out = Summary(pd.DataFrame(table))
+    out.diagnosis = diagnose(idata)
+    return out
