@@ -66,20 +66,21 @@ def plot_task_correlation(
 
     n = len(tasks)
     if ax is None:
-        side = float(np.clip(0.16 * n + 2.2, 4.0, 12.0))
+        side = float(np.clip(0.17 * n + 2.2, 4.0, 13.0))
         _, ax = plt.subplots(figsize=(side + 1.2, side), layout="constrained")
     artist = _tiles(ax, mean, sure)
     ax.set_xlim(-0.5, n - 0.5)
     ax.set_ylim(n - 0.5, -0.5)
     ax.set_aspect("equal")
     if n <= _LABELS_UP_TO:
-        size = float(np.clip(260.0 / n, 4.5, 10.0))
+        size = float(np.clip(380.0 / n, 5.0, 10.0))
         ax.set_xticks(range(n), [str(t) for t in tasks], rotation=90, fontsize=size)
         ax.set_yticks(range(n), [str(t) for t in tasks], fontsize=size)
     else:
         ax.set_xticks([])
         ax.set_yticks([])
-        ax.set_xlabel(f"{n} tasks, clustered" if order == "cluster" else f"{n} tasks")
+    noun = str(table.attrs.get("task", "task"))
+    ax.set_xlabel(f"{noun} ({n}, in clustered order)" if order == "cluster" else f"{noun} ({n})", fontsize=9)
     ax.tick_params(length=0)
     ax.spines[:].set_color("0.85")
     bar = ax.figure.colorbar(artist, ax=ax, shrink=0.6, pad=0.02)
@@ -90,7 +91,8 @@ def plot_task_correlation(
     shown = f" ({n} of {total} tasks)" if n < total else ""
     contraction = float(np.nanmedian(table["contraction"])) if table.sizes["pair"] else float("nan")
     ax.set_title(f"{title}{shown}", loc="left", fontsize=11, pad=22)
-    note = f"full tile: sign certain, dot: either sign   ·   median contraction from the prior {contraction:.0%}"
+    learned = max(contraction, 0.0)
+    note = f"full tile: sign certain, dot: either sign   ·   median contraction from the prior {learned:.0%}"
     ax.annotate(
         note, (0, 1), xytext=(0, 6), xycoords="axes fraction", textcoords="offset points", fontsize=8, color="0.35"
     )

@@ -86,7 +86,13 @@ def task_correlation(
     return xr.Dataset(
         {name: ("pair", value) for name, value in values.items()},
         coords={"task_a": ("pair", tasks[a]), "task_b": ("pair", tasks[b])},
-        attrs={"kind": kind, "ci_prob": prob, "delta": delta, "n_replicates": n_replicates(idata, kind)},
+        attrs={
+            "kind": kind,
+            "ci_prob": prob,
+            "delta": delta,
+            "n_replicates": n_replicates(idata, kind),
+            "task": schema_of(idata).task or "outcome",
+        },
     )
 
 
