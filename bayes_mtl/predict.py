@@ -133,10 +133,7 @@ def _rows(table: Any, schema: TaskSchema) -> tuple[pd.DataFrame, list[Label], An
     wanted = [*schema.design.reads, *(task_design.reads if task_design else ()), *([schema.task] if schema.task else [])]
     raise_if_any(missing_columns(table, wanted), PredictionError)
     optional = [c for c in (schema.offset, schema.noise, schema.weights) if c and c in column_names(table)]
-    if wanted or optional:
-        frame = to_pandas(table, [*wanted, *optional], PredictionError)
-    else:
-        frame = pd.DataFrame(index=range(len(table)))
+    frame = to_pandas(table, [*wanted, *optional], PredictionError)
     if schema.task is not None:
         return frame, _as_labels(frame[schema.task]), np.arange(len(frame))
     long = pd.concat([frame] * len(schema.outcomes), ignore_index=True)

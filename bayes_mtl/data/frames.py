@@ -45,7 +45,7 @@ def to_pandas(table: Any, columns: Iterable[str], error: type[FindingsError]) ->
         raise error(Finding("table", f"should be a data frame, {found}", hint)) from err
     if absent := missing_columns(table, names):
         raise error(absent)
-    return pd.DataFrame({name: _column(frame[name]) for name in names})
+    return pd.DataFrame({name: _column(frame[name]) for name in names}, index=range(len(frame)))
 
 
 def _column(series: nw.Series[Any]) -> Any:

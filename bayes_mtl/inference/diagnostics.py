@@ -140,7 +140,8 @@ def unique_elements(posterior: xr.Dataset, *, limit: int | None = _MAX_ELEMENTS)
         keep = np.arange(flat.shape[2])
         if len(core) == 2 and core[1] == f"{core[0]}_bis":
             keep = np.flatnonzero(np.tri(shape[0], k=-1).T.ravel())
-        keep = keep[np.ptp(flat[..., keep].reshape(-1, len(keep)), axis=0) > 1e-12]
+        if len(keep):
+            keep = keep[np.ptp(flat[..., keep], axis=(0, 1)) > 1e-12]
         if limit is not None and len(keep) > limit:
             keep = keep[np.linspace(0, len(keep) - 1, limit).astype(int)]
         if not len(keep):

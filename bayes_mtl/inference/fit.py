@@ -193,9 +193,36 @@ def _sample(model: pm.Model, progressbar: bool, **settings: Any) -> xr.DataTree:
     with _note("Compiling the model", enabled=progressbar):
         compiled = nutpie.compile_pymc_model(model, var_names=names)
     trace = nutpie.sample(compiled, progress_bar=progressbar, save_warmup=False, **settings)
-    if not trace["posterior"].sizes.get("draw", 0):
+    return _whole_chains(trace, settings["chains"] * settings["draws"])
+
+
+def _whole_chains(trace: xr.DataTree, asked: int) -> xr.DataTree:
+    """After an interrupt, keep the largest block of draws that all of its chains have.
+
+    The sampler pads unfinished chains with NaN, and chains may be at very different points.
+    """
+    draws = trace["posterior"].to_dataset()
+    have = np.ones((draws.sizes["chain"], draws.sizes["draw"]), dtype=bool)
+    for values in draws.data_vars.values():
+        inner = [d for d in values.dims if d not in ("chain", "draw")]
+        have &= values.notnull().all(inner).transpose("chain", "draw").to_numpy()
+    lengths = have.cumprod(axis=1).sum(axis=1)
+    by_length = np.argsort(-lengths, kind="stable")
+    sizes = lengths[by_length] * np.arange(1, len(lengths) + 1)
+    if not sizes.any():
         raise KeyboardInterrupt("interrupted before the first draw after adaptation")
-    return trace
+    if lengths.sum() == asked:
+        return trace
+    best = int(np.argmax(sizes))
+    chains, length = np.sort(by_length[: best + 1]), int(lengths[by_length[best]])
+    warnings.warn(
+        f"Interrupted after {lengths.sum()} of {asked} draws; kept {len(chains)} chains x {length} draws "
+        f"(chains reached {lengths.tolist()}).",
+        ConvergenceWarning,
+        stacklevel=4,
+    )
+    groups = ("posterior", "sample_stats")
+    return xr.DataTree.from_dict({g: trace[g].to_dataset().isel(chain=chains, draw=slice(length)) for g in groups})
 
 
 @contextmanager
