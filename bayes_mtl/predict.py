@@ -78,7 +78,12 @@ def predict(
     offset = _column(table, schema.offset, findings, 0.0)
     needs_noise = kind == "response" and schema.noise is not None
     noise = _column(table, schema.noise if needs_noise else None, findings, 1.0)
-    weights = _column(table, schema.weights if kind == "response" and isinstance(spec.family, Gaussian) else None, findings, 1.0)
+    weights = _column(
+        table,
+        schema.weights if kind == "response" and isinstance(spec.family, Gaussian) else None,
+        findings,
+        1.0,
+    )
     matrix = None
     try:
         matrix = schema.design.matrix(table, PredictionError)
@@ -130,7 +135,11 @@ def _check_arguments(kind: str, new_tasks: str) -> None:
 def _rows(table: Any, schema: TaskSchema) -> tuple[pd.DataFrame, list[Label], Any]:
     """Return the needed columns, each row's task, and a label for each row of the prediction."""
     task_design = schema.task_design
-    wanted = [*schema.design.reads, *(task_design.reads if task_design else ()), *([schema.task] if schema.task else [])]
+    wanted = [
+        *schema.design.reads,
+        *(task_design.reads if task_design else ()),
+        *([schema.task] if schema.task else []),
+    ]
     raise_if_any(missing_columns(table, wanted), PredictionError)
     optional = [c for c in (schema.offset, schema.noise, schema.weights) if c and c in column_names(table)]
     frame = to_pandas(table, [*wanted, *optional], PredictionError)
@@ -184,7 +193,9 @@ def _with_new_tasks(
     if schema.task_design is not None:
         first = [labels.index(label) for label in unknown]
         z = schema.task_design.matrix(table.iloc[first].reset_index(drop=True), PredictionError)
-        effects = posterior["task_feature_effects"].transpose("chain", "draw", "feature", "task_feature").to_numpy()
+        effects = (
+            posterior["task_feature_effects"].transpose("chain", "draw", "feature", "task_feature").to_numpy()
+        )
         mean = mean + np.einsum("nq,cdpq->cdnp", z, effects)
     beta = mean
     if "feature_sd" in posterior:
@@ -207,11 +218,20 @@ def _with_new_tasks(
     keep = {"beta": posterior["beta"]}
     if "sigma" in posterior and "task" in posterior["sigma"].dims:
         spread = posterior["sigma_spread"].to_numpy()[..., None]
-        sigma = posterior["sigma_mean"].to_numpy()[..., None] * np.exp(spread * rng.standard_normal((chains, draws, n_new)))
+        sigma = posterior["sigma_mean"].to_numpy()[..., None] * np.exp(
+            spread * rng.standard_normal((chains, draws, n_new))
+        )
         new["sigma"] = xr.DataArray(sigma, dims=("chain", "draw", "task"), coords={"task": list(unknown)})
         keep["sigma"] = posterior["sigma"]
-    joined = {name: xr.concat([values.drop_vars([c for c in values.coords if c not in values.dims]), new[name]], dim="task") for name, values in keep.items()}
-    rest = {name: posterior[name] for name in ("beta_shared", "sigma") if name in posterior and name not in joined}
+    joined = {
+        name: xr.concat(
+            [values.drop_vars([c for c in values.coords if c not in values.dims]), new[name]], dim="task"
+        )
+        for name, values in keep.items()
+    }
+    rest = {
+        name: posterior[name] for name in ("beta_shared", "sigma") if name in posterior and name not in joined
+    }
     return xr.Dataset(joined | rest)
 
 

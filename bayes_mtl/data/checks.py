@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -14,12 +15,12 @@ from bayes_mtl.errors import DataWarning, Finding
 _FAR_FROM_ZERO = 3.0  # pooled sd between a column's mean and 0 from which an intercept is an extrapolation
 
 
-def not_finite(name: str, values: FloatArray, tasks: Sequence[Label]) -> list[Finding]:
+def not_finite(name: str, values: FloatArray, tasks: Sequence[Any]) -> list[Finding]:
     """NaN and infinite entries of a column, with their rows and tasks."""
-    found = []
+    found: list[Finding] = []
     for kind, bad in (("NaN", np.isnan(values)), ("infinite", np.isinf(values))):
-        rows = np.flatnonzero(bad)
-        if len(rows):
+        rows = np.flatnonzero(bad).tolist()
+        if rows:
             some = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
             labels = list(dict.fromkeys(repr(tasks[r]) for r in rows))
             where = ", ".join(labels[:5]) + (", ..." if len(labels) > 5 else "")
@@ -48,7 +49,9 @@ def constant_columns(X: FloatArray, names: Sequence[str]) -> list[Finding]:
     for i, name in enumerate(names):
         values = X[np.isfinite(X[:, i]), i]
         if name != INTERCEPT and len(values) and np.ptp(values) <= 1e-12 * max(1.0, abs(values[0])):
-            found.append(Finding(f"feature {name!r}", f"is constant ({values[0]:g} in every row)", "Remove it"))
+            found.append(
+                Finding(f"feature {name!r}", f"is constant ({values[0]:g} in every row)", "Remove it")
+            )
     return found
 
 
@@ -83,7 +86,9 @@ def collinear_columns(X: FloatArray, names: Sequence[str]) -> list[Finding]:
     return found
 
 
-def outcome_problems(name: str, y: FloatArray, tasks: Sequence[Label], starts: IntArray, *, allow_one_class: bool) -> list[Finding]:
+def outcome_problems(
+    name: str, y: FloatArray, tasks: Sequence[Label], starts: IntArray, *, allow_one_class: bool
+) -> list[Finding]:
     """An outcome that never changes, or a 0/1 outcome of which a task has one class only.
 
     Parameters
@@ -94,7 +99,13 @@ def outcome_problems(name: str, y: FloatArray, tasks: Sequence[Label], starts: I
     finite = np.isfinite(y)
     values = y[finite]
     if len(values) > 1 and np.ptp(values) == 0:
-        return [Finding(f"outcome {name!r}", f"is constant ({values[0]:g} in every row)", "There is nothing to explain")]
+        return [
+            Finding(
+                f"outcome {name!r}",
+                f"is constant ({values[0]:g} in every row)",
+                "There is nothing to explain",
+            )
+        ]
     if allow_one_class or not len(values) or not np.isin(values, (0.0, 1.0)).all():
         return []
     one_class = []
@@ -127,9 +138,9 @@ def warn_if_far_from_zero(X: FloatArray, names: Sequence[str], varying: Sequence
     ]
     if far:
         warnings.warn(
-            f"0 lies far outside of the data in {', '.join(far)}, so each task's intercept is an extrapolation: "
-            "it will be hard to sample and to read. Pass center=True; Intercept then means the expected outcome "
-            "at the features' averages.",
+            f"0 lies far outside of the data in {', '.join(far)}, so each task's intercept is an "
+            "extrapolation: it will be hard to sample and to read. Pass center=True; Intercept then means "
+            "the expected outcome at the features' averages.",
             DataWarning,
             stacklevel=4,
         )

@@ -25,7 +25,11 @@ def missing_columns(table: Any, wanted: Iterable[str]) -> list[Finding]:
     for name in dict.fromkeys(wanted):
         if name not in have:
             close = get_close_matches(str(name), [str(h) for h in have], n=3)
-            hint = f"Did you mean {' or '.join(map(repr, close))}" if close else f"Columns: {', '.join(map(str, have))}"
+            hint = (
+                f"Did you mean {' or '.join(map(repr, close))}"
+                if close
+                else f"Columns: {', '.join(map(str, have))}"
+            )
             found.append(Finding(f"column {name!r}", "is not in the table", hint))
     return found
 
@@ -53,7 +57,11 @@ def _column(series: nw.Series[Any]) -> Any:
         levels = series.cat.get_categories().to_list()
         return pd.Categorical(series.to_list(), categories=levels)
     if series.dtype.is_numeric():
-        return series.to_numpy().astype(float) if series.dtype.is_float() or series.is_null().any() else series.to_numpy()
+        return (
+            series.to_numpy().astype(float)
+            if series.dtype.is_float() or series.is_null().any()
+            else series.to_numpy()
+        )
     if series.dtype == nw.Boolean and not series.is_null().any():
         return series.to_numpy().astype(bool)
     return np.array(series.to_list(), dtype=object)

@@ -48,7 +48,9 @@ class Design:
     center: tuple[float, ...] = ()
 
     @classmethod
-    def learn(cls, formula: str, table: Any, *, center: bool | Sequence[str] = False) -> tuple[Design, FloatArray]:
+    def learn(
+        cls, formula: str, table: Any, *, center: bool | Sequence[str] = False
+    ) -> tuple[Design, FloatArray]:
         """Build the design matrix of a table, and the `Design` that repeats it on new rows."""
         try:
             parsed = Formula(formula)
@@ -73,8 +75,13 @@ class Design:
         columns = tuple(str(c) for c in matrix.columns)
         centered = set(columns) - {INTERCEPT} if center is True else set(center or ())
         if unknown := centered - set(columns):
-            raise DataError(Finding("center", f"names {sorted(unknown)}", f"Columns of the design: {', '.join(columns)}"))
-        shift = [float(np.mean(values[np.isfinite(values[:, i]), i])) if c in centered else 0.0 for i, c in enumerate(columns)]
+            raise DataError(
+                Finding("center", f"names {sorted(unknown)}", f"Columns of the design: {', '.join(columns)}")
+            )
+        shift = [
+            float(np.mean(values[np.isfinite(values[:, i]), i])) if c in centered else 0.0
+            for i, c in enumerate(columns)
+        ]
         design = cls(
             formula=formula,
             reads=reads,
@@ -97,7 +104,9 @@ class Design:
                 findings.append(Finding(f"column {name!r}", f"has unknown levels {new}", f"Known: {levels}"))
         for name in set(self.reads) - set(self.levels):
             if _is_categorical(frame[name]):
-                findings.append(Finding(f"column {name!r}", "was numeric when the model was fitted, found text"))
+                findings.append(
+                    Finding(f"column {name!r}", "was numeric when the model was fitted, found text")
+                )
         if findings:
             raise error(findings)
         frame = _with_levels(frame, self.levels)
@@ -109,7 +118,9 @@ class Design:
             values = _as_float(_materialise(Formula(self.formula), frame))
         if not np.isfinite(values).all():
             rows = np.flatnonzero(~np.isfinite(values).all(axis=1))[:5].tolist()
-            raise error(Finding("table", f"is not finite in rows {rows} (and perhaps more)", "Drop or impute them"))
+            raise error(
+                Finding("table", f"is not finite in rows {rows} (and perhaps more)", "Drop or impute them")
+            )
         return values - np.asarray(self.center)
 
     def to_dict(self) -> dict[str, Any]:
@@ -119,7 +130,10 @@ class Design:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Design:
         """Read what `to_dict` wrote."""
-        return cls(**{k: tuple(v) if k in ("reads", "columns", "terms", "center") else v for k, v in values.items()})
+        plain = dict(values)
+        for name in ("reads", "columns", "terms", "center"):
+            plain[name] = tuple(plain[name])
+        return cls(**plain)
 
 
 @dataclass(frozen=True)
@@ -195,7 +209,9 @@ def _levels(column: pd.Series) -> list[Any]:
 
 
 def _with_levels(frame: pd.DataFrame, levels: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
-    return frame.assign(**{name: pd.Categorical(frame[name], categories=list(known)) for name, known in levels.items()})
+    return frame.assign(
+        **{name: pd.Categorical(frame[name], categories=list(known)) for name, known in levels.items()}
+    )
 
 
 def _materialise(formula_or_spec: Any, frame: pd.DataFrame) -> ModelMatrix:

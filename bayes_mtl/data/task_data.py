@@ -133,13 +133,15 @@ class TaskData:
         Examples
         --------
         >>> import pandas as pd, bayes_mtl as mtl
-        >>> df = pd.DataFrame({"who": ["a", "a", "b", "b"], "x": [1.0, 2.0, 1.0, 3.0], "y": [1.0, 2.5, 0.0, 1.0]})
+        >>> df = pd.DataFrame({"who": ["a", "a", "b", "b"], "x": [1.0, 2, 1, 3], "y": [1.0, 2.5, 0, 1]})
         >>> mtl.TaskData.from_table(df, task="who", formula="y ~ x")
         TaskData: 2 tasks ('who'), 4 rows (2 per task), outcome 'y'
           by task: Intercept, x
         """
         _check_arguments(table, task, formula, outcome, outcomes, features)
-        formula_text, outcome_name, outcome_formula = _formulas(formula, outcome, outcomes, features, shared_features, intercept)
+        formula_text, outcome_name, outcome_formula = _formulas(
+            formula, outcome, outcomes, features, shared_features, intercept
+        )
         wide = tuple(outcomes or ())
         wanted = [*(wide or ()), *([task] if task else []), *task_features]
         wanted += [c for c in (weights, offset, noise) if c] + ([outcome] if outcome else [])
@@ -178,7 +180,9 @@ class TaskData:
         findings += checks.constant_columns(matrix, design.columns)
         findings += checks.collinear_columns(matrix, design.columns)
         findings += checks.outcome_problems(outcome_name, y, tasks, starts, allow_one_class=allow_one_class)
-        task_design, task_matrix, task_findings = _task_features(table, task_features, rows, index, tasks, center)
+        task_design, task_matrix, task_findings = _task_features(
+            table, task_features, rows, index, tasks, center
+        )
         raise_if_any([*findings, *task_findings], DataError)
 
         schema = TaskSchema(
@@ -259,11 +263,17 @@ class TaskData:
         """
         matrix = np.asarray(X, dtype=float)
         if matrix.ndim != 2:
-            raise DataError(Finding("X", f"should have 2 dimensions, found {matrix.ndim}", "Shape (n_rows, n_features)"))
-        names = list(feature_names) if feature_names is not None else [f"x{i}" for i in range(matrix.shape[1])]
+            raise DataError(
+                Finding("X", f"should have 2 dimensions, found {matrix.ndim}", "Shape (n_rows, n_features)")
+            )
+        names = (
+            list(feature_names) if feature_names is not None else [f"x{i}" for i in range(matrix.shape[1])]
+        )
         findings = []
         if len(names) != matrix.shape[1]:
-            findings.append(Finding("feature_names", f"should have {matrix.shape[1]} names, found {len(names)}"))
+            findings.append(
+                Finding("feature_names", f"should have {matrix.shape[1]} names, found {len(names)}")
+            )
         if repeated := sorted({n for n in names if names.count(n) > 1}):
             findings.append(Finding("feature_names", f"repeats {repeated}"))
         if reserved := [n for n in names if n in (INTERCEPT, "y", "task", "weights", "offset", "noise")]:
@@ -272,7 +282,9 @@ class TaskData:
         given = {k: np.asarray(v) for k, v in columns.items() if v is not None}
         for key, values in given.items():
             if values.shape != (len(matrix),):
-                findings.append(Finding(key, f"should have shape ({len(matrix)},) like X, found {values.shape}"))
+                findings.append(
+                    Finding(key, f"should have shape ({len(matrix)},) like X, found {values.shape}")
+                )
         raise_if_any(findings, DataError)
         return cls.from_table(
             pd.DataFrame(matrix, columns=names).assign(**given),
@@ -365,7 +377,10 @@ class TaskData:
         noun = "task" if self.n_tasks == 1 else "tasks"
         by = f"{self.schema.task!r}" if self.schema.task else "outcome columns"
         rows = "row" if self.n_rows == 1 else "rows"
-        lines = [f"TaskData: {self.n_tasks} {noun} ({by}), {self.n_rows} {rows} ({size} per task), outcome {self.schema.outcome!r}"]
+        lines = [
+            f"TaskData: {self.n_tasks} {noun} ({by}), {self.n_rows} {rows} ({size} per task), "
+            f"outcome {self.schema.outcome!r}"
+        ]
         for title, names in (
             ("by task", self.features),
             ("shared", self.shared_features),
@@ -396,16 +411,30 @@ def _check_arguments(table: Any, task: Any, formula: Any, outcome: Any, outcomes
     found = []
     if outcomes:
         if task is not None or outcome is not None:
-            found.append(Finding("outcomes", "makes each outcome column a task, so `task` and `outcome` have no place"))
+            found.append(
+                Finding("outcomes", "makes each outcome column a task, so `task` and `outcome` have no place")
+            )
         if formula is not None and features is not None:
             found.append(Finding("formula", "was given together with `features`", "Give one of them"))
         if repeated := sorted({o for o in outcomes if list(outcomes).count(o) > 1}):
             found.append(Finding("outcomes", f"repeats {repeated}"))
     else:
         if task is None:
-            found.append(Finding("task", "is missing", "Name the column of task labels, or give `outcomes` for a wide table"))
+            found.append(
+                Finding(
+                    "task",
+                    "is missing",
+                    "Name the column of task labels, or give `outcomes` for a wide table",
+                )
+            )
         if (formula is None) == (outcome is None):
-            found.append(Finding("formula", "exactly one of `formula` and `outcome` should be given", 'For example formula="y ~ x"'))
+            found.append(
+                Finding(
+                    "formula",
+                    "exactly one of `formula` and `outcome` should be given",
+                    'For example formula="y ~ x"',
+                )
+            )
         if formula is not None and features is not None:
             found.append(Finding("formula", "was given together with `features`", "Give one of them"))
     for name, value in (("features", features), ("outcomes", outcomes)):
@@ -430,7 +459,9 @@ def _formulas(
         if not tilde:
             raise DataError(Finding(f"formula {formula!r}", "has no '~'", "For example 'y ~ x1 + x2'"))
         if bool(left.strip()) == bool(outcomes):
-            rule = "should have no left-hand side for a wide table" if outcomes else "has no outcome before '~'"
+            rule = (
+                "should have no left-hand side for a wide table" if outcomes else "has no outcome before '~'"
+            )
             raise DataError(Finding(f"formula {formula!r}", rule))
         left = left.strip().strip("`")
         return right.strip(), left or "outcome", left
@@ -453,15 +484,27 @@ def _labels(table: Any, column: str) -> tuple[int, _Labels]:
     findings = []
     if missing.any():
         rows = np.flatnonzero(missing)[:5].tolist()
-        findings.append(Finding(f"column {column!r}", f"{missing.sum()} task labels are missing (rows {rows})"))
-    kinds = {type(v.item() if isinstance(v, np.generic) else v) for v, gone in zip(values, missing, strict=True) if not gone}
-    if kinds == {float} and all(float(v).is_integer() for v, gone in zip(values, missing, strict=True) if not gone):
+        findings.append(
+            Finding(f"column {column!r}", f"{missing.sum()} task labels are missing (rows {rows})")
+        )
+    kinds = {
+        type(v.item() if isinstance(v, np.generic) else v)
+        for v, gone in zip(values, missing, strict=True)
+        if not gone
+    }
+    if kinds == {float} and all(
+        float(v).is_integer() for v, gone in zip(values, missing, strict=True) if not gone
+    ):
         values = [v if gone else int(v) for v, gone in zip(values, missing, strict=True)]
     elif len(kinds) > 1 or not kinds <= {str, int, bool}:
         found = sorted(k.__name__ for k in kinds)
-        findings.append(Finding(f"column {column!r}", f"should hold text or integers as task labels, found {found}"))
+        findings.append(
+            Finding(f"column {column!r}", f"should hold text or integers as task labels, found {found}")
+        )
         values = [str(v) for v in values]
-    values = ["" if gone else v for v, gone in zip(values, missing, strict=True)] if kinds <= {str} else values
+    values = (
+        ["" if gone else v for v, gone in zip(values, missing, strict=True)] if kinds <= {str} else values
+    )
     if missing.any() and not kinds <= {str}:
         values = [str(v) for v in values]
     return len(series), _Labels(values, missing, findings)
@@ -472,7 +515,9 @@ def _outcome(table: Any, text: str) -> FloatArray:
         return _numeric(table, text)
     _, matrix = Design.learn(f"0 + {text}", table)
     if matrix.shape[1] != 1:
-        raise DataError(Finding(f"outcome {text!r}", f"should be one numeric column, found {matrix.shape[1]}"))
+        raise DataError(
+            Finding(f"outcome {text!r}", f"should be one numeric column, found {matrix.shape[1]}")
+        )
     return matrix[:, 0]
 
 
@@ -495,14 +540,22 @@ def _resolve_shared(shared: Sequence[str], design: Design) -> tuple[str, ...]:
         match = [c for c, t in zip(design.columns, design.terms, strict=True) if name in (c, t)]
         if not match:
             known = ", ".join(dict.fromkeys([*design.columns, *design.terms]))
-            findings.append(Finding("shared_features", f"names {name!r}, which is not in the design", f"Known: {known}"))
+            findings.append(
+                Finding("shared_features", f"names {name!r}, which is not in the design", f"Known: {known}")
+            )
         chosen += match
     raise_if_any(findings, DataError)
     return tuple(c for c in design.columns if c in chosen)
 
 
 def _row_findings(
-    design: Design, matrix: FloatArray, outcome: str, y: FloatArray, extra: Any, side: Any, tasks: Sequence[Hashable]
+    design: Design,
+    matrix: FloatArray,
+    outcome: str,
+    y: FloatArray,
+    extra: Any,
+    side: Any,
+    tasks: Sequence[Hashable],
 ) -> list[Finding]:
     found = checks.not_finite(outcome, y, tasks)
     for i, name in enumerate(design.columns):
@@ -516,7 +569,12 @@ def _row_findings(
 
 
 def _task_features(
-    table: Any, columns: Sequence[str], rows: IntArray, index: IntArray, tasks: Sequence[Label], center: bool | Sequence[str]
+    table: Any,
+    columns: Sequence[str],
+    rows: IntArray,
+    index: IntArray,
+    tasks: Sequence[Label],
+    center: bool | Sequence[str],
 ) -> tuple[Design | None, FloatArray, list[Finding]]:
     """One row per task of the columns that describe tasks."""
     if not columns:
@@ -529,7 +587,11 @@ def _task_features(
         if len(varies):
             some = ", ".join(repr(tasks[t]) for t in varies[:5])
             findings.append(
-                Finding(f"task feature {name!r}", f"is not constant within tasks {some}", "Make it a feature of rows")
+                Finding(
+                    f"task feature {name!r}",
+                    f"is not constant within tasks {some}",
+                    "Make it a feature of rows",
+                )
             )
     per_task = frame.iloc[np.searchsorted(index, np.arange(len(tasks)))].reset_index(drop=True)
     design, matrix = Design.learn(" + ".join(["1", *map(quote, columns)]), per_task, center=center is True)

@@ -52,7 +52,9 @@ class Family(Described, ABC):
         """Return the expected outcome."""
 
     @abstractmethod
-    def log_likelihood(self, y: FloatArray, eta: FloatArray, sigma: FloatArray, weights: FloatArray) -> FloatArray:
+    def log_likelihood(
+        self, y: FloatArray, eta: FloatArray, sigma: FloatArray, weights: FloatArray
+    ) -> FloatArray:
         """Return the log density of each row; `sigma` is the sd before weights."""
 
     @abstractmethod

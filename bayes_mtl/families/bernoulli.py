@@ -19,7 +19,7 @@ from bayes_mtl.families.base import Family, OutcomeScale
 class Bernoulli(Family):
     """y ~ Bernoulli(1 / (1 + exp(-eta))); a row with weight w counts as w equal rows."""
 
-    def outcome_scale(self, data: TaskData) -> OutcomeScale:  # noqa: ARG002
+    def outcome_scale(self, data: TaskData) -> OutcomeScale:
         """One unit on the logit scale."""
         return OutcomeScale(0.0, 1.0)
 
@@ -40,7 +40,7 @@ class Bernoulli(Family):
             found.append(Finding("noise", "has no meaning for the Bernoulli family", "Leave it out"))
         return found
 
-    def observe(self, eta: Tensor, sigma: Tensor | None, data: TaskData) -> Tensor:  # noqa: ARG002
+    def observe(self, eta: Tensor, sigma: Tensor | None, data: TaskData) -> Tensor:
         """Register a plain `pm.Bernoulli`, or a weighted one."""
         y = data.y.astype(np.int64)
         if (data.weights == 1).all():
@@ -49,7 +49,7 @@ class Bernoulli(Family):
         def logp(value: Tensor, eta: Tensor, weights: Tensor) -> Tensor:
             return weights * pm.logp(pm.Bernoulli.dist(logit_p=eta), value)
 
-        def random(eta: Any, weights: Any, rng: Any = None, size: Any = None) -> Any:  # noqa: ARG001
+        def random(eta: Any, weights: Any, rng: Any = None, size: Any = None) -> Any:
             return rng.binomial(1, expit(eta), size=size)
 
         return pm.CustomDist(
@@ -60,10 +60,12 @@ class Bernoulli(Family):
         """Probability of a 1."""
         return expit(eta)
 
-    def log_likelihood(self, y: FloatArray, eta: FloatArray, sigma: FloatArray, weights: FloatArray) -> FloatArray:  # noqa: ARG002
+    def log_likelihood(
+        self, y: FloatArray, eta: FloatArray, sigma: FloatArray, weights: FloatArray
+    ) -> FloatArray:
         """Log probability of each row, times its weight."""
         return -weights * np.logaddexp(0.0, np.where(y == 1, -eta, eta))
 
-    def draw(self, rng: np.random.Generator, eta: FloatArray, sigma: FloatArray) -> FloatArray:  # noqa: ARG002
+    def draw(self, rng: np.random.Generator, eta: FloatArray, sigma: FloatArray) -> FloatArray:
         """Zeros and ones."""
         return rng.binomial(1, expit(eta)).astype(float)

@@ -37,7 +37,9 @@ class Gaussian(Family):
     def findings(self, data: TaskData) -> list[Finding]:
         """Only known noise together with a noise per task is a contradiction."""
         if self.task_noise and data.noise is not None:
-            return [Finding("Gaussian", "task_noise=True, but the data bring a known noise", "Drop one of them")]
+            return [
+                Finding("Gaussian", "task_noise=True, but the data bring a known noise", "Drop one of them")
+            ]
         return []
 
     def observe(self, eta: Tensor, sigma: Tensor | None, data: TaskData) -> Tensor:
@@ -49,7 +51,9 @@ class Gaussian(Family):
         """Identity."""
         return eta
 
-    def log_likelihood(self, y: FloatArray, eta: FloatArray, sigma: FloatArray, weights: FloatArray) -> FloatArray:
+    def log_likelihood(
+        self, y: FloatArray, eta: FloatArray, sigma: FloatArray, weights: FloatArray
+    ) -> FloatArray:
         """Normal log density."""
         scale = sigma / np.sqrt(weights)
         return -0.5 * ((y - eta) / scale) ** 2 - np.log(scale) - 0.5 * np.log(2 * np.pi)

@@ -75,7 +75,7 @@ def diagnose(idata: xr.DataTree) -> Diagnosis:
         problems.append(
             Finding(
                 "divergences",
-                f"{divergences} transitions diverged ({share:.2g} %), so parts of the posterior were not explored",
+                f"{divergences} transitions diverged ({share:.2g} %): draws miss parts of the posterior",
                 "Raise target_accept (0.95, 0.99), or use tighter priors on feature_sd",
             )
         )
@@ -93,11 +93,17 @@ def diagnose(idata: xr.DataTree) -> Diagnosis:
         bfmi = np.mean(np.diff(energy, axis=1) ** 2, axis=1) / np.maximum(energy.var(axis=1), 1e-300)
         if (bfmi < MIN_BFMI).any():
             problems.append(
-                Finding("energy", f"BFMI is {bfmi.min():.2f} (below {MIN_BFMI}): heavy tails", "Use tighter priors, or more draws")
+                Finding(
+                    "energy",
+                    f"BFMI is {bfmi.min():.2f} (below {MIN_BFMI}): heavy tails",
+                    "Use tighter priors, or more draws",
+                )
             )
     worst, least = _convergence(posterior, problems)
     if chains < 2:
-        problems.append(Finding("chains", "there is only one, so disagreement between chains cannot be seen", "Use 4"))
+        problems.append(
+            Finding("chains", "there is only one, so disagreement between chains cannot be seen", "Use 4")
+        )
     return Diagnosis(tuple(problems), worst, least, divergences, draws, chains)
 
 
@@ -114,12 +120,18 @@ def _convergence(posterior: xr.Dataset, problems: list[Finding]) -> tuple[float,
     least = min(_extreme(ess, largest=False), _extreme(tail, largest=False), key=lambda item: item[1])
     if worst[1] > MAX_R_HAT:
         problems.append(
-            Finding("R-hat", f"is {worst[1]:.3f} for {worst[0]} (above {MAX_R_HAT}): chains disagree", "Raise tune and draws")
+            Finding(
+                "R-hat",
+                f"is {worst[1]:.3f} for {worst[0]} (above {MAX_R_HAT}): chains disagree",
+                "Raise tune and draws",
+            )
         )
     enough = MIN_ESS_PER_CHAIN * posterior.sizes["chain"]
     if least[1] < enough:
         problems.append(
-            Finding("effective sample size", f"is {least[1]:.0f} for {least[0]} (below {enough})", "Raise draws")
+            Finding(
+                "effective sample size", f"is {least[1]:.0f} for {least[0]} (below {enough})", "Raise draws"
+            )
         )
     return worst[1], least[1]
 
@@ -146,8 +158,14 @@ def unique_elements(posterior: xr.Dataset, *, limit: int | None = _MAX_ELEMENTS)
             keep = keep[np.linspace(0, len(keep) - 1, limit).astype(int)]
         if not len(keep):
             continue
-        labels = [values.coords[d].to_numpy() if d in values.coords else np.arange(s) for d, s in zip(core, shape, strict=True)]
-        names = [_label(str(name), labels, np.unravel_index(i, shape) if shape else ()) for i in keep]
+        labels = [
+            values.coords[d].to_numpy() if d in values.coords else np.arange(s)
+            for d, s in zip(core, shape, strict=True)
+        ]
+        names = [
+            _label(str(name), labels, tuple(int(j) for j in np.unravel_index(i, shape)) if shape else ())
+            for i in keep
+        ]
         axis = f"{name}_element"
         out[str(name)] = xr.DataArray(flat[..., keep], dims=("chain", "draw", axis), coords={axis: names})
     return xr.Dataset(out)

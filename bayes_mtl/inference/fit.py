@@ -128,8 +128,12 @@ def fit(
     idata = xr.DataTree.from_dict(groups)
     idata.attrs.update(describe(spec, data.schema, version("bayes_mtl")))
     complete = int(len(hyper) >= draws * chains)
-    idata.attrs.update(sampling_time=elapsed, tuning_steps=tune, collapsed=int(assembled.collapsed), complete=complete)
-    if log_likelihood is True or (log_likelihood == "auto" and len(hyper) * data.n_rows <= _MAX_LOG_LIKELIHOOD):
+    idata.attrs.update(
+        sampling_time=elapsed, tuning_steps=tune, collapsed=int(assembled.collapsed), complete=complete
+    )
+    if log_likelihood is True or (
+        log_likelihood == "auto" and len(hyper) * data.n_rows <= _MAX_LOG_LIKELIHOOD
+    ):
         idata["log_likelihood"] = xr.DataTree(pointwise(idata))
     diagnosis = diagnose(idata)
     if diagnosis.problems:
@@ -160,7 +164,14 @@ def constant_data(data: TaskData) -> xr.Dataset:
 
 
 def _check(
-    data: TaskData, spec: ModelSpec, draws: int, tune: int, chains: int, cores: int | None, target: float, backend: str
+    data: TaskData,
+    spec: ModelSpec,
+    draws: int,
+    tune: int,
+    chains: int,
+    cores: int | None,
+    target: float,
+    backend: str,
 ) -> None:
     findings = []
     if not isinstance(data, TaskData):
@@ -168,11 +179,18 @@ def _check(
         raise SpecError(Finding("data", f"should be a TaskData, found {type(data).__name__}", hint))
     if not isinstance(spec, ModelSpec):
         raise SpecError(Finding("spec", f"should be a ModelSpec, found {type(spec).__name__}"))
-    for name, value, least in (("draws", draws, 1), ("tune", tune, 1), ("chains", chains, 1), ("cores", cores or 1, 1)):
+    for name, value, least in (
+        ("draws", draws, 1),
+        ("tune", tune, 1),
+        ("chains", chains, 1),
+        ("cores", cores or 1, 1),
+    ):
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
             findings.append(Finding(name, f"should be an integer of at least {least}, found {value!r}"))
     if not 0.0 < target < 1.0:
-        findings.append(Finding("target_accept", f"should be between 0 and 1, found {target!r}", "Default 0.9"))
+        findings.append(
+            Finding("target_accept", f"should be between 0 and 1, found {target!r}", "Default 0.9")
+        )
     if backend != "numba":
         findings.append(Finding("backend", f"should be 'numba', found {backend!r}"))
     raise_if_any([*findings, *spec.findings(data)], SpecError)
@@ -182,7 +200,9 @@ def _seeds(random_seed: Any) -> list[int]:
     try:
         rng = np.random.default_rng(random_seed)
     except (TypeError, ValueError) as err:
-        raise SpecError(Finding("random_seed", f"should be an integer or a Generator, found {random_seed!r}")) from err
+        raise SpecError(
+            Finding("random_seed", f"should be an integer or a Generator, found {random_seed!r}")
+        ) from err
     return [int(s) for s in rng.integers(0, 2**31 - 1, size=3)]
 
 
@@ -222,7 +242,9 @@ def _whole_chains(trace: xr.DataTree, asked: int) -> xr.DataTree:
         stacklevel=4,
     )
     groups = ("posterior", "sample_stats")
-    return xr.DataTree.from_dict({g: trace[g].to_dataset().isel(chain=chains, draw=slice(length)) for g in groups})
+    return xr.DataTree.from_dict(
+        {g: trace[g].to_dataset().isel(chain=chains, draw=slice(length)) for g in groups}
+    )
 
 
 @contextmanager
@@ -245,17 +267,25 @@ def _prior(assembled: AssembledModel, data: TaskData, seed: int) -> xr.Dataset:
     logger.setLevel(logging.ERROR)
     try:
         drawn = pm.sample_prior_predictive(
-            PRIOR_DRAWS, model=model, var_names=names, random_seed=seed, compile_kwargs={"mode": "FAST_COMPILE"}
+            PRIOR_DRAWS,
+            model=model,
+            var_names=names,
+            random_seed=seed,
+            compile_kwargs={"mode": "FAST_COMPILE"},
         )
     finally:
         logger.setLevel(level)
     prior, hyper = evaluate(assembled, drawn["prior"].to_dataset(), data)
-    beta = draw_from_population(hyper, assembled.block.inside, varies=assembled.block.varies, rng=np.random.default_rng(seed))
+    beta = draw_from_population(
+        hyper, assembled.block.inside, varies=assembled.block.varies, rng=np.random.default_rng(seed)
+    )
     prior["beta"] = (("chain", "draw", "task", "feature"), beta[None])
     return prior.assign_coords(task=list(data.tasks), feature=list(data.features))
 
 
-def _coefficients(assembled: AssembledModel, raw: xr.Dataset, data: TaskData, hyper: Hyperdraws, seed: int) -> Any:
+def _coefficients(
+    assembled: AssembledModel, raw: xr.Dataset, data: TaskData, hyper: Hyperdraws, seed: int
+) -> Any:
     block = assembled.block
     if assembled.collapsed or not block.varies:
         return recover(data, hyper, block.inside, varies=block.varies, seed=seed)
@@ -264,7 +294,11 @@ def _coefficients(assembled: AssembledModel, raw: xr.Dataset, data: TaskData, hy
     if "beta_offset" in raw:
         offset = raw["beta_offset"].to_numpy().reshape(n_draws, n_tasks, -1)
         scale = unique_scale(hyper.unique_sd, block.inside, n_features)
-        at = np.arange(n_features) if block.unique_sd is not None else np.setdiff1d(np.arange(n_features), block.inside)
+        at = (
+            np.arange(n_features)
+            if block.unique_sd is not None
+            else np.setdiff1d(np.arange(n_features), block.inside)
+        )
         whitened[..., at] = scale[..., at] * offset
     if "basis_offset" in raw:
         factors = raw["basis_offset"].to_numpy().reshape(n_draws, -1, len(block.inside))
@@ -276,5 +310,6 @@ def _sample_stats(trace: xr.DataTree) -> xr.Dataset:
     stats = trace["sample_stats"].to_dataset()
     stats = stats.drop_vars([v for v in stats if stats[v].dtype == object])
     # The name that ArviZ looks for.
-    return stats.rename({"maxdepth_reached": "reached_max_treedepth"}) if "maxdepth_reached" in stats else stats
-
+    return (
+        stats.rename({"maxdepth_reached": "reached_max_treedepth"}) if "maxdepth_reached" in stats else stats
+    )

@@ -112,9 +112,12 @@ def evaluate(assembled: AssembledModel, draws: xr.Dataset, data: TaskData) -> tu
         scale = named["task_sd"] if "task_sd" in named else _task_sd(draws, n_draws)
         corr = task_corr(hyper.loadings, hyper.unique_sd, scale)
         variables["task_corr"] = xr.DataArray(
-            corr.reshape(chains, length, n_tasks, n_tasks), dims=("chain", "draw", *model.named_vars_to_dims["task_corr"])
+            corr.reshape(chains, length, n_tasks, n_tasks),
+            dims=("chain", "draw", *model.named_vars_to_dims["task_corr"]),
         )
-    labels = {dim: list(model.coords[dim]) for v in variables.values() for dim in v.dims if dim in model.coords}
+    labels = {
+        dim: list(model.coords[dim]) for v in variables.values() for dim in v.dims if dim in model.coords
+    }
     coords = {"chain": draws["chain"].to_numpy(), "draw": draws["draw"].to_numpy(), **labels}
     order = [n for n in REPORTED if n in variables] + [n for n in variables if n not in REPORTED]
     return xr.Dataset({n: variables[n].variable for n in order}, coords=coords), hyper

@@ -43,7 +43,9 @@ def log_likelihood(idata: xr.DataTree) -> xr.Dataset:
                 task,
             )
             sigma = fixed["noise"].to_numpy() if "noise" in fixed else sigma_of_rows(part, task)
-            out[chain, start : start + step] = family.log_likelihood(y, eta, sigma, fixed["weights"].to_numpy())
+            out[chain, start : start + step] = family.log_likelihood(
+                y, eta, sigma, fixed["weights"].to_numpy()
+            )
     coords = {"chain": posterior["chain"], "draw": posterior["draw"], "row": fixed["row"]}
     return xr.Dataset({"y": (("chain", "draw", "row"), out)}, coords=coords)
 

@@ -12,7 +12,9 @@ from bayes_mtl.inference.hyperdraws import Hyperdraws
 _CHUNK_BYTES = 256 * 2**20
 
 
-def recover(data: TaskData, hyper: Hyperdraws, inside: npt.NDArray[np.int64], *, varies: bool, seed: int) -> FloatArray:
+def recover(
+    data: TaskData, hyper: Hyperdraws, inside: npt.NDArray[np.int64], *, varies: bool, seed: int
+) -> FloatArray:
     """Draw beta from p(beta | y, hyperparameters), once per draw: exact, with no Markov chain.
 
     With the symbols of `kernels.collapsed_gaussian`: first the factors, F ~ N(Q^-1 h, Q^-1), then
@@ -90,4 +92,3 @@ def unique_scale(unique_sd: FloatArray, inside: npt.NDArray[np.int64], n_feature
     scale = np.ones((*unique_sd.shape, n_features))
     scale[..., inside] = unique_sd[..., None]
     return scale
-

@@ -9,9 +9,10 @@ from typing import Any
 import xarray as xr
 
 from bayes_mtl.errors import StorageError
+from bayes_mtl.inference.attributes import FORMAT, FORMAT_KEY, spec_of
 from bayes_mtl.inference.hyperdraws import task_corr
 from bayes_mtl.inference.log_likelihood import log_likelihood
-from bayes_mtl.inference.attributes import FORMAT, FORMAT_KEY, spec_of
+
 
 def save(idata: xr.DataTree, path: str | Path) -> Path:
     """Write a fit to a netCDF (``.nc``) file or a zarr (``.zarr``) folder.
@@ -36,7 +37,7 @@ def save(idata: xr.DataTree, path: str | Path) -> Path:
     path = Path(path)
     slim = _without_derived(idata)
     if path.suffix == ".nc":
-        packed = {f"/{node}": _compress(slim[node]) for node in slim.children}
+        packed = {f"/{name}": _compress(node) for name, node in slim.children.items()}
         # Beside the target first, so that a failure leaves an old file as it was.
         temporary = path.with_suffix(".nc.part")
         slim.to_netcdf(temporary, engine="h5netcdf", encoding=packed)
@@ -68,7 +69,9 @@ def load(path: str | Path) -> xr.DataTree:
     path = Path(path)
     if not path.exists():
         raise StorageError(f"{path}: there is no such file")
-    options: dict[str, Any] = {"engine": "zarr", "consolidated": False} if path.suffix == ".zarr" else {"engine": "h5netcdf"}
+    options: dict[str, Any] = (
+        {"engine": "zarr", "consolidated": False} if path.suffix == ".zarr" else {"engine": "h5netcdf"}
+    )
     try:
         with xr.open_datatree(path, **options) as tree:
             idata = tree.load()
@@ -78,7 +81,9 @@ def load(path: str | Path) -> xr.DataTree:
     if found is None:
         raise StorageError(f"{path}: is not a fit of this package (no attribute {FORMAT_KEY!r})")
     if int(found) > FORMAT:
-        raise StorageError(f"{path}: has format {found}, this version reads up to {FORMAT}. Update the package")
+        raise StorageError(
+            f"{path}: has format {found}, this version reads up to {FORMAT}. Update the package"
+        )
     return _with_derived(idata)
 
 
@@ -92,28 +97,35 @@ def _without_derived(idata: xr.DataTree) -> xr.DataTree:
         dataset = node.to_dataset()
         if "task_loadings" in dataset and "task_corr" in dataset:
             dataset = dataset.drop_vars("task_corr").assign_attrs(task_corr_dropped=1)
-        children[name] = dataset.drop_vars([v for v in dataset if dataset[v].dtype == object], errors="ignore")
+        children[name] = dataset.drop_vars(
+            [v for v in dataset if dataset[v].dtype == object], errors="ignore"
+        )
     had_log_likelihood = children.pop("log_likelihood", None) is not None
     tree = xr.DataTree.from_dict(children)
-    tree.attrs.update(idata.attrs, log_likelihood_dropped=int(had_log_likelihood))
+    tree.attrs = {**idata.attrs, "log_likelihood_dropped": int(had_log_likelihood)}
     return tree
 
 
 def _with_derived(idata: xr.DataTree) -> xr.DataTree:
-    for name in list(idata.children):
-        if idata[name].attrs.get("task_corr_dropped"):
-            dataset = idata[name].to_dataset()
+    for name, node in list(idata.children.items()):
+        if node.attrs.get("task_corr_dropped"):
+            dataset = node.to_dataset()
             del dataset.attrs["task_corr_dropped"]
             values = task_corr(dataset["task_loadings"].to_numpy(), dataset["task_unique_sd"].to_numpy())
             corr = xr.DataArray(
-                values, dims=("chain", "draw", "task", "task_bis"), coords={"task_bis": dataset["task"].to_numpy()}
+                values,
+                dims=("chain", "draw", "task", "task_bis"),
+                coords={"task_bis": dataset["task"].to_numpy()},
             )
-            idata[name] = xr.DataTree(dataset.assign(task_corr=corr))
+            idata[str(name)] = xr.DataTree(dataset.assign(task_corr=corr))
     if idata.attrs.pop("log_likelihood_dropped", 0):
         idata["log_likelihood"] = xr.DataTree(log_likelihood(idata))
     return idata
 
 
 def _compress(node: xr.DataTree) -> Mapping[str, Mapping[str, Any]]:
-    return {str(v): {"zlib": True, "complevel": 1} for v in node.data_vars if node[v].dtype.kind == "f" and node[v].ndim}
-
+    return {
+        str(v): {"zlib": True, "complevel": 1}
+        for v in node.data_vars
+        if node[v].dtype.kind == "f" and node[v].ndim
+    }

@@ -8,7 +8,7 @@ factors f_k ~ N(0, I) and a unique part e_t ~ N(0, I),
 
 the data enter through G_t = X_t'W X_t, g_t = X_t'W y_t, q_t = y_t'W y_t and n_t alone:
 
-    A_t = L'G_t L / s^2      b_t = L'(g_t - G_t mean_t) / s^2      r_t = q_t - 2 g_t'mean_t + mean_t'G_t mean_t
+    A_t = L'G_t L / s^2    b_t = L'(g_t - G_t mean_t) / s^2    r_t = q_t - 2 g_t'mean_t + mean_t'G_t mean_t
     D_t = diag(delta_t^2 or 1)        N_t = (I + D_t A_t)^-1       J_t = A_t N_t       j_t = N_t'b_t
     Q   = I + sum_t (lambda_t lambda_t') (x) J_t                   h = sum_t lambda_t (x) j_t
     log p(y) = sum_t [ -n_t log(s sqrt(2 pi)) - r_t / (2 s^2) - log|I + D_t A_t| / 2 + b_t'N_t D_t b_t / 2 ]

@@ -17,7 +17,7 @@ from bayes_mtl._typing import FloatArray
 
 def forward(partials: FloatArray) -> tuple[FloatArray]:
     """Return the n x n Cholesky factor for n (n - 1) / 2 partial correlations."""
-    n = int(round((1.0 + np.sqrt(1.0 + 8.0 * partials.shape[0])) / 2.0))
+    n = int((1.0 + np.sqrt(1.0 + 8.0 * partials.shape[0])) / 2.0 + 0.5)
     factor = np.zeros((n, n))
     at = 0
     for i in range(n):

@@ -40,7 +40,7 @@ class KernelOp(Op):
         out = [pt.tensor(dtype=dtype, shape=(None,) * ndim) for dtype, ndim in map(_parse, self.outputs)]
         return Apply(self, tensors, out)
 
-    def perform(self, node: Apply, inputs: Sequence[Any], output_storage: Any) -> None:  # noqa: ARG002
+    def perform(self, node: Apply, inputs: Sequence[Any], output_storage: Any) -> None:
         """Evaluate from Python."""
         for cell, value in zip(output_storage, _jitted(self.kernel)(*inputs), strict=True):
             cell[0] = value
@@ -132,7 +132,7 @@ def _register_with_numba() -> None:
     from pytensor.link.numba.dispatch.basic import numba_njit, register_funcify_default_op_cache_key
 
     @register_funcify_default_op_cache_key(KernelOp)
-    def funcify(op: KernelOp, **kwargs: Any) -> tuple[Callable[..., Any], int]:  # noqa: ARG001
+    def funcify(op: KernelOp, **kwargs: Any) -> tuple[Callable[..., Any], int]:
         kernel = numba_njit(load(op.kernel))
         if len(op.outputs) > 1:
             return kernel, op.version

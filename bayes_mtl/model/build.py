@@ -29,7 +29,9 @@ def is_collapsed(spec: ModelSpec, marginal: Marginal = "auto") -> bool:
     possible = spec.family.gaussian_coefficients
     if marginal is True and not possible:
         name = type(spec.family).__name__
-        raise SpecError(Finding("marginal", f"coefficients cannot be integrated out under {name}", "Use 'auto'"))
+        raise SpecError(
+            Finding("marginal", f"coefficients cannot be integrated out under {name}", "Use 'auto'")
+        )
     return possible if marginal == "auto" else bool(marginal)
 
 
@@ -111,10 +113,14 @@ def assemble(spec: ModelSpec, data: TaskData, *, marginal: Marginal = "auto") ->
     return AssembledModel(model, block, shared, sigma, collapsed)
 
 
-def _coefficients(spec: ModelSpec, data: TaskData, priors: Any, scales: Any) -> tuple[CoefficientPrior, Tensor | None]:
+def _coefficients(
+    spec: ModelSpec, data: TaskData, priors: Any, scales: Any
+) -> tuple[CoefficientPrior, Tensor | None]:
     shared = None
     if data.shared_features:
-        shared = register("beta_shared", priors["beta_shared"], dims=SHARED_FEATURE, scale=scales["beta_shared"])
+        shared = register(
+            "beta_shared", priors["beta_shared"], dims=SHARED_FEATURE, scale=scales["beta_shared"]
+        )
     if not data.features:
         nothing = pt.zeros((data.n_tasks, 0))
         return CoefficientPrior(nothing, pt.eye(0), None, None, np.arange(0), varies=False), shared
@@ -157,7 +163,9 @@ def _noise(spec: ModelSpec, data: TaskData, priors: Any) -> Tensor | None:
 def _observe_latent(
     spec: ModelSpec, block: CoefficientPrior, shared: Tensor | None, sigma: Tensor | None, data: TaskData
 ) -> None:
-    beta = latent_coefficients(block, n_tasks=data.n_tasks, n_features=data.n_features, dims=(TASK, FEATURE), name=str)
+    beta = latent_coefficients(
+        block, n_tasks=data.n_tasks, n_features=data.n_features, dims=(TASK, FEATURE), name=str
+    )
     task = pm.Data("task_index", data.task_index, dims=ROW)
     eta = _linear_predictor(beta, shared, task, data)
     spec.family.observe(eta, None if sigma is None else sigma[task], data)
@@ -174,7 +182,9 @@ def _linear_predictor(beta: Tensor, shared: Tensor | None, task: Tensor, data: T
     return sum(parts[1:], start=parts[0])
 
 
-def _observe_collapsed(block: CoefficientPrior, shared: Tensor | None, sigma: Tensor | None, data: TaskData) -> None:
+def _observe_collapsed(
+    block: CoefficientPrior, shared: Tensor | None, sigma: Tensor | None, data: TaskData
+) -> None:
     """Register y with its marginal density, and with a way to draw it."""
     means = [block.mean]
     if shared is not None:
@@ -192,10 +202,13 @@ def _observe_collapsed(block: CoefficientPrior, shared: Tensor | None, sigma: Te
         s = data.statistics
         moment, square = _outcome_statistics(value, data, row_scale)
         return (
-            collapsed_gaussian(mean - s.reference, *rest, s.gram, moment, square, s.count, block.inside) + s.log_weight
+            collapsed_gaussian(mean - s.reference, *rest, s.gram, moment, square, s.count, block.inside)
+            + s.log_weight
         )
 
-    def simulate(mean: Tensor, cholesky: Tensor, loadings: Tensor, unique_sd: Tensor, sigma: Tensor, size: Any) -> Tensor:  # noqa: ARG001
+    def simulate(
+        mean: Tensor, cholesky: Tensor, loadings: Tensor, unique_sd: Tensor, sigma: Tensor, size: Any
+    ) -> Tensor:
         n_features, inside = data.n_features, block.inside
         is_inside = np.isin(np.arange(n_features), inside)
         unique = pm.Normal.dist(0.0, 1.0, shape=(data.n_tasks, n_features))

@@ -22,6 +22,7 @@ from bayes_mtl.structures import (
     Exchangeable,
     FeatureCovariance,
     Namer,
+    NoPooling,
     TaskCovariance,
     TaskLoadings,
 )
@@ -86,13 +87,16 @@ def coefficient_prior(
 
     inside = np.array([i for i, f in enumerate(features) if f not in outside], dtype=np.int64)
     sd = register(name("feature_sd"), feature_sd, dims=feature_dim)
-    correlation = feature_covariance.correlation_cholesky(len(inside), name)
+    independent = isinstance(task_covariance, NoPooling)
+    correlation = None if independent else feature_covariance.correlation_cholesky(len(inside), name)
     if correlation is None:
         cholesky = pt.diag(sd)
     else:
         if len(inside) < n_features:
             correlation = _embed(correlation, inside, n_features)
-        pm.Deterministic(name("feature_corr"), correlation @ correlation.T, dims=(feature_dim, bis(feature_dim)))
+        pm.Deterministic(
+            name("feature_corr"), correlation @ correlation.T, dims=(feature_dim, bis(feature_dim))
+        )
         cholesky = sd[:, None] * correlation
 
     law = task_covariance.task_loadings(n_tasks, name)
@@ -131,7 +135,9 @@ def latent_coefficients(
     if not prior.varies:
         return pm.Deterministic(name("beta"), prior.mean, dims=dims)
     inside, n_inside = prior.inside, len(prior.inside)
-    unique = np.arange(n_features) if prior.unique_sd is not None else np.setdiff1d(np.arange(n_features), inside)
+    unique = (
+        np.arange(n_features) if prior.unique_sd is not None else np.setdiff1d(np.arange(n_features), inside)
+    )
     whitened = pt.zeros((n_tasks, n_features))
     if len(unique):
         offset = pm.Normal(name("beta_offset"), 0.0, 1.0, shape=(n_tasks, len(unique)))
@@ -221,15 +227,25 @@ def task_coefficients(
     findings = prior_findings(priors, usable)
     for dim in dims:
         if model.coords.get(dim) is None:
-            findings.append(Finding(f"dims {dims!r}", f"{dim!r} has no coordinates in the model", "Pass them as pm.Model(coords=...)"))
+            findings.append(
+                Finding(
+                    f"dims {dims!r}",
+                    f"{dim!r} has no coordinates in the model",
+                    "Pass them as pm.Model(coords=...)",
+                )
+            )
     raise_if_any(findings, SpecError)
     tasks, features = (list(model.coords[dim]) for dim in dims)
     for entry_name, entry in priors.items():
         if isinstance(entry, Mapping) and (unknown := sorted(set(entry) - set(features))):
-            findings.append(Finding(f"prior {entry_name!r}", f"names {unknown}, which are not among {features}"))
+            findings.append(
+                Finding(f"prior {entry_name!r}", f"names {unknown}, which are not among {features}")
+            )
     for feature in independent_features or ():
         if feature not in features:
-            findings.append(Finding("independent_features", f"names {feature!r}, which is not among {features}"))
+            findings.append(
+                Finding("independent_features", f"names {feature!r}, which is not among {features}")
+            )
     if mean is not None and "beta_mean" in priors:
         findings.append(Finding("prior 'beta_mean'", "would not be used: `mean` is given"))
     if task_sd is False and "task_sd" in priors:
@@ -247,7 +263,9 @@ def task_coefficients(
         return [entry.get(f, default) if isinstance(entry, Mapping) else entry for f in features]
 
     if mean is None:
-        mean = register(namer("beta_mean"), per_feature("beta_mean", Prior("Normal", mu=0, sigma=2.5)), dims=dims[1])
+        mean = register(
+            namer("beta_mean"), per_feature("beta_mean", Prior("Normal", mu=0, sigma=2.5)), dims=dims[1]
+        )
     block = coefficient_prior(
         pt.broadcast_to(pt.as_tensor_variable(mean), (len(tasks), len(features))),
         task_covariance=task_covariance,
@@ -261,4 +279,3 @@ def task_coefficients(
         name=namer,
     )
     return latent_coefficients(block, n_tasks=len(tasks), n_features=len(features), dims=dims, name=namer)
-

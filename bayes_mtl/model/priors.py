@@ -28,15 +28,15 @@ class Scaled(Transform):
     def __init__(self, scale: FloatArray):
         self.scale = np.asarray(scale, dtype=float)
 
-    def forward(self, value: Tensor, *inputs: Tensor) -> Tensor:  # noqa: ARG002
+    def forward(self, value: Tensor, *inputs: Tensor) -> Tensor:
         """Divide."""
         return value / self.scale
 
-    def backward(self, value: Tensor, *inputs: Tensor) -> Tensor:  # noqa: ARG002
+    def backward(self, value: Tensor, *inputs: Tensor) -> Tensor:
         """Multiply."""
         return value * self.scale
 
-    def log_jac_det(self, value: Tensor, *inputs: Tensor) -> Tensor:  # noqa: ARG002
+    def log_jac_det(self, value: Tensor, *inputs: Tensor) -> Tensor:
         """Log scale per element."""
         return pt.broadcast_to(np.log(self.scale), value.shape)
 
@@ -82,12 +82,11 @@ def default_priors(spec: ModelSpec, data: TaskData) -> tuple[dict[str, Any], dic
             for f, s in zip(data.features, varying, strict=True)
         ],
         "beta_shared": [
-            Prior("Normal", mu=location(f), sigma=2.5 * s) for f, s in zip(data.shared_features, shared, strict=True)
+            Prior("Normal", mu=location(f), sigma=2.5 * s)
+            for f, s in zip(data.shared_features, shared, strict=True)
         ],
         "feature_sd": [float(_WIDE * s) if fixed else Prior("HalfNormal", sigma=s) for s in varying],
-        "task_feature_effects": [
-            [Prior("Normal", mu=0, sigma=s / z) for z in task_scale] for s in varying
-        ],
+        "task_feature_effects": [[Prior("Normal", mu=0, sigma=s / z) for z in task_scale] for s in varying],
         "task_sd": Prior("LogNormal", mu=0, sigma=0.5),
         "sigma": Prior("HalfNormal", sigma=unit.scale),
         "sigma_spread": Prior("HalfNormal", sigma=0.3),
@@ -96,16 +95,21 @@ def default_priors(spec: ModelSpec, data: TaskData) -> tuple[dict[str, Any], dic
     for name, entry in spec.priors.items():
         if name == "task_feature_effects":
             defaults[name] = [
-                [_pick(entry, f, old) for old in row] for f, row in zip(data.features, defaults[name], strict=True)
+                [_pick(entry, f, old) for old in row]
+                for f, row in zip(data.features, defaults[name], strict=True)
             ]
         elif name in labels:
-            defaults[name] = [_pick(entry, f, old) for f, old in zip(labels[name], defaults[name], strict=True)]
+            defaults[name] = [
+                _pick(entry, f, old) for f, old in zip(labels[name], defaults[name], strict=True)
+            ]
         else:
             defaults[name] = entry
     scales = {
         "beta_mean": varying,
         "beta_shared": shared,
-        "task_feature_effects": varying[:, None] / task_scale if task_scale.size else np.ones((len(varying), 0)),
+        "task_feature_effects": varying[:, None] / task_scale
+        if task_scale.size
+        else np.ones((len(varying), 0)),
     }
     return defaults, scales
 
@@ -162,7 +166,9 @@ def register(
     for kind in kinds:
         if kind is not None:
             at = [i for i, p in enumerate(flat) if isinstance(p, Prior) and p.distribution == kind]
-            part = _random(f"{name}_{kind.lower()}", [flat[i] for i in at], size.ravel()[at], (len(at),), None)
+            part = _random(
+                f"{name}_{kind.lower()}", [flat[i] for i in at], size.ravel()[at], (len(at),), None
+            )
             values = pt.set_subtensor(pt.as_tensor_variable(values)[np.array(at)], part)
     return pm.Deterministic(name, pt.as_tensor_variable(values).reshape(elements.shape), dims=dims)
 
@@ -177,9 +183,13 @@ def _object_array(nested: list[Any]) -> Any:
     return out
 
 
-def _random(name: str, priors: Sequence[Prior], scale: FloatArray, shape: tuple[int, ...], dims: Any) -> Tensor:
+def _random(
+    name: str, priors: Sequence[Prior], scale: FloatArray, shape: tuple[int, ...], dims: Any
+) -> Tensor:
     distribution = getattr(pm, priors[0].distribution)
-    columns = {key: np.array([dict(p.params)[key] for p in priors]).reshape(shape) for key, _ in priors[0].params}
+    columns = {
+        key: np.array([dict(p.params)[key] for p in priors]).reshape(shape) for key, _ in priors[0].params
+    }
     transform = {}
     if priors[0].support == "real" and not np.allclose(scale, 1.0):
         transform = {"transform": Scaled(np.asarray(scale).reshape(shape))}

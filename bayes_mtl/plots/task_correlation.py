@@ -60,7 +60,11 @@ def plot_task_correlation(
     total = len(tasks)
     if total > max_tasks:
         chosen = np.sort(np.argsort(-sure.mean(axis=1), kind="stable")[:max_tasks])
-        tasks, mean, sure = [tasks[i] for i in chosen], mean[np.ix_(chosen, chosen)], sure[np.ix_(chosen, chosen)]
+        tasks, mean, sure = (
+            [tasks[i] for i in chosen],
+            mean[np.ix_(chosen, chosen)],
+            sure[np.ix_(chosen, chosen)],
+        )
     at = clustered_order(mean) if order == "cluster" else np.arange(len(tasks))
     tasks, mean, sure = [tasks[i] for i in at], mean[np.ix_(at, at)], sure[np.ix_(at, at)]
 
@@ -94,7 +98,13 @@ def plot_task_correlation(
     learned = max(contraction, 0.0)
     note = f"full tile: sign certain, dot: either sign   ·   median contraction from the prior {learned:.0%}"
     ax.annotate(
-        note, (0, 1), xytext=(0, 6), xycoords="axes fraction", textcoords="offset points", fontsize=8, color="0.35"
+        note,
+        (0, 1),
+        xytext=(0, 6),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        fontsize=8,
+        color="0.35",
     )
     return ax
 
@@ -109,7 +119,9 @@ def clustered_order(correlation: FloatArray) -> np.ndarray:
         return np.arange(n)
     distance = np.clip(1.0 - correlation, 0.0, 2.0)
     np.fill_diagonal(distance, 0.0)
-    tree = linkage(squareform((distance + distance.T) / 2, checks=False), method="average", optimal_ordering=n <= 300)
+    tree = linkage(
+        squareform((distance + distance.T) / 2, checks=False), method="average", optimal_ordering=n <= 300
+    )
     return leaves_list(tree)
 
 
@@ -131,18 +143,22 @@ def _tiles(ax: Any, mean: FloatArray, sure: FloatArray) -> Any:
     from matplotlib.patches import Rectangle
 
     n = len(mean)
-    colours = {"cmap": "RdBu", "clim": (-1.0, 1.0)}
     if n > _SQUARES_UP_TO:
         # Too many tiles for sizes to be seen: fade towards white instead.
         return ax.imshow(mean * sure, cmap="RdBu", vmin=-1, vmax=1, interpolation="nearest")
     side = 0.94 * np.sqrt(np.clip(sure, 0.01, 1.0))
     off = ~np.eye(n, dtype=bool)
     rows, columns = np.nonzero(off)
-    tiles = [Rectangle((c - side[r, c] / 2, r - side[r, c] / 2), side[r, c], side[r, c]) for r, c in zip(rows, columns, strict=True)]
-    collection = PatchCollection(tiles, linewidths=0, **colours)
+    tiles = [
+        Rectangle((c - side[r, c] / 2, r - side[r, c] / 2), side[r, c], side[r, c])
+        for r, c in zip(rows, columns, strict=True)
+    ]
+    collection = PatchCollection(tiles, linewidths=0, cmap="RdBu", clim=(-1.0, 1.0))
     collection.set_array(mean[rows, columns])
     ax.add_collection(collection)
     ax.add_collection(
-        PatchCollection([Rectangle((i - 0.5, i - 0.5), 1, 1) for i in range(n)], facecolor="0.93", linewidths=0)
+        PatchCollection(
+            [Rectangle((i - 0.5, i - 0.5), 1, 1) for i in range(n)], facecolor="0.93", linewidths=0
+        )
     )
     return collection

@@ -1,7 +1,7 @@
 """What a structure is: loadings of tasks on latent coefficient vectors, and what is left to each task.
 
-    beta_t = mean_t + sum_k Lambda_tk f_k + e_t,    f_k ~ N(0, Sigma),   e_t ~ N(0, delta_t^2 Sigma)
-    =>  Cov(vec B) = Omega (x) Sigma,               Omega = Lambda Lambda' + diag(delta^2)
+beta_t = mean_t + sum_k Lambda_tk f_k + e_t,    f_k ~ N(0, Sigma),   e_t ~ N(0, delta_t^2 Sigma)
+=>  Cov(vec B) = Omega (x) Sigma,               Omega = Lambda Lambda' + diag(delta^2)
 """
 
 from __future__ import annotations

@@ -17,6 +17,6 @@ class CompletePooling(TaskCovariance):
 
     relates_tasks: ClassVar[bool] = False
 
-    def task_loadings(self, n_tasks: int, name: Namer) -> TaskLoadings:  # noqa: ARG002
+    def task_loadings(self, n_tasks: int, name: Namer) -> TaskLoadings:
         """Return no deviations at all."""
         return TaskLoadings()

@@ -11,5 +11,5 @@ from bayes_mtl.structures.base import FeatureCovariance, Namer
 class Diagonal(FeatureCovariance):
     """A scale per feature and no correlation between features: R = I."""
 
-    def correlation_cholesky(self, n_features: int, name: Namer) -> None:  # noqa: ARG002
+    def correlation_cholesky(self, n_features: int, name: Namer) -> None:
         """Return None, the identity."""

@@ -19,6 +19,6 @@ class Exchangeable(TaskCovariance):
 
     relates_tasks: ClassVar[bool] = False
 
-    def task_loadings(self, n_tasks: int, name: Namer) -> TaskLoadings:  # noqa: ARG002
+    def task_loadings(self, n_tasks: int, name: Namer) -> TaskLoadings:
         """Return independent deviations."""
         return TaskLoadings(unique_sd=pt.ones(n_tasks))

@@ -12,5 +12,6 @@ class NoPooling(Exchangeable):
     """Independent coefficients with one fixed wide prior: the second honest baseline.
 
     Unless `priors` say otherwise, `beta_mean` is fixed at the centre of the default prior and
-    `feature_sd` at ten times the scale of the data, so that nothing is learned across tasks.
+    `feature_sd` at ten times the scale of the data, so that nothing is learned across tasks. The
+    feature covariance plays no role: coefficients are independent.
     """

@@ -96,7 +96,9 @@ def task_correlation(
     )
 
 
-def correlation_draws(idata: xr.DataTree, kind: Kind = "structural", *, group: str = "posterior") -> FloatArray:
+def correlation_draws(
+    idata: xr.DataTree, kind: Kind = "structural", *, group: str = "posterior"
+) -> FloatArray:
     """Return the task correlation matrix of every draw, shape (chain, draw, task, task)."""
     draws = idata[group].to_dataset()
     if draws.sizes["task"] < 2:
@@ -139,10 +141,14 @@ def _realised(idata: xr.DataTree, draws: xr.Dataset) -> FloatArray:
     if len(inside) < 2 or "feature_sd" not in draws:
         hint = "Use kind='functions'"
         found = f"found {len(inside)}" if "feature_sd" in draws else "but nothing varies in this model"
-        raise SpecError(Finding("kind='coefficients'", f"needs two features that vary at least, {found}", hint))
+        raise SpecError(
+            Finding("kind='coefficients'", f"needs two features that vary at least, {found}", hint)
+        )
     mean = draws["beta_mean"]
     if "task_feature_effects" in draws:
-        mean = mean + (draws["task_feature_effects"] * idata["constant_data"]["task_features"]).sum("task_feature")
+        mean = mean + (draws["task_feature_effects"] * idata["constant_data"]["task_features"]).sum(
+            "task_feature"
+        )
     deviation = (draws["beta"] - mean) / draws["feature_sd"]
     values = deviation.sel(feature=inside).transpose("chain", "draw", "task", "feature").to_numpy()
     # Around the known mean of zero: sum_j d_tj d_sj / (|d_t| |d_s|).
@@ -174,7 +180,9 @@ def _functions(idata: xr.DataTree, draws: xr.Dataset) -> FloatArray:
             f /= np.maximum(np.linalg.norm(f, axis=1, keepdims=True), 1e-300)
             out[chain, draw] = f @ f.T
     if not np.any(np.ptp(X, axis=0)) and shared is None:
-        raise SpecError(Finding("kind='functions'", "every task predicts a constant: there is only an intercept"))
+        raise SpecError(
+            Finding("kind='functions'", "every task predicts a constant: there is only an intercept")
+        )
     return out
 
 

@@ -9,7 +9,17 @@ import xarray as xr
 
 from bayes_mtl.inference.diagnostics import diagnose, unique_elements
 
-_SHOWN = ("beta_mean", "beta_shared", "task_feature_effects", "feature_sd", "feature_corr", "task_sd", "sigma", "sigma_mean", "sigma_spread")
+_SHOWN = (
+    "beta_mean",
+    "beta_shared",
+    "task_feature_effects",
+    "feature_sd",
+    "feature_corr",
+    "task_sd",
+    "sigma",
+    "sigma_mean",
+    "sigma_spread",
+)
 
 
 class Summary(pd.DataFrame):

@@ -1,6 +1,6 @@
 """Compare fits with exact posteriors, integrated out and not.
 
-    python -m tests.benchmarks.exact_posteriors [--radon radon_mn.json] [--references references.json] [NAME ...]
+    python -m tests.benchmarks.exact_posteriors [--radon FILE] [--references FILE] [--seed N] [NAME ...]
 
 ``--radon`` is posteriordb's radon_mn data (keys county_idx, floor_measure, log_uppm, log_radon);
 ``--references`` a file {name: {"params": {parameter: {"mean", "sd"}}}} that holds the radon models too.
@@ -75,7 +75,11 @@ def main() -> None:
                 flush=True,
             )
             if not ok:
-                print(table.loc[(table["error_in_mcse"].abs() >= 4) | ((table["sd_ratio"] - 1).abs() >= 0.05)].to_string())
+                print(
+                    table.loc[
+                        (table["error_in_mcse"].abs() >= 4) | ((table["sd_ratio"] - 1).abs() >= 0.05)
+                    ].to_string()
+                )
     raise SystemExit(1 if failed else 0)
 
 
