@@ -125,7 +125,7 @@ def _with_derived(idata: xr.DataTree) -> xr.DataTree:
 
 def _compress(node: xr.DataTree) -> Mapping[str, Mapping[str, Any]]:
     return {
-        str(v): {"zlib": True, "complevel": 1}
-        for v in node.data_vars
-        if node[v].dtype.kind == "f" and node[v].ndim
+        str(name): {"zlib": True, "complevel": 1}
+        for name, values in node.data_vars.items()
+        if values.dtype.kind == "f" and values.ndim
     }

@@ -69,11 +69,9 @@ def main() -> None:
             ok = worst_mean < 4 and worst_sd < 0.05
             failed += [] if ok else [(name, marginal)]
             how = "integrated out" if marginal else "sampled"
-            print(
-                f"{'ok  ' if ok else 'FAIL'} {name:34s} {how:15s} {len(table):4d} numbers: "
-                f"worst mean {worst_mean:.2f} MCSE, worst sd {100 * worst_sd:.1f} %, least ESS {table['ess'].min():.0f}",
-                flush=True,
-            )
+            print(f"{'ok  ' if ok else 'FAIL'} {name:34s} {how:15s} {len(table):4d} numbers:", end=" ")
+            print(f"worst mean {worst_mean:.2f} MCSE, worst sd {100 * worst_sd:.1f} %,", end=" ")
+            print(f"least ESS {table['ess'].min():.0f}", flush=True)
             if not ok:
                 print(
                     table.loc[
