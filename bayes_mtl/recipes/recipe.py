@@ -1,0 +1,289 @@
+"""`Recipe`: a question, a table and a model in one TOML file."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, get_args
+
+import tomli_w
+
+from bayes_mtl.data import TaskData
+from bayes_mtl.errors import BayesMTLError, Finding, FindingsError, raise_if_any
+from bayes_mtl.recipes.errors import RecipeError
+from bayes_mtl.recipes.sources import DataSource, FileData, source_from_dict
+from bayes_mtl.spec import ModelSpec
+from bayes_mtl.summaries.correlation import Kind
+
+_TEXT, _LIST, _FLAG, _COUNT, _NUMBER = "a text", "a list of texts", "true or false", "an integer", "a number"
+
+# Keyword options of TaskData.from_table.
+TASK_OPTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "task": (_TEXT,),
+        "formula": (_TEXT,),
+        "outcome": (_TEXT,),
+        "outcomes": (_LIST,),
+        "features": (_LIST,),
+        "shared_features": (_LIST,),
+        "task_features": (_LIST,),
+        "weights": (_TEXT,),
+        "offset": (_TEXT,),
+        "noise": (_TEXT,),
+        "intercept": (_FLAG,),
+        "center": (_FLAG, _LIST),
+        "missing": (_TEXT,),
+        "allow_one_class": (_FLAG,),
+    }
+)
+# Keyword options of fit.
+FIT_OPTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "draws": (_COUNT,),
+        "tune": (_COUNT,),
+        "chains": (_COUNT,),
+        "random_seed": (_COUNT,),
+        "target_accept": (_NUMBER,),
+    }
+)
+_SECTIONS = ("title", "question", "data", "tasks", "model", "fit", "relations")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that a fit needs, as data.
+
+    Attributes
+    ----------
+    name : str
+        Short name: of the file, without its ending.
+    title, question : str
+        What it is, and what is asked.
+    source : DataSource
+        Where the table comes from.
+    tasks : mapping
+        Options of `TaskData.from_table`.
+    spec : ModelSpec
+        The model.
+    fit : mapping
+        Options of `bayes_mtl.fit`: draws, tune, chains, random_seed, target_accept.
+    relations : {"structural", "coefficients", "functions"} or None
+        Which correlation of tasks to show; None: the structural one if the model has one.
+    """
+
+    name: str
+    title: str
+    question: str
+    source: DataSource
+    tasks: Mapping[str, Any]
+    spec: ModelSpec = field(default_factory=ModelSpec)
+    fit: Mapping[str, Any] = field(default_factory=dict)
+    relations: Kind | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("tasks", "fit"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+
+    def with_data(self, path: str | Path) -> Recipe:
+        """Return the same recipe for the table in another file."""
+        return replace(self, source=FileData(Path(path).resolve()))
+
+    def with_fit(self, **options: Any) -> Recipe:
+        """Return the same recipe with other options of the fit; those that are None stay."""
+        return replace(self, fit={**self.fit, **{k: v for k, v in options.items() if v is not None}})
+
+    def data(self) -> TaskData:
+        """Load the table and check it."""
+        return TaskData.from_table(self.source.load(), **self.tasks)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values; `from_dict` reads them back."""
+        plain: dict[str, Any] = {
+            "title": self.title,
+            "question": self.question,
+            "data": self.source.to_dict(),
+            "tasks": dict(self.tasks),
+            "model": self.spec.to_dict(),
+        }
+        if self.fit:
+            plain["fit"] = dict(self.fit)
+        if self.relations:
+            plain["relations"] = {"kind": self.relations}
+        return plain
+
+    def to_toml(self) -> str:
+        """Return the recipe as the text of a TOML file."""
+        return tomli_w.dumps(self.to_dict())
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], *, name: str, folder: str | Path = ".") -> Recipe:
+        """Read what `to_dict` wrote, or a TOML file that has been parsed.
+
+        Parameters
+        ----------
+        values : mapping
+            `title`, `question`, `data`, `tasks`; optionally `model`, `fit`, `relations`.
+        name : str
+            Short name of the recipe.
+        folder : str or Path
+            What a relative path of the data is relative to.
+
+        Returns
+        -------
+        Recipe
+
+        Raises
+        ------
+        RecipeError
+            Lists everything that is wrong.
+        """
+        found = [
+            Finding(f"{key!r}", "is not a section of a recipe", f"Sections: {', '.join(_SECTIONS)}")
+            for key in values
+            if key not in _SECTIONS
+        ]
+        for key in ("title", "question"):
+            if not isinstance(values.get(key), str) or not values[key].strip():
+                found.append(Finding(key, f"should be a text, found {values.get(key)!r}"))
+        for key in ("data", "tasks"):
+            if key not in values:
+                found.append(Finding(f"[{key}]", "is missing"))
+        source = (
+            _part(found, "", lambda: source_from_dict(values["data"], Path(folder)))
+            if "data" in values
+            else None
+        )
+        spec = _part(found, "[model] ", lambda: _model(values.get("model", {})))
+        tasks = _options(found, "tasks", values.get("tasks", {}), TASK_OPTIONS)
+        fit = _options(found, "fit", values.get("fit", {}), FIT_OPTIONS)
+        relations = _options(found, "relations", values.get("relations", {}), {"kind": (_TEXT,)})
+        kind = relations.get("kind")
+        if kind is not None and kind not in get_args(Kind):
+            found.append(
+                Finding("[relations] kind", f"is {kind!r}", f"Choose one of: {', '.join(get_args(Kind))}")
+            )
+        raise_if_any(found, RecipeError)
+        assert source is not None
+        assert spec is not None
+        return cls(name, values["title"].strip(), values["question"].strip(), source, tasks, spec, fit, kind)
+
+
+def load_recipe(name_or_path: str | Path) -> Recipe:
+    """Read a recipe: one that ships with the package, by name, or any TOML file.
+
+    Parameters
+    ----------
+    name_or_path : str or Path
+        For example ``"schools"`` or ``"mine/schools.toml"``.
+
+    Returns
+    -------
+    Recipe
+
+    Raises
+    ------
+    RecipeError
+        If there is no such recipe, or it is not valid.
+
+    Examples
+    --------
+    >>> from bayes_mtl.recipes import load_recipe
+    >>> load_recipe("eight_schools").tasks["task"]
+    'school'
+    """
+    path = Path(name_or_path)
+    if path.suffix != ".toml" and path.name == str(name_or_path):
+        path = library() / f"{name_or_path}.toml"
+        if not path.is_file():
+            names = _names()
+            close = get_close_matches(str(name_or_path), names, n=1)
+            hint = f"Did you mean {close[0]}? " if close else ""
+            hint += f"Recipes that ship: {', '.join(names)}. Or give the path of a TOML file"
+            raise RecipeError(
+                Finding(repr(str(name_or_path)), "is not a recipe that ships with the package", hint)
+            )
+    if not path.is_file():
+        raise RecipeError(
+            Finding(str(path), "there is no such file", f"Recipes that ship: {', '.join(_names())}")
+        )
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as err:  # of TOML, and of text that is not UTF-8
+        raise RecipeError(Finding(str(path), f"is not valid TOML ({err})")) from err
+    try:
+        return Recipe.from_dict(values, name=path.stem, folder=path.parent)
+    except RecipeError as err:
+        raise RecipeError(replace(f, where=f"{path.name}: {f.where}") for f in err.findings) from err
+
+
+def list_recipes() -> list[Recipe]:
+    """Return the recipes that ship with the package, by name.
+
+    Examples
+    --------
+    >>> from bayes_mtl.recipes import list_recipes
+    >>> [recipe.name for recipe in list_recipes()][:2]
+    ['eight_schools', 'per_user_spam']
+    """
+    return [load_recipe(name) for name in _names()]
+
+
+def library() -> Path:
+    """Return the folder of the recipes that ship: in an installed package, or in a checkout."""
+    installed = Path(__file__).parent / "library"
+    return installed if installed.is_dir() else Path(__file__).parents[2] / "models"
+
+
+def _names() -> list[str]:
+    return sorted(path.stem for path in library().glob("*.toml"))
+
+
+def _part(found: list[Finding], where: str, read: Any) -> Any:
+    """Return what `read` returns; collect what it finds wrong."""
+    try:
+        return read()
+    except FindingsError as err:
+        found += [replace(f, where=f"{where}{f.where}") for f in err.findings]
+    except (BayesMTLError, AttributeError, TypeError, ValueError) as err:
+        found.append(Finding(where.strip() or "[data]", f"cannot be read ({err})"))
+    return None
+
+
+def _model(values: Any) -> ModelSpec:
+    if not isinstance(values, Mapping):
+        raise TypeError(f"should be a table, found {values!r}")
+    return ModelSpec.from_dict(values)
+
+
+def _options(
+    found: list[Finding], section: str, values: Any, known: Mapping[str, tuple[str, ...]]
+) -> dict[str, Any]:
+    if not isinstance(values, Mapping):
+        found.append(
+            Finding(f"[{section}]", f"should be a table, found {values!r}", f"Keys: {', '.join(known)}")
+        )
+        return {}
+    for key, value in values.items():
+        if key not in known:
+            found.append(Finding(f"[{section}]", f"{key!r} is not a key", f"Keys: {', '.join(known)}"))
+        elif not any(_is(value, kind) for kind in known[key]):
+            found.append(
+                Finding(f"[{section}] {key}", f"should be {' or '.join(known[key])}, found {value!r}")
+            )
+    return dict(values)
+
+
+def _is(value: Any, kind: str) -> bool:
+    if kind == _LIST:
+        return isinstance(value, list | tuple) and all(isinstance(v, str) for v in value)
+    if kind == _FLAG:
+        return isinstance(value, bool)
+    if kind == _COUNT:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if kind == _NUMBER:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, str)

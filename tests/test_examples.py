@@ -1,0 +1,43 @@
+"""Every example runs from its first cell to its last."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def run(name, folder):
+    settings = {"BAYES_MTL_EXAMPLE_DRAWS": "30", "BAYES_MTL_EXAMPLE_OUT": str(folder), "MPLBACKEND": "Agg"}
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / name)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+        env=os.environ | settings,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_schools(tmp_path):
+    out = run("schools.py", tmp_path)
+    assert "TaskData: 65 tasks ('school'), 4059 rows" in out
+    assert "Median contraction" in out
+    assert "school 1000:" in out
+    assert (tmp_path / "schools_task_correlation.png").stat().st_size > 10_000
+
+
+def test_own_likelihood(tmp_path):
+    out = run("own_likelihood.py", tmp_path)
+    assert out.count("clinic_") == 12
+    assert "slopes differ between clinics with sd" in out
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_every_example_is_run_here(path):
+    assert f'run("{path.name}"' in Path(__file__).read_text(encoding="utf-8")
