@@ -4,6 +4,7 @@ Many related regressions at once: each task has its own coefficients, all of the
 shared hyperpriors, and the posterior says how the tasks relate.
 """
 
+from bayes_mtl import errors
 from bayes_mtl.data import TaskData
 from bayes_mtl.families import Bernoulli, Gaussian
 from bayes_mtl.inference import diagnose, fit, load, save
@@ -31,6 +32,7 @@ __all__ = [
     "TaskData",
     "build_model",
     "diagnose",
+    "errors",
     "fit",
     "load",
     "plot_task_correlation",
