@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -269,9 +270,9 @@ def prior_findings(
                             where, f"should live on positive numbers, found {value}", "For example HalfNormal"
                         )
                     )
-            elif isinstance(value, bool) or not isinstance(value, int | float) or value != value:
-                found.append(Finding(where, f"should be a Prior or a number, found {value!r}"))
-            elif positive and not 0 < value < float("inf"):
+            elif isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+                found.append(Finding(where, f"should be a Prior or a finite number, found {value!r}"))
+            elif positive and not value > 0:
                 found.append(Finding(where, f"should be positive, found {value!r}"))
     return found
 

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-import narwhals as nw
+import narwhals.stable.v2 as nw
 import numpy as np
 import pandas as pd
+from narwhals.exceptions import DuplicateError
 
 from bayes_mtl.errors import Finding, FindingsError
 
@@ -47,6 +48,8 @@ def to_pandas(table: Any, columns: Iterable[str], error: type[FindingsError]) ->
         found = f"found {type(table).__name__}"
         hint = "Pass a pandas, polars or pyarrow data frame, or a dict of columns"
         raise error(Finding("table", f"should be a data frame, {found}", hint)) from err
+    except DuplicateError as err:
+        raise error(Finding("table", f"repeats columns ({err})", "Rename them")) from err
     if absent := missing_columns(table, names):
         raise error(absent)
     return pd.DataFrame({name: _column(frame[name]) for name in names}, index=range(len(frame)))

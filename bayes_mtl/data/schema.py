@@ -72,6 +72,11 @@ class Design:
         terms = [str(t) for t, at in spec.term_slices.items() for _ in range(at.stop - at.start)]
         stateful = any("(" in str(f) for t in spec.term_slices for f in t.factors)
         values = _as_float(matrix)
+        for name in levels:  # dummy coding would turn a missing level into the reference level
+            gone = frame[name].isna().to_numpy()
+            for term, at in spec.term_slices.items():
+                if name in spec.term_variables[term]:
+                    values[gone, at] = np.nan
         columns = tuple(str(c) for c in matrix.columns)
         centered = set(columns) - {INTERCEPT} if center is True else set(center or ())
         if unknown := centered - set(columns):
@@ -110,12 +115,18 @@ class Design:
         if findings:
             raise error(findings)
         frame = _with_levels(frame, self.levels)
+        spec: Any = Formula(self.formula)
         if self.training:
             first = _with_levels(pd.DataFrame(self.training), self.levels)
-            spec = _materialise(Formula(self.formula), first).model_spec
-            values = _as_float(_materialise(spec, frame))
-        else:
-            values = _as_float(_materialise(Formula(self.formula), frame))
+            spec = _materialise(spec, first).model_spec
+        try:
+            matrix = _materialise(spec, frame)
+        except (FormulaicError, ValueError, TypeError) as err:
+            raise error(
+                Finding(f"formula {self.formula!r}", f"cannot be evaluated on these rows ({err})")
+            ) from err
+        made = [str(c) for c in matrix.columns]
+        values = _as_float(matrix)[:, [made.index(c) for c in self.columns]]
         if not np.isfinite(values).all():
             rows = np.flatnonzero(~np.isfinite(values).all(axis=1))[:5].tolist()
             raise error(
@@ -210,7 +221,10 @@ def _levels(column: pd.Series) -> list[Any]:
 
 def _with_levels(frame: pd.DataFrame, levels: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
     return frame.assign(
-        **{name: pd.Categorical(frame[name], categories=list(known)) for name, known in levels.items()}
+        **{
+            name: pd.Categorical(frame[name].astype(object), categories=list(known))
+            for name, known in levels.items()
+        }
     )
 
 

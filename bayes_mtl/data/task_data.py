@@ -138,7 +138,10 @@ class TaskData:
         TaskData: 2 tasks ('who'), 4 rows (2 per task), outcome 'y'
           by task: Intercept, x
         """
+        to_pandas(table, [], DataError)
         _check_arguments(table, task, formula, outcome, outcomes, features)
+        if missing not in ("error", "drop"):
+            raise DataError(Finding("missing", f"should be 'error' or 'drop', found {missing!r}"))
         formula_text, outcome_name, outcome_formula = _formulas(
             formula, outcome, outcomes, features, shared_features, intercept
         )
@@ -148,11 +151,11 @@ class TaskData:
         raise_if_any(missing_columns(table, wanted), DataError)
 
         if wide:
-            table, task_column = _melt(table, wide)
+            table, task_column, outcome_formula = _melt(table, wide)
         else:
             task_column = str(task)
         extra = {"weights": weights, "offset": offset, "noise": noise}
-        n_rows, labels = _labels(table, task_column)
+        n_rows, labels = _labels(table, task_column, drop=missing == "drop")
         design, matrix = Design.learn(formula_text, table, center=center)
         y = _outcome(table, outcome_formula)
         side = {k: _numeric(table, c) if c else None for k, c in extra.items()}
@@ -470,19 +473,25 @@ def _formulas(
     return right, outcome or "outcome", outcome or "outcome"
 
 
-def _melt(table: Any, outcomes: Sequence[str]) -> tuple[pd.DataFrame, str]:
+def _melt(table: Any, outcomes: Sequence[str]) -> tuple[pd.DataFrame, str, str]:
+    """Return the long table, and the names of its task and outcome columns, which no other column has."""
     frame = to_pandas(table, column_names(table), DataError)
     rest = frame.drop(columns=list(outcomes))
-    parts = [rest.assign(outcome=frame[name].to_numpy(), task=name) for name in outcomes]
-    return pd.concat(parts, ignore_index=True), "task"
+    task, outcome = "task", "outcome"
+    while task in rest:
+        task += "_"
+    while outcome in rest:
+        outcome += "_"
+    parts = [rest.assign(**{outcome: frame[name].to_numpy(), task: name}) for name in outcomes]
+    return pd.concat(parts, ignore_index=True), task, outcome
 
 
-def _labels(table: Any, column: str) -> tuple[int, _Labels]:
+def _labels(table: Any, column: str, *, drop: bool) -> tuple[int, _Labels]:
     series = to_pandas(table, [column], DataError)[column]
     missing = series.isna().to_numpy()
     values = series.astype(object).tolist()
     findings = []
-    if missing.any():
+    if missing.any() and not drop:
         rows = np.flatnonzero(missing)[:5].tolist()
         findings.append(
             Finding(f"column {column!r}", f"{missing.sum()} task labels are missing (rows {rows})")
@@ -505,7 +514,7 @@ def _labels(table: Any, column: str) -> tuple[int, _Labels]:
     values = (
         ["" if gone else v for v, gone in zip(values, missing, strict=True)] if kinds <= {str} else values
     )
-    if missing.any() and not kinds <= {str}:
+    if missing.any() and not drop and not kinds <= {str}:
         values = [str(v) for v in values]
     return len(series), _Labels(values, missing, findings)
 

@@ -64,9 +64,9 @@ class ValueAndGradient(KernelOp):
         return found + [disconnected_type() for _ in inputs[len(found) :]]
 
     def connection_pattern(self, node: Apply) -> list[list[bool]]:
-        """Only the value depends, differentiably, on the first inputs."""
+        """Value and derivatives depend on the first inputs; `pullback` refuses the latter aloud."""
         differentiable = len(node.outputs) - 1
-        return [[i < differentiable] + [False] * differentiable for i in range(len(node.inputs))]
+        return [[i < differentiable] * len(node.outputs) for i in range(len(node.inputs))]
 
 
 class CollapsedGaussian(ValueAndGradient):

@@ -87,7 +87,7 @@ def coefficient_prior(
 
     inside = np.array([i for i, f in enumerate(features) if f not in outside], dtype=np.int64)
     sd = register(name("feature_sd"), feature_sd, dims=feature_dim)
-    independent = isinstance(task_covariance, NoPooling)
+    independent = isinstance(task_covariance, NoPooling) or not len(inside)
     correlation = None if independent else feature_covariance.correlation_cholesky(len(inside), name)
     if correlation is None:
         cholesky = pt.diag(sd)
@@ -246,6 +246,13 @@ def task_coefficients(
             findings.append(
                 Finding("independent_features", f"names {feature!r}, which is not among {features}")
             )
+    outside = outside_features(task_covariance, independent_features, features)
+    if task_covariance.relates_tasks and set(outside) == set(features):
+        findings.append(
+            Finding(
+                "independent_features", "leaves no feature inside the task covariance", "Leave one inside"
+            )
+        )
     if mean is not None and "beta_mean" in priors:
         findings.append(Finding("prior 'beta_mean'", "would not be used: `mean` is given"))
     if task_sd is False and "task_sd" in priors:
@@ -270,7 +277,7 @@ def task_coefficients(
         pt.broadcast_to(pt.as_tensor_variable(mean), (len(tasks), len(features))),
         task_covariance=task_covariance,
         feature_covariance=feature_covariance,
-        outside=outside_features(task_covariance, independent_features, features),
+        outside=outside,
         tasks=tasks,
         features=features,
         dims=dims,
