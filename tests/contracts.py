@@ -1,0 +1,280 @@
+"""What every structure must satisfy, as functions: a new structure is right when these pass.
+
+Densities are evaluated without compilation to machine code. Points are dictionaries from the names of
+a model's value variables (the unconstrained ones) to arrays.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pymc as pm
+import pytensor
+import pytensor.tensor as pt
+from pytensor.compile.mode import Mode
+from pytensor.graph.traversal import ancestors
+from scipy.stats import multivariate_normal
+
+import bayes_mtl as mtl
+from bayes_mtl.structures import TaskCovariance
+
+MODE = Mode(
+    linker="py", optimizer=None
+)  # the graph as it was written: nothing to compile, nothing to rewrite
+REPORTED = (
+    "beta",
+    "beta_mean",
+    "beta_shared",
+    "task_feature_effects",
+    "feature_sd",
+    "feature_corr",
+    "task_corr",
+    "task_loadings",
+    "task_unique_sd",
+    "task_sd",
+    "sigma",
+)
+
+
+class Evaluator:
+    """A model as one function of a point: log density, data term, reported values and, if asked, gradient."""
+
+    def __init__(self, model: pm.Model, *, gradient: bool = False):
+        self.model = model
+        self.names = [v.name for v in model.value_vars]
+        self.start = {k: np.asarray(v, dtype=float) for k, v in model.initial_point().items()}
+        terms = dict(zip(model.basic_RVs, model.logp(vars=model.basic_RVs, sum=False), strict=True))
+        self.reported = [name for name in REPORTED if name in model.named_vars]
+        values = model.replace_rvs_by_values([model[name] for name in self.reported])
+        logp = pt.add(*[t.sum() for t in terms.values()])
+        outputs = [logp, terms[model["y"]].sum(), *values]
+        self.has_gradient = gradient
+        if gradient:
+            outputs += pytensor.grad(logp, model.value_vars)
+        self._function = pytensor.function(model.value_vars, outputs, mode=MODE, on_unused_input="ignore")
+
+    def _call(self, point: dict[str, Any]) -> list[Any]:
+        return self._function(*(np.asarray(point[name], dtype=float) for name in self.names))
+
+    def logp(self, point: dict[str, Any]) -> float:
+        return float(self._call(point)[0])
+
+    def data_term(self, point: dict[str, Any]) -> float:
+        return float(self._call(point)[1])
+
+    def values(self, point: dict[str, Any]) -> dict[str, np.ndarray]:
+        return dict(zip(self.reported, self._call(point)[2 : 2 + len(self.reported)], strict=True))
+
+    def gradient(self, point: dict[str, Any]) -> dict[str, np.ndarray]:
+        assert self.has_gradient
+        return dict(zip(self.names, self._call(point)[2 + len(self.reported) :], strict=True))
+
+    def random_point(self, rng: np.random.Generator, size: float = 0.5) -> dict[str, np.ndarray]:
+        """Return the start, moved at random."""
+        return {k: np.array(v + size * rng.standard_normal(v.shape)) for k, v in self.start.items()}
+
+
+def assert_close(found: float, expected: float, tolerance: float = 1e-8) -> None:
+    """Equal to `tolerance`, relative to the size of the number where that exceeds one."""
+    np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
+
+
+def assert_task_covariance_is_a_correlation(structure: TaskCovariance, n_tasks: int, seed: int = 0) -> None:
+    """Omega = Lambda Lambda' + diag(delta^2) is PSD with unit diagonal whatever the free variables."""
+    with pm.Model() as model:
+        law = structure.task_loadings(n_tasks, str)
+        corr = pt.zeros((n_tasks, n_tasks))
+        if law.loadings is not None:
+            corr = corr + law.loadings @ law.loadings.T
+        if law.unique_sd is not None:
+            corr = corr + pt.diag(law.unique_sd**2)
+    free = model.value_vars
+    function = pytensor.function(free, model.replace_rvs_by_values([corr]), mode=MODE)
+    rng = np.random.default_rng(seed)
+    start = model.initial_point()
+    for size in (0.1, 1.0, 3.0, 10.0):
+        draw = function(*(start[v.name] + size * rng.standard_normal(np.shape(start[v.name])) for v in free))[
+            0
+        ]
+        assert draw.shape == (n_tasks, n_tasks)
+        np.testing.assert_allclose(np.diag(draw), 1.0, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(draw, draw.T, rtol=0, atol=1e-15)
+        assert np.linalg.eigvalsh(draw).min() > -1e-12
+
+
+def assert_every_free_variable_is_an_ancestor_of_the_data(model: pm.Model) -> None:
+    """No hyperparameter is left that the likelihood does not read."""
+    reached = set(ancestors(model.observed_RVs))
+    unreached = [v.name for v in model.free_RVs if v not in reached]
+    assert not unreached, f"not connected to the data: {unreached}"
+
+
+def assert_every_element_moves_the_data_term(evaluator: Evaluator, point: dict[str, Any]) -> None:
+    """The likelihood not only mentions each element of each free variable: it changes with it."""
+    before = evaluator.data_term(point)
+    for name, value in point.items():
+        for index in np.ndindex(value.shape):
+            moved = value.copy()
+            moved[index] += 0.5
+            after = evaluator.data_term({**point, name: moved})
+            assert abs(after - before) > 1e-9, f"{name}{list(index)} does not move the likelihood"
+
+
+def assert_finite_at_the_start(evaluator: Evaluator) -> None:
+    """A sampler can begin."""
+    assert np.isfinite(evaluator.logp(evaluator.start))
+    for name, gradient in evaluator.gradient(evaluator.start).items():
+        assert np.isfinite(gradient).all(), name
+
+
+def assert_gradient_is_the_slope(
+    evaluator: Evaluator, point: dict[str, Any], rng: np.random.Generator
+) -> None:
+    """The gradient agrees with central differences (extrapolated to fourth order) in a random direction."""
+    direction = {k: rng.standard_normal(np.shape(v)) for k, v in point.items()}
+    length = np.sqrt(sum(np.sum(d**2) for d in direction.values()))
+    direction = {k: d / length for k, d in direction.items()}
+
+    def slope(h: float) -> float:
+        ahead = evaluator.logp({k: v + h * direction[k] for k, v in point.items()})
+        behind = evaluator.logp({k: v - h * direction[k] for k, v in point.items()})
+        return (ahead - behind) / (2 * h)
+
+    numeric = (4 * slope(5e-4) - slope(1e-3)) / 3
+    gradient = evaluator.gradient(point)
+    exact = float(sum(np.sum(gradient[k] * direction[k]) for k in point))
+    size = np.sqrt(sum(np.sum(g**2) for g in gradient.values()))
+    np.testing.assert_allclose(numeric, exact, rtol=0, atol=1e-7 * max(1.0, size))
+
+
+def dense_log_density(spec: mtl.ModelSpec, data: mtl.TaskData, values: dict[str, np.ndarray]) -> float:
+    """log p(y | hyperparameters) of all rows at once, from what the model reports and nothing else."""
+    T, P = data.n_tasks, data.n_features
+    inside = np.array([f not in spec.outside(data.features) for f in data.features], dtype=bool)
+    both = np.outer(inside, inside).astype(float)
+    neither = np.outer(~inside, ~inside).astype(float)
+    sd = values.get("feature_sd", np.zeros(P))
+    Sigma = np.outer(sd, sd) * values.get("feature_corr", np.eye(P))
+    scale = values.get("task_sd", np.ones(T))
+    Omega = np.outer(scale, scale) * values.get("task_corr", np.eye(T))
+    # Cov(beta_tp, beta_sq), axes t, p, s, q.
+    cov = np.einsum("ts,pq->tpsq", Omega, both * Sigma) + np.einsum("ts,pq->tpsq", np.eye(T), neither * Sigma)
+    mean = np.broadcast_to(values.get("beta_mean", np.zeros(P)), (T, P))
+    if "task_feature_effects" in values:
+        mean = mean + data.task_features @ values["task_feature_effects"].T
+    task = data.task_index
+    eta = (data.X * mean[task]).sum(axis=1) + data.offset
+    if "beta_shared" in values:
+        eta = eta + data.X_shared @ values["beta_shared"]
+    cov_eta = np.einsum("np,npmq,mq->nm", data.X, cov[task][:, :, task], data.X)
+    noise = np.broadcast_to(values["sigma"], (T,))[task] if data.noise is None else data.noise
+    return float(multivariate_normal(eta, cov_eta + np.diag(noise**2 / data.weights)).logpdf(data.y))
+
+
+def integrated_log_density(latent: Evaluator, point: dict[str, Any], offsets: list[str]) -> float:
+    """Integrate the `offsets` out of a log density that is quadratic in them, exactly.
+
+    The coefficients of the quadratic come from its values at 0, +-e_i and e_i + e_j.
+    """
+    shapes = {name: latent.start[name].shape for name in offsets}
+    size = sum(int(np.prod(s)) for s in shapes.values())
+
+    def at(z: np.ndarray) -> float:
+        full, used = dict(point), 0
+        for name, shape in shapes.items():
+            n = int(np.prod(shape))
+            full[name] = z[used : used + n].reshape(shape)
+            used += n
+        return latent.logp(full)
+
+    unit = np.eye(size)
+    middle = at(np.zeros(size))
+    if not size:
+        return middle
+    ahead = np.array([at(e) for e in unit])
+    behind = np.array([at(-e) for e in unit])
+    gradient = (ahead - behind) / 2
+    precision = np.diag(2 * middle - ahead - behind)
+    for i in range(size):
+        for j in range(i):
+            precision[i, j] = precision[j, i] = -(at(unit[i] + unit[j]) - ahead[i] - ahead[j] + middle)
+    assert np.linalg.eigvalsh(precision).min() > 0
+    _, log_det = np.linalg.slogdet(precision)
+    return (
+        middle
+        + 0.5 * gradient @ np.linalg.solve(precision, gradient)
+        + 0.5 * (size * np.log(2 * np.pi) - log_det)
+    )
+
+
+def assert_collapsed_equals_latent(collapsed: Evaluator, latent: Evaluator, point: dict[str, Any]) -> None:
+    """Integrating the coefficients out of the latent model gives the collapsed one, priors and all."""
+    offsets = [name for name in latent.names if name not in collapsed.names]
+    assert set(offsets) <= {"beta_offset", "basis_offset"}
+    assert_close(collapsed.logp(point), integrated_log_density(latent, point, offsets))
+
+
+def assert_latent_law_is_the_reported_one(
+    spec: mtl.ModelSpec, data: mtl.TaskData, latent: Evaluator, rng: np.random.Generator
+) -> None:
+    """Given the hyperparameters, beta is an affine map of standard normals with the reported covariance."""
+    point = latent.random_point(rng)
+    offsets = [n for n in latent.names if n in ("beta_offset", "basis_offset")]
+    zero = {**point, **{n: np.zeros_like(point[n]) for n in offsets}}
+    at_zero = latent.values(zero)
+    columns = []
+    for name in offsets:
+        for index in np.ndindex(point[name].shape):
+            unit = np.zeros_like(point[name])
+            unit[index] = 1.0
+            columns.append((latent.values({**zero, name: unit})["beta"] - at_zero["beta"]).ravel())
+    T, P = data.n_tasks, data.n_features
+    found = np.array(columns).T @ np.array(columns) if columns else np.zeros((T * P, T * P))
+    inside = np.array([f not in spec.outside(data.features) for f in data.features], dtype=float)
+    sd = at_zero.get("feature_sd", np.zeros(P))
+    Sigma = np.outer(sd, sd) * at_zero.get("feature_corr", np.eye(P))
+    scale = at_zero.get("task_sd", np.ones(T))
+    Omega = np.outer(scale, scale) * at_zero.get("task_corr", np.eye(T))
+    expected = np.kron(Omega, np.outer(inside, inside) * Sigma) + np.kron(
+        np.eye(T), np.outer(1 - inside, 1 - inside) * Sigma
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-10 * max(1.0, np.abs(expected).max()))
+
+
+def partials_of(corr: np.ndarray) -> np.ndarray:
+    """Return the partial correlations r_ij | 0..j-1 of a correlation matrix, row by row."""
+    n = len(corr)
+    out = []
+    for i in range(1, n):
+        for j in range(i):
+            at = [i, j, *range(j)]
+            precision = np.linalg.inv(corr[np.ix_(at, at)])
+            out.append(-precision[0, 1] / np.sqrt(precision[0, 0] * precision[1, 1]))
+    return np.array(out)
+
+
+def assert_labels_do_not_matter(
+    spec: mtl.ModelSpec,
+    data: mtl.TaskData,
+    relabelled: mtl.TaskData,
+    order: np.ndarray,
+    rng: np.random.Generator,
+) -> None:
+    """Renaming tasks, and their parameters along, leaves the log density what it was.
+
+    `order[i]` is the position in `data` of task i of `relabelled`. The number of tasks must differ from
+    every other size in the model. The prior of a free correlation matrix is a density of partial
+    correlations, which are not the same ones after renaming: there the data term is compared.
+    """
+    one, two = (Evaluator(mtl.build_model(spec, d)) for d in (data, relabelled))
+    point = one.random_point(rng)
+    moved = {k: v[order] if v.shape[:1] == (data.n_tasks,) else v for k, v in point.items()}
+    free_correlation = "task_corr_partial_logodds__"
+    if free_correlation in point:
+        corr = one.values(point)["task_corr"]
+        half = (1 + partials_of(corr[np.ix_(order, order)])) / 2
+        moved[free_correlation] = np.log(half) - np.log1p(-half)
+    else:
+        assert_close(two.logp(moved), one.logp(point))
+    assert_close(two.data_term(moved), one.data_term(point))

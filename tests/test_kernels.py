@@ -1,0 +1,399 @@
+"""The fused kernels against slow twins: dense linear algebra over all rows, and exact rational numbers."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pymc as pm
+import pytensor
+import pytensor.tensor as pt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pytensor.compile.mode import Mode
+from scipy import stats
+from scipy.special import betaln, gammaln
+
+import bayes_mtl as mtl
+from bayes_mtl.kernels import cholesky_from_partials, collapsed_gaussian
+from tests.contracts import partials_of
+
+NAMES = ("mean", "cholesky", "loadings", "unique_sd", "sigma")
+
+
+class Problem:
+    """Rows of T tasks and hyperparameters; the last F - P columns are shared slopes."""
+
+    def __init__(
+        self, seed, n_tasks, n_varying, n_shared, n_factors, inside, n_rows, spread=1.0, unique=True
+    ):
+        rng = np.random.default_rng(seed)
+        self.task = np.sort(np.concatenate([np.arange(n_tasks), rng.integers(0, n_tasks, n_rows)]))
+        n, F = len(self.task), n_varying + n_shared
+        self.X = rng.standard_normal((n, F)) * spread ** rng.uniform(-1, 1, F)
+        self.y = rng.standard_normal(n)
+        self.inside = np.array(sorted(inside), dtype=np.int64)
+        lower = np.tril(rng.standard_normal((n_varying, n_varying)))
+        at = np.arange(n_varying)
+        lower[at, at] = np.abs(lower[at, at]) + 0.1
+        self.mean = rng.standard_normal((n_tasks, F)) / np.abs(self.X).max(axis=0, initial=1.0)
+        self.cholesky = lower * spread ** rng.uniform(-1, 1, n_varying)[:, None]
+        self.loadings = rng.standard_normal((n_tasks, n_factors))
+        self.unique_sd = rng.uniform(0.1, 1.5, n_tasks) if unique else np.zeros(n_tasks)
+        self.sigma = rng.uniform(0.3, 2.0, n_tasks)
+
+    @property
+    def parameters(self):
+        return [getattr(self, name) for name in NAMES]
+
+    @property
+    def statistics(self):
+        one_hot = np.eye(len(self.mean))[self.task]
+        return [
+            np.einsum("nt,np,nq->tpq", one_hot, self.X, self.X),
+            np.einsum("nt,np,n->tp", one_hot, self.X, self.y),
+            one_hot.T @ self.y**2,
+            one_hot.sum(axis=0),
+        ]
+
+    def covariance(self):
+        """Cov(y) row by row, in whatever numbers the arrays hold (floats or fractions)."""
+        P = len(self.cholesky)
+        is_inside = np.isin(np.arange(P), self.inside).astype(int)
+        XL = self.X[:, :P] @ self.cholesky
+        within = (XL * is_inside) @ XL.T
+        beyond = (XL * (1 - is_inside)) @ XL.T
+        same = (self.task[:, None] == self.task[None, :]).astype(int)
+        lam = self.loadings[self.task]
+        delta = self.unique_sd[self.task]
+        cov = (lam @ lam.T + same * (delta[:, None] * delta[None, :])) * within + same * beyond
+        s = self.sigma[self.task]
+        return cov + np.eye(len(s), dtype=int) * (s * s)[:, None]
+
+    def residual(self):
+        return self.y - (self.X * self.mean[self.task]).sum(axis=1)
+
+    def logp(self):
+        return stats.multivariate_normal(np.zeros(len(self.y)), self.covariance()).logpdf(self.residual())
+
+
+def exact_logp(problem):
+    """The same log density in rational arithmetic: only the last logarithm is rounded."""
+    rational = np.vectorize(Fraction, otypes=[object])
+    exact = object.__new__(Problem)
+    exact.__dict__.update(problem.__dict__)
+    for name in (*NAMES, "X", "y"):
+        value = getattr(problem, name)
+        setattr(exact, name, rational(value) if value.size else value.astype(object))
+    rest = exact.covariance() + Fraction(0)
+    column = exact.residual()
+    n, quadratic, log_det = len(column), Fraction(0), 0.0
+    for i in range(n):  # L D L' without square roots
+        pivot = rest[i, i]
+        log_det += float(np.log(float(pivot)))
+        quadratic += column[i] * column[i] / pivot
+        for j in range(i + 1, n):
+            ratio = rest[j, i] / pivot
+            column[j] -= ratio * column[i]
+            rest[j, i:] = rest[j, i:] - ratio * rest[i, i:]
+    return -0.5 * (float(quadratic) + log_det + n * np.log(2 * np.pi))
+
+
+@pytest.fixture(scope="module")
+def fused():
+    """Value and gradient of the kernel, through PyTensor's differentiation."""
+    inputs = [pt.matrix(), pt.matrix(), pt.matrix(), pt.vector(), pt.vector()]
+    given_data = [pt.tensor3(), pt.matrix(), pt.vector(), pt.vector(), pt.lvector()]
+    value = collapsed_gaussian(*inputs, *given_data)
+    # The cotangent of the value is not one: the pullback has to use it.
+    outputs = [value, *pytensor.grad(3.0 * value, inputs)]
+    return pytensor.function([*inputs, *given_data], outputs, mode="FAST_COMPILE")
+
+
+@pytest.fixture(scope="module")
+def twin():
+    """A plain dense multivariate normal in PyTensor, differentiated by PyTensor."""
+    mean, cholesky, loadings = pt.matrix(), pt.matrix(), pt.matrix()
+    unique_sd, sigma = pt.vector(), pt.vector()
+    X, y, task, is_inside = pt.matrix(), pt.vector(), pt.lvector(), pt.vector()
+    XL = X[:, : cholesky.shape[0]] @ cholesky
+    same = pt.eq(task[:, None], task[None, :]).astype("float64")
+    lam, delta = loadings[task], unique_sd[task]
+    omega = lam @ lam.T + same * delta[:, None] * delta[None, :]
+    cov = (
+        omega * ((XL * is_inside) @ XL.T) + same * ((XL * (1 - is_inside)) @ XL.T) + pt.diag(sigma[task] ** 2)
+    )
+    residual = y - (X * mean[task]).sum(axis=1)
+    quadratic = residual @ pt.linalg.inv(cov) @ residual
+    value = -0.5 * (quadratic + pt.linalg.slogdet(cov)[1] + y.shape[0] * np.log(2 * np.pi))
+    parameters = [mean, cholesky, loadings, unique_sd, sigma]
+    outputs = [value, *pytensor.grad(value, parameters)]
+    return pytensor.function([*parameters, X, y, task, is_inside], outputs, mode=Mode("py", None))
+
+
+@st.composite
+def problems(draw, spread=1.0, max_rows=10):
+    n_varying = draw(st.integers(1, 4))
+    inside = draw(st.sets(st.integers(0, n_varying - 1)))
+    return Problem(
+        seed=draw(st.integers(0, 2**32 - 1)),
+        n_tasks=draw(st.integers(1, 4)),
+        n_varying=n_varying,
+        n_shared=draw(st.integers(0, 2)),
+        n_factors=draw(st.integers(0, 3)),
+        inside=inside,
+        n_rows=draw(st.integers(0, max_rows)),
+        spread=spread,
+        unique=draw(st.booleans()),
+    )
+
+
+def check_against_twin(problem, fused, twin):
+    value, *gradient = fused(*problem.parameters, *problem.statistics, problem.inside)
+    np.testing.assert_allclose(value, problem.logp(), rtol=1e-8, atol=1e-8)
+    P = len(problem.cholesky)
+    is_inside = np.isin(np.arange(P), problem.inside).astype(float)
+    slow, *slow_gradient = twin(*problem.parameters, problem.X, problem.y, problem.task, is_inside)
+    np.testing.assert_allclose(slow, problem.logp(), rtol=1e-8, atol=1e-8)
+    size = max(1.0, *(np.abs(g).max(initial=0.0) for g in slow_gradient))
+    for name, ours, theirs in zip(NAMES, gradient, slow_gradient, strict=True):
+        theirs = np.tril(theirs) if name == "cholesky" else theirs
+        np.testing.assert_allclose(ours / 3.0, theirs, rtol=1e-8, atol=1e-10 * size, err_msg=name)
+
+
+class TestCollapsedGaussian:
+    @given(problem=problems())
+    def test_value_and_gradient(self, fused, twin, problem):
+        check_against_twin(problem, fused, twin)
+
+    @pytest.mark.parametrize("n_factors", [0, 2])
+    @pytest.mark.parametrize("inside", [(), (0, 1, 2), (0, 2)])
+    @pytest.mark.parametrize("unique", [True, False])
+    def test_corners(self, fused, twin, n_factors, inside, unique):
+        check_against_twin(Problem(1, 3, 3, 1, n_factors, inside, 8, unique=unique), fused, twin)
+
+    def test_some_tasks_have_no_unique_part_and_some_no_rows(self, fused, twin):
+        problem = Problem(2, 4, 2, 0, 2, (0, 1), 12)
+        problem.unique_sd[1] = 0.0
+        keep = problem.task != 2
+        problem.X, problem.y, problem.task = problem.X[keep], problem.y[keep], problem.task[keep]
+        check_against_twin(problem, fused, twin)
+
+    @given(problem=problems(spread=1e3, max_rows=4))
+    def test_value_where_scales_differ_by_millions(self, fused, problem):
+        value = fused(*problem.parameters, *problem.statistics, problem.inside)[0]
+        np.testing.assert_allclose(value, exact_logp(problem), rtol=1e-8, atol=1e-8)
+
+    @pytest.mark.parametrize("noise", [1e-3, 1e3])
+    @pytest.mark.parametrize("nearly", [1e-2, 1e-4])
+    def test_value_with_nearly_collinear_features(self, fused, noise, nearly):
+        problem = Problem(3, 2, 3, 0, 1, (0, 1, 2), 6)
+        problem.X[:, 2] = problem.X[:, 0] + problem.X[:, 1] + nearly * problem.X[:, 2]
+        problem.y = (problem.X * problem.mean[problem.task]).sum(axis=1) + noise * problem.y
+        problem.sigma = problem.sigma * noise
+        value = fused(*problem.parameters, *problem.statistics, problem.inside)[0]
+        np.testing.assert_allclose(value, exact_logp(problem), rtol=1e-8)
+
+    def test_only_the_lower_triangle_is_read(self, fused):
+        problem = Problem(4, 2, 3, 0, 1, (0, 1, 2), 6)
+        before = fused(*problem.parameters, *problem.statistics, problem.inside)
+        problem.cholesky = problem.cholesky + np.triu(np.full((3, 3), 7.0), 1)
+        after = fused(*problem.parameters, *problem.statistics, problem.inside)
+        for b, a in zip(before, after, strict=True):
+            np.testing.assert_array_equal(b, a)
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+    @pytest.mark.parametrize("name", NAMES)
+    @pytest.mark.parametrize("n_factors", [0, 1])
+    def test_not_finite(self, fused, name, value, n_factors):
+        problem = Problem(5, 2, 2, 1, n_factors, (0,), 6)
+        for index in np.ndindex(getattr(problem, name).shape):
+            if name == "cholesky" and index[1] > index[0]:
+                continue
+            broken = [p.copy() for p in problem.parameters]
+            broken[NAMES.index(name)][index] = value
+            self.assert_refused(fused(*broken, *problem.statistics, problem.inside))
+
+    @pytest.mark.parametrize("sigma", [0.0, -1.0])
+    def test_noise_must_be_positive(self, fused, sigma):
+        problem = Problem(6, 2, 2, 1, 1, (0,), 6)
+        problem.sigma[1] = sigma
+        self.assert_refused(fused(*problem.parameters, *problem.statistics, problem.inside))
+
+    def test_information_that_is_not_psd(self, fused):
+        problem = Problem(7, 2, 2, 0, 1, (0, 1), 6)
+        gram, *rest = problem.statistics
+        gram[1] = -1e3 * np.eye(2)
+        self.assert_refused(fused(*problem.parameters, gram, *rest, problem.inside))
+
+    @pytest.mark.parametrize("name", ["mean", "cholesky", "loadings", "unique_sd"])
+    def test_overflow(self, fused, name):
+        problem = Problem(8, 2, 2, 0, 1, (0, 1), 6)
+        setattr(problem, name, np.full_like(getattr(problem, name), 1e200))
+        self.assert_refused(fused(*problem.parameters, *problem.statistics, problem.inside))
+
+    @staticmethod
+    def assert_refused(outputs):
+        value, *gradient = outputs
+        assert value == -np.inf
+        for g in gradient:
+            np.testing.assert_array_equal(g, 0.0)
+
+    def test_second_derivatives_are_refused(self):
+        x = pt.matrix()
+        gram, moment, square, count = Problem(9, 1, 1, 0, 0, (0,), 3).statistics
+        value = collapsed_gaussian(
+            x, [[1.0]], np.zeros((1, 0)), [1.0], [1.0], gram, moment, square, count, [0]
+        )
+        with pytest.raises(NotImplementedError, match="second derivatives"):
+            pytensor.grad(pytensor.grad(value, x).sum(), x)
+
+    @pytest.mark.slow
+    def test_machine_code_agrees(self, fused):
+        problem = Problem(10, 3, 3, 1, 2, (0, 2), 9)
+        inputs = [pt.matrix(), pt.matrix(), pt.matrix(), pt.vector(), pt.vector()]
+        value = collapsed_gaussian(*inputs, *problem.statistics, problem.inside)
+        compiled = pytensor.function(inputs, [value, *pytensor.grad(3.0 * value, inputs)], mode="NUMBA")
+        expected = fused(*problem.parameters, *problem.statistics, problem.inside)
+        for ours, theirs in zip(compiled(*problem.parameters), expected, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
+def cholesky_by_hand(partials, n):
+    """The C-vine, as in the paper; any kind of numbers (complex ones for the derivative)."""
+    factor = np.zeros((n, n), dtype=np.asarray(partials).dtype)
+    at = 0
+    for i in range(n):
+        remaining = 1.0
+        for j in range(i):
+            factor[i, j] = partials[at] * remaining
+            remaining = remaining * np.sqrt(1 - partials[at] ** 2)
+            at += 1
+        factor[i, i] = remaining
+    return factor
+
+
+def below(matrix):
+    return matrix[np.tril_indices(len(matrix), -1)]
+
+
+def log_lkj_constant(n, eta):
+    """Log of the integral of det(R)^(eta - 1) over correlation matrices (equation 17 of the paper)."""
+    k = np.arange(1, n)
+    b = eta + (n - k - 1) / 2.0
+    power = np.sum((2 * eta - 2 + n - k) * (n - k)) * np.log(2.0)
+    return power + np.sum((n - k) * betaln(b, b))
+
+
+@pytest.fixture(scope="module")
+def lkj_map():
+    partials, cotangent = pt.vector(), pt.matrix()
+    factor = cholesky_from_partials(partials)
+    gradient = pytensor.grad((factor * cotangent).sum(), partials)
+    return pytensor.function([partials, cotangent], [factor, gradient], mode="FAST_COMPILE")
+
+
+def lkj_partial_prior(n, eta):
+    with pm.Model() as model:
+        mtl.LKJ(eta).correlation_cholesky(n, str)
+    return model["feature_corr_partial"]
+
+
+class TestLKJ:
+    @given(seed=st.integers(0, 2**32 - 1), n=st.integers(2, 7), zeros=st.floats(0, 1))
+    def test_factor_and_gradient(self, lkj_map, seed, n, zeros):
+        rng = np.random.default_rng(seed)
+        size = n * (n - 1) // 2
+        partials = np.where(rng.random(size) < zeros, 0.0, rng.uniform(-0.99, 0.99, size))
+        cotangent = rng.standard_normal((n, n))
+        factor, gradient = lkj_map(partials, cotangent)
+        np.testing.assert_allclose(factor, cholesky_by_hand(partials, n), rtol=1e-13, atol=1e-15)
+        np.testing.assert_allclose(np.diag(factor @ factor.T), 1.0, rtol=1e-13)
+        np.testing.assert_allclose(partials_of(factor @ factor.T), partials, rtol=1e-7, atol=1e-7)
+        step = 1e-30  # a complex step has no cancellation
+        slope = [
+            (cholesky_by_hand(partials + 1j * step * e, n).imag / step * cotangent).sum()
+            for e in np.eye(size)
+        ]
+        np.testing.assert_allclose(gradient, slope, rtol=1e-10, atol=1e-12)
+
+    @pytest.mark.parametrize("edge", [0.0, 1e-200, -1e-160, 1 - 1e-12, -1 + 1e-12])
+    def test_gradient_at_the_edges(self, lkj_map, edge):
+        rng = np.random.default_rng(0)
+        partials = rng.uniform(-0.9, 0.9, 6)
+        cotangent = rng.standard_normal((4, 4))
+        for at in range(6):
+            point = partials.copy()
+            point[at] = edge
+            gradient = lkj_map(point, cotangent)[1]
+            slope = [
+                (cholesky_by_hand(point + 1e-30j * e, 4).imag / 1e-30 * cotangent).sum() for e in np.eye(6)
+            ]
+            np.testing.assert_allclose(gradient, slope, rtol=1e-3 if abs(edge) > 0.99 else 1e-10, atol=1e-12)
+
+    @pytest.mark.parametrize("edge", [-1.0, 1.0])
+    def test_finite_at_perfect_correlation(self, lkj_map, edge):
+        factor, _ = lkj_map(np.array([edge, 0.3, 0.2]), np.ones((3, 3)))
+        np.testing.assert_array_equal(factor[1], [edge, 0.0, 0.0])
+        np.testing.assert_allclose((factor**2).sum(axis=1), 1.0)
+
+    @pytest.mark.parametrize("eta", [0.7, 1.0, 2.0, 5.5])
+    @pytest.mark.parametrize("n", [2, 3, 4, 5, 6])
+    def test_density(self, n, eta):
+        """The Beta variables imply the LKJ density of R, and PyMC's density of its Cholesky factor."""
+        rng = np.random.default_rng(n)
+        size = n * (n - 1) // 2
+        half = lkj_partial_prior(n, eta)
+        value = pt.vector()
+        prior = pytensor.function([value], pm.logp(half, value).sum(), mode="FAST_COMPILE")
+        factor_value = pt.tensor(dtype="float64", shape=(n, n))
+        theirs = pytensor.function(
+            [factor_value], pm.logp(pm.LKJCorr.dist(n=n, eta=eta), factor_value), mode="FAST_COMPILE"
+        )
+        for _ in range(3):
+            partials = rng.uniform(-0.8, 0.8, size)
+            factor = cholesky_by_hand(partials, n)
+            corr = factor @ factor.T
+            step = 1e-30
+            d_factor, d_corr = np.empty((size, size)), np.empty((size, size))
+            for i, e in enumerate(np.eye(size)):
+                ahead = cholesky_by_hand(partials + 1j * step * e, n)
+                d_factor[:, i] = below(ahead).imag / step
+                d_corr[:, i] = below(ahead @ ahead.T).imag / step
+            # (1 + r) / 2 is the Beta variable: d half / d r = 1 / 2 each.
+            log_density = prior((1 + partials) / 2) - size * np.log(2.0)
+            lkj = (eta - 1) * np.linalg.slogdet(corr)[1] - log_lkj_constant(n, eta)
+            np.testing.assert_allclose(
+                log_density - np.linalg.slogdet(d_corr)[1], lkj, rtol=1e-10, atol=1e-10
+            )
+            on_factor = log_density - np.linalg.slogdet(d_factor)[1]
+            np.testing.assert_allclose(on_factor, theirs(factor), rtol=1e-10, atol=1e-10)
+
+    def test_constant_of_two(self):
+        """With two variables the integral of (1 - r^2)^(eta - 1) is sqrt(pi) G(eta) / G(eta + 1/2)."""
+        for eta in (0.5, 1.0, 3.0):
+            by_hand = 0.5 * np.log(np.pi) + gammaln(eta) - gammaln(eta + 0.5)
+            np.testing.assert_allclose(log_lkj_constant(2, eta), by_hand, rtol=1e-12)
+
+    @pytest.mark.parametrize(("n", "eta"), [(2, 1.0), (4, 2.0), (5, 0.8)])
+    def test_marginals(self, n, eta):
+        """Every correlation, r_12 as much as the last one, is Beta(a, a) on (-1, 1), a = eta - 1 + n / 2."""
+        with pm.Model():
+            factor = mtl.LKJ(eta).correlation_cholesky(n, str)
+        draws = pm.draw(factor, draws=3000, random_seed=1, mode=Mode("py", None))
+        corr = draws @ np.swapaxes(draws, 1, 2)
+        a = eta - 1 + n / 2
+        pairs = [(i, j) for i in range(n) for j in range(i)]
+        for i, j in pairs:
+            p = stats.kstest((1 + corr[:, i, j]) / 2, stats.beta(a, a).cdf).pvalue
+            assert p > 0.01 / len(pairs), (i, j, p)
+
+    @pytest.mark.slow
+    def test_marginals_of_pymc(self):
+        n, eta = 3, 2.0
+        draws = pm.draw(pm.LKJCorr.dist(n=n, eta=eta), draws=2000, random_seed=2, mode=Mode("py", None))
+        corr = draws @ np.swapaxes(draws, 1, 2)
+        a = eta - 1 + n / 2
+        for i, j in ((1, 0), (2, 0), (2, 1)):
+            assert stats.kstest((1 + corr[:, i, j]) / 2, stats.beta(a, a).cdf).pvalue > 0.003

@@ -1,0 +1,310 @@
+"""Every structure with every feature covariance and every option: the contracts hold."""
+
+import zlib
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pymc as pm
+import pytensor
+import pytensor.tensor as pt
+import pytest
+from pytensor.graph.traversal import explicit_graph_inputs
+
+import bayes_mtl as mtl
+from bayes_mtl import errors
+from bayes_mtl.structures import FeatureCovariance
+from tests import contracts
+
+STRUCTURES = {
+    "CompletePooling": mtl.CompletePooling(),
+    "NoPooling": mtl.NoPooling(),
+    "Exchangeable": mtl.Exchangeable(),
+    "LKJ": mtl.LKJ(1.5),
+    "LowRank1": mtl.LowRank(1),
+    "LowRank2": mtl.LowRank(2),
+}
+FEATURE_COVARIANCES = {"LKJ": mtl.LKJ(2.5), "Diagonal": mtl.Diagonal()}
+# What the data bring, and what the description asks for. Together these switch every option on and off.
+OPTIONS = {
+    "inside": (
+        {"shared_features": ["x3"], "weights": "w", "offset": "o"},
+        {"independent_features": ()},
+        {"task_noise": True},
+    ),
+    "outside": (
+        {"task_features": ["z"], "noise": "s"},
+        {"independent_features": ("Intercept",), "task_sd": True},
+        {},
+    ),
+    "scattered": (
+        {"shared_features": ["x3"], "task_features": ["z"], "weights": "w", "noise": "s", "offset": "o"},
+        {"independent_features": ("x1",)},
+        {},
+    ),
+    "no_intercept": (
+        {"shared_features": ["Intercept"], "weights": "w"},
+        {"task_sd": True, "independent_features": ("x2",)},
+        {"task_noise": True},
+    ),
+}
+
+
+def table(n_tasks=3, n_rows=4, seed=0):
+    rng = np.random.default_rng(seed)
+    n = n_tasks * n_rows
+    return pd.DataFrame(
+        {
+            "task": [f"t{i}" for i in rng.permutation(np.repeat(np.arange(n_tasks), n_rows))],
+            "y": 3 + 2 * rng.standard_normal(n),
+            "x1": rng.standard_normal(n),
+            "x2": 0.3 + 5 * rng.standard_normal(n),
+            "x3": rng.standard_normal(n),
+            "w": rng.uniform(0.5, 3, n),
+            "o": rng.standard_normal(n),
+            "s": rng.uniform(0.5, 2, n),
+        }
+    ).assign(
+        z=lambda d: d.task.map(dict(zip(sorted(set(d.task)), rng.standard_normal(n_tasks), strict=True)))
+    )
+
+
+def describe(structure, feature_covariance, option, **table_size):
+    columns, asked, noise = OPTIONS[option]
+    asked = dict(asked)
+    if isinstance(structure, mtl.CompletePooling):
+        asked.pop("task_sd", None)
+    data = mtl.TaskData.from_table(
+        table(**table_size), task="task", outcome="y", features=["x1", "x2"], **columns
+    )
+    spec = mtl.ModelSpec(
+        family=mtl.Gaussian(**noise),
+        task_covariance=structure,
+        feature_covariance=feature_covariance,
+        **asked,
+    )
+    return spec, data
+
+
+def combinations():
+    for s in STRUCTURES:
+        for f in FEATURE_COVARIANCES:
+            if s == "CompletePooling" and f == "Diagonal":
+                continue  # no feature covariance is used
+            for o in OPTIONS if f == "LKJ" else ("inside", "outside"):
+                yield pytest.param(s, f, o, id=f"{s}-{f}-{o}")
+
+
+@pytest.mark.parametrize(("structure", "feature_covariance", "option"), list(combinations()))
+def test_the_two_paths_are_one_model(structure, feature_covariance, option):
+    rng = np.random.default_rng(zlib.crc32(f"{structure}{feature_covariance}{option}".encode()))
+    spec, data = describe(STRUCTURES[structure], FEATURE_COVARIANCES[feature_covariance], option)
+    collapsed = contracts.Evaluator(mtl.build_model(spec, data, marginal=True), gradient=True)
+    latent = contracts.Evaluator(mtl.build_model(spec, data, marginal=False), gradient=option == "scattered")
+
+    for evaluator in (collapsed, latent):
+        contracts.assert_every_free_variable_is_an_ancestor_of_the_data(evaluator.model)
+    contracts.assert_finite_at_the_start(collapsed)
+    if latent.has_gradient:
+        contracts.assert_finite_at_the_start(latent)
+
+    point = collapsed.random_point(rng)
+    contracts.assert_every_element_moves_the_data_term(collapsed, point)
+    contracts.assert_gradient_is_the_slope(collapsed, point, rng)
+    contracts.assert_close(
+        collapsed.data_term(point), contracts.dense_log_density(spec, data, collapsed.values(point))
+    )
+    contracts.assert_collapsed_equals_latent(collapsed, latent, point)
+    contracts.assert_latent_law_is_the_reported_one(spec, data, latent, rng)
+    # Both paths report the same hyperparameters under the same names.
+    ours, theirs = collapsed.values(point), latent.values(latent.start | point)
+    assert set(theirs) - set(ours) == {"beta"}
+    for name, value in ours.items():
+        np.testing.assert_allclose(theirs[name], value, rtol=1e-12, atol=1e-14)
+        assert collapsed.model.named_vars_to_dims.get(name) == latent.model.named_vars_to_dims.get(name)
+
+
+@pytest.mark.parametrize("n_tasks", [1, 2, 5])
+@pytest.mark.parametrize("name", [s for s in STRUCTURES if s != "CompletePooling"])
+def test_omega_is_a_correlation_matrix(name, n_tasks):
+    contracts.assert_task_covariance_is_a_correlation(STRUCTURES[name], n_tasks)
+
+
+# By default the intercept stands outside where tasks relate, unless it is the only feature.
+EDGES = {
+    "one_task": ({"n_tasks": 1, "n_rows": 5}, {"features": ["x1"]}),
+    "one_row_per_task": ({"n_tasks": 5, "n_rows": 1}, {"features": []}),
+}
+
+
+@pytest.mark.parametrize("edge", EDGES)
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_edges(name, edge):
+    size, columns = EDGES[edge]
+    data = mtl.TaskData.from_table(table(**size), task="task", outcome="y", **columns)
+    spec = mtl.ModelSpec(task_covariance=STRUCTURES[name])
+    collapsed = contracts.Evaluator(mtl.build_model(spec, data, marginal=True), gradient=True)
+    latent = contracts.Evaluator(mtl.build_model(spec, data, marginal=False))
+    contracts.assert_every_free_variable_is_an_ancestor_of_the_data(collapsed.model)
+    contracts.assert_every_free_variable_is_an_ancestor_of_the_data(latent.model)
+    contracts.assert_finite_at_the_start(collapsed)
+    point = collapsed.random_point(np.random.default_rng(1))
+    contracts.assert_close(
+        collapsed.data_term(point), contracts.dense_log_density(spec, data, collapsed.values(point))
+    )
+    contracts.assert_collapsed_equals_latent(collapsed, latent, point)
+
+
+@pytest.mark.parametrize("levels", [1, 3])
+def test_a_factor_adds_its_levels_but_one(levels):
+    frame = table(n_rows=6).assign(g=lambda d: [f"g{i % levels}" for i in range(len(d))])
+    data = mtl.TaskData.from_table(frame, task="task", outcome="y", features=["x1", "g"])
+    assert data.n_features == 2 + levels - 1
+    spec = mtl.ModelSpec(task_covariance=mtl.LowRank(1))
+    evaluator = contracts.Evaluator(mtl.build_model(spec, data))
+    point = evaluator.random_point(np.random.default_rng(2))
+    contracts.assert_close(
+        evaluator.data_term(point), contracts.dense_log_density(spec, data, evaluator.values(point))
+    )
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_labels_do_not_matter(name):
+    asked = {} if name == "CompletePooling" else {"task_sd": True}
+    spec = mtl.ModelSpec(family=mtl.Gaussian(task_noise=True), task_covariance=STRUCTURES[name], **asked)
+    frame = table(n_tasks=5)
+    order = np.array([3, 0, 4, 2, 1])
+    new_name = {f"t{old}": f"t{new}" for new, old in enumerate(order)}
+    columns = {"task": "task", "outcome": "y", "features": ["x1"], "task_features": ["z"]}
+    data = mtl.TaskData.from_table(frame, **columns)
+    relabelled = mtl.TaskData.from_table(frame.assign(task=frame.task.map(new_name)), **columns)
+    np.testing.assert_array_equal(relabelled.task_features, data.task_features[order])
+    contracts.assert_labels_do_not_matter(spec, data, relabelled, order, np.random.default_rng(3))
+
+
+def test_every_feature_outside_is_independent_coefficients():
+    """Where tasks are not related, taking all features out leaves no correlation of features."""
+    data = mtl.TaskData.from_table(table(), task="task", outcome="y", features=["x1"])
+    spec = mtl.ModelSpec(independent_features=("Intercept", "x1"))
+    evaluator = contracts.Evaluator(mtl.build_model(spec, data))
+    point = evaluator.random_point(np.random.default_rng(4))
+    assert "feature_corr" not in evaluator.values(point)
+    contracts.assert_close(
+        evaluator.data_term(point), contracts.dense_log_density(spec, data, evaluator.values(point))
+    )
+
+
+def test_exchangeable_is_the_low_rank_model_without_loadings():
+    """LowRank with its column scale at zero is Exchangeable; LKJ with an identity Omega is too."""
+    frame = table()
+    data = mtl.TaskData.from_table(frame, task="task", outcome="y", features=["x1"])
+    terms = []
+    for structure, fixed in (
+        (mtl.Exchangeable(), {}),
+        (mtl.LowRank(2), {"task_loadings_scale_log__": np.full(2, -400.0)}),
+        (mtl.LKJ(2), {"task_corr_partial_logodds__": np.zeros(3)}),
+    ):
+        spec = mtl.ModelSpec(
+            task_covariance=structure, feature_covariance=mtl.Diagonal(), independent_features=()
+        )
+        evaluator = contracts.Evaluator(mtl.build_model(spec, data))
+        terms.append(evaluator.data_term(evaluator.start | fixed))
+    contracts.assert_close(terms[1], terms[0], 1e-12)
+    contracts.assert_close(terms[2], terms[0], 1e-12)
+
+
+def test_the_collapsed_density_of_another_outcome():
+    """The observed outcome enters as numbers, any other one as a graph: the same density."""
+    spec, data = describe(mtl.LowRank(1), mtl.LKJ(2), "scattered")
+    model = mtl.build_model(spec, data)
+    evaluator = contracts.Evaluator(model)
+    point = evaluator.random_point(np.random.default_rng(8))
+    other = np.random.default_rng(9).normal(2, 3, data.n_rows)
+    density = model.replace_rvs_by_values([pm.logp(model["y"], pt.vector("other"))])
+    inputs = [*model.value_vars, *[v for v in explicit_graph_inputs(density) if v.name == "other"]]
+    function = pytensor.function(inputs, density, mode=contracts.MODE, on_unused_input="ignore")
+    at = [point[v.name] for v in model.value_vars]
+    contracts.assert_close(float(np.sum(function(*at, data.y)[0])), evaluator.data_term(point), 1e-10)
+    expected = contracts.dense_log_density(spec, replace(data, y=other), evaluator.values(point))
+    contracts.assert_close(float(np.sum(function(*at, other)[0])), expected)
+
+
+def test_complete_pooling_is_one_regression():
+    data = mtl.TaskData.from_table(table(), task="task", outcome="y", features=["x1"])
+    evaluator = contracts.Evaluator(
+        mtl.build_model(mtl.ModelSpec(task_covariance=mtl.CompletePooling()), data)
+    )
+    point = evaluator.random_point(np.random.default_rng(5))
+    values = evaluator.values(point)
+    residual = (data.y - data.X @ values["beta_mean"]) / values["sigma"]
+    by_hand = -0.5 * (residual**2).sum() - data.n_rows * np.log(values["sigma"] * np.sqrt(2 * np.pi))
+    contracts.assert_close(evaluator.data_term(point), by_hand, 1e-12)
+
+
+def test_no_pooling_learns_no_scale_and_no_mean():
+    data = mtl.TaskData.from_table(table(), task="task", outcome="y", features=["x1"])
+    spec = mtl.ModelSpec(task_covariance=mtl.NoPooling(), feature_covariance=mtl.Diagonal())
+    assert [v.name for v in mtl.build_model(spec, data).free_RVs] == ["sigma"]
+
+
+@pytest.mark.parametrize("covariance", list(FEATURE_COVARIANCES.values()))
+def test_feature_covariances_know_their_kind(covariance):
+    assert isinstance(covariance, FeatureCovariance)
+    assert FeatureCovariance.from_dict(covariance.to_dict()) == covariance
+
+
+@pytest.mark.parametrize("rank", [0, -1, 1.5, True, "2"])
+def test_low_rank_refuses(rank):
+    with pytest.raises(errors.SpecError, match="positive integer"):
+        mtl.LowRank(rank)
+
+
+@pytest.mark.parametrize("eta", [0, -1.0, float("nan"), float("inf"), "2"])
+def test_lkj_refuses(eta):
+    with pytest.raises(errors.SpecError, match="positive number"):
+        mtl.LKJ(eta)
+
+
+class TestBernoulli:
+    """The latent path under the other family."""
+
+    def setup_method(self):
+        frame = table(n_rows=5)
+        self.frame = frame.assign(y=(frame.y > frame.y.median()).astype(int))
+
+    @pytest.mark.parametrize("weights", [None, "w"])
+    def test_log_density(self, weights):
+        data = mtl.TaskData.from_table(
+            self.frame,
+            task="task",
+            outcome="y",
+            features=["x1"],
+            weights=weights,
+            offset="o",
+            allow_one_class=True,
+        )
+        spec = mtl.ModelSpec(family="bernoulli", task_covariance=mtl.LowRank(1))
+        latent = contracts.Evaluator(mtl.build_model(spec, data), gradient=True)
+        contracts.assert_every_free_variable_is_an_ancestor_of_the_data(latent.model)
+        contracts.assert_finite_at_the_start(latent)
+        rng = np.random.default_rng(7)
+        point = latent.random_point(rng)
+        contracts.assert_every_element_moves_the_data_term(latent, point)
+        contracts.assert_gradient_is_the_slope(latent, point, rng)
+        eta = (data.X * latent.values(point)["beta"][data.task_index]).sum(axis=1) + data.offset
+        p = 1 / (1 + np.exp(-eta))
+        by_hand = data.weights @ np.where(data.y == 1, np.log(p), np.log1p(-p))
+        contracts.assert_close(latent.data_term(point), by_hand, 1e-12)
+
+    def test_cannot_be_collapsed(self):
+        data = mtl.TaskData.from_table(
+            self.frame, task="task", outcome="y", features=["x1"], allow_one_class=True
+        )
+        with pytest.raises(errors.SpecError, match="cannot be integrated out under Bernoulli"):
+            mtl.build_model(mtl.ModelSpec(family="bernoulli"), data, marginal=True)
+
+
+def test_marginal_must_be_known():
+    data = mtl.TaskData.from_table(table(), task="task", outcome="y", features=["x1"])
+    with pytest.raises(errors.SpecError, match="'auto'"):
+        mtl.build_model(mtl.ModelSpec(), data, marginal="yes")
