@@ -12,11 +12,9 @@ from bayes_mtl._typing import FloatArray, Label
 from bayes_mtl.data import TaskSchema
 from bayes_mtl.data.frames import column_names, missing_columns, to_pandas
 from bayes_mtl.errors import Finding, PredictionError, raise_if_any
-from bayes_mtl.families import Gaussian
 from bayes_mtl.inference.attributes import schema_of, spec_of
+from bayes_mtl.inference.hyperdraws import CHUNK_BYTES
 from bayes_mtl.inference.log_likelihood import linear_predictor, sigma_of_rows
-
-_CHUNK_BYTES = 256 * 2**20
 
 
 def predict(
@@ -41,7 +39,8 @@ def predict(
     new_tasks : {"error", "population"}
         What to do with tasks that were not there when the model was fitted. "population": each new
         task gets its own draw from the population of tasks (the same label the same draw),
-        independent of the known tasks.
+        independent of the known tasks; where tasks have scales of their own (`task_sd`), with the
+        scale of a known task picked at random.
     random_seed : int or Generator, optional
         For "response" and "population".
 
@@ -65,7 +64,8 @@ def predict(
     table, labels, row = _rows(table, schema)
     known: list[Label] = idata["posterior"]["task"].to_numpy().tolist()
     codes, unknown = _codes(labels, known)
-    findings: list[Finding] = []
+    findings = _label_findings(labels, known, unknown, schema)
+    unknown = [] if findings else unknown
     if unknown and new_tasks == "error":
         some = ", ".join(map(repr, unknown[:10])) + (", ..." if len(unknown) > 10 else "")
         findings.append(
@@ -75,12 +75,12 @@ def predict(
                 "Pass new_tasks='population' to draw their coefficients from the population",
             )
         )
-    offset = _column(table, schema.offset, findings, 0.0)
+    offset = _column(table, schema.offset, findings, 0.0, positive=False)
     needs_noise = kind == "response" and schema.noise is not None
     noise = _column(table, schema.noise if needs_noise else None, findings, 1.0)
     weights = _column(
         table,
-        schema.weights if kind == "response" and isinstance(spec.family, Gaussian) else None,
+        schema.weights if kind == "response" and spec.family.has_noise else None,
         findings,
         1.0,
     )
@@ -99,7 +99,7 @@ def predict(
         posterior = _with_new_tasks(idata, posterior, unknown, table, labels, schema, rng)
     chains, draws = posterior.sizes["chain"], posterior.sizes["draw"]
     out = np.empty((chains, draws, len(labels)))
-    step = max(1, _CHUNK_BYTES // (8 * max(1, len(labels)) * (X.shape[1] + 3)))
+    step = max(1, CHUNK_BYTES // (8 * max(1, len(labels)) * (X.shape[1] + 3)))
     for chain in range(chains):
         for start in range(0, draws, step):
             part = posterior.isel(chain=chain, draw=slice(start, start + step))
@@ -155,6 +155,22 @@ def _as_labels(column: pd.Series) -> list[Label]:
     return [int(v) if isinstance(v, float) and v.is_integer() else v for v in values]
 
 
+def _label_findings(
+    labels: list[Label], known: list[Label], unknown: list[Label], schema: TaskSchema
+) -> list[Finding]:
+    """Find missing labels, and labels that are not even of the known labels' type."""
+    where = f"column {schema.task!r}"
+    missing = [i for i, v in enumerate(labels) if v is None or v != v]
+    if missing:
+        return [Finding(where, f"has missing labels in rows {missing[:5]}", "Name a task in every row")]
+    kind = type(known[0])
+    odd = [v for v in unknown if type(v) is not kind]
+    if odd:
+        found = f"has labels of type {type(odd[0]).__name__} ({odd[0]!r}), the model knows {kind.__name__}"
+        return [Finding(where, found, f"Convert the column to {kind.__name__}")]
+    return []
+
+
 def _codes(labels: list[Label], known: list[Label]) -> tuple[Any, list[Label]]:
     """Return each row's position among the known tasks followed by the unknown ones."""
     position = {label: i for i, label in enumerate(known)}
@@ -164,7 +180,9 @@ def _codes(labels: list[Label], known: list[Label]) -> tuple[Any, list[Label]]:
     return np.array([position[label] for label in labels], dtype=np.int64), unknown
 
 
-def _column(table: pd.DataFrame, name: str | None, findings: list[Finding], default: float) -> FloatArray:
+def _column(
+    table: pd.DataFrame, name: str | None, findings: list[Finding], default: float, *, positive: bool = True
+) -> FloatArray:
     if name is None:
         return np.full(len(table), default)
     if name not in table:
@@ -174,6 +192,11 @@ def _column(table: pd.DataFrame, name: str | None, findings: list[Finding], defa
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
         findings.append(Finding(f"column {name!r}", f"is not finite in rows {bad[:5].tolist()}"))
+    elif positive and (values <= 0).any():
+        bad = np.flatnonzero(values <= 0)
+        findings.append(
+            Finding(f"column {name!r}", f"should be positive, found {values[bad[0]]} in row {bad[0]}")
+        )
     return values
 
 
@@ -188,10 +211,20 @@ def _with_new_tasks(
 ) -> xr.Dataset:
     """Append to `beta` (and a noise scale per task) a draw from the population for each new task."""
     chains, draws, n_new = posterior.sizes["chain"], posterior.sizes["draw"], len(unknown)
+    if "beta_mean" not in posterior:  # every feature is shared
+        nobody = posterior["beta"].isel(task=np.zeros(n_new, dtype=int)).assign_coords(task=list(unknown))
+        both = xr.concat([posterior["beta"], nobody], dim="task")
+        return posterior.drop_dims("task").assign(beta=both)
     mean = posterior["beta_mean"].transpose("chain", "draw", "feature").to_numpy()[:, :, None, :]
     mean = np.broadcast_to(mean, (chains, draws, n_new, mean.shape[-1]))
     if schema.task_design is not None:
         first = [labels.index(label) for label in unknown]
+        known_of_task = table[list(schema.task_design.reads)].assign(_label=pd.Series(labels, dtype=object))
+        varies = known_of_task.groupby("_label", sort=False).nunique(dropna=False).max(axis=1)
+        if odd := [label for label in unknown if varies[label] > 1]:
+            raise PredictionError(
+                Finding(f"tasks {odd[:5]}", "have task features that change within the task")
+            )
         z = schema.task_design.matrix(table.iloc[first].reset_index(drop=True), PredictionError)
         effects = (
             posterior["task_feature_effects"].transpose("chain", "draw", "feature", "task_feature").to_numpy()

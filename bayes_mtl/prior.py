@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite
+from numbers import Real
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -125,9 +126,9 @@ def _findings(distribution: str, params: Mapping[str, Any]) -> list[Finding]:
     for name, value in params.items():
         if name not in known_params.parameters:
             found.append(Finding(where, f"unknown parameter `{name}`", f"It takes: {signature}"))
-        elif isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+        elif isinstance(value, bool) or not isinstance(value, Real) or not isfinite(float(value)):
             found.append(Finding(where, f"`{name}` should be a finite number, found {value!r}"))
-        elif name in known_params.positive and not value > 0:
+        elif name in known_params.positive and not float(value) > 0:
             found.append(Finding(where, f"`{name}` should be positive, found {value!r}"))
     if distribution == "Uniform" and not found and not params["lower"] < params["upper"]:
         found.append(Finding(where, f"`lower` should be below `upper`, found {dict(params)}"))

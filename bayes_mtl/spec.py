@@ -6,6 +6,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
+from numbers import Real
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -119,6 +120,12 @@ class ModelSpec:
         }
         object.__setattr__(self, "priors", MappingProxyType(frozen))
 
+    def __hash__(self) -> int:
+        return hash(self.to_toml())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self).from_dict, (self.to_dict(),)
+
     def outside(self, features: Sequence[str]) -> tuple[str, ...]:
         """Return which of these features stand outside the task covariance."""
         return outside_features(self.task_covariance, self.independent_features, features)
@@ -178,7 +185,7 @@ class ModelSpec:
         return isinstance(self.task_covariance, CompletePooling)
 
     def _no_sigma(self, data: TaskData) -> str:
-        if not isinstance(self.family, Gaussian):
+        if not self.family.has_noise:
             return f"{type(self.family).__name__} has no noise scale"
         return "the data bring a known noise" if data.noise is not None else ""
 
@@ -229,7 +236,9 @@ class ModelSpec:
     @classmethod
     def from_toml(cls, path_or_text: str | Path) -> ModelSpec:
         """Read a TOML file, or TOML text; a ``[model]`` table is used if there is one."""
-        is_text = isinstance(path_or_text, str) and ("\n" in path_or_text or "=" in path_or_text)
+        is_text = isinstance(path_or_text, str) and (
+            "\n" in path_or_text or ("=" in path_or_text and Path(path_or_text).suffix != ".toml")
+        )
         text = str(path_or_text) if is_text else Path(path_or_text).read_text(encoding="utf-8")
         values = tomllib.loads(text)
         return cls.from_dict(values.get("model", values))
@@ -270,9 +279,9 @@ def prior_findings(
                             where, f"should live on positive numbers, found {value}", "For example HalfNormal"
                         )
                     )
-            elif isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+            elif isinstance(value, bool) or not isinstance(value, Real) or not isfinite(float(value)):
                 found.append(Finding(where, f"should be a Prior or a finite number, found {value!r}"))
-            elif positive and not value > 0:
+            elif positive and not float(value) > 0:
                 found.append(Finding(where, f"should be positive, found {value!r}"))
     return found
 
@@ -288,6 +297,6 @@ def _plain(entry: PriorEntry) -> Any:
 def _from_plain(entry: Any) -> PriorEntry:
     if not isinstance(entry, Mapping):
         return entry
-    if "distribution" in entry:
+    if isinstance(entry.get("distribution"), str):  # else a feature of that name
         return Prior.from_dict(entry)
     return {feature: _from_plain(value) for feature, value in entry.items()}  # type: ignore[misc]

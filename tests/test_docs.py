@@ -31,7 +31,13 @@ def test_code_runs(path, count, tmp_path, monkeypatch):
 
 
 def test_links_lead_somewhere():
-    for page in ("README.md", "docs/guide.md", "docs/architecture.md", "docs/notation.md", "models/README.md"):
+    for page in (
+        "README.md",
+        "docs/guide.md",
+        "docs/architecture.md",
+        "docs/notation.md",
+        "models/README.md",
+    ):
         text = (ROOT / page).read_text(encoding="utf-8")
         for target in re.findall(r"\]\(([^)#]+)\)", text):
             if not target.startswith("http"):

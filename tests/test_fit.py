@@ -286,3 +286,41 @@ def test_bernoulli_recovers_and_predicts(binary_fit):
     np.testing.assert_allclose(idata["log_likelihood"]["y"].to_numpy()[..., :5], expected, rtol=1e-9)
     drawn = mtl.predict(idata, table, kind="response", random_seed=1)["predictions"]["y"].to_numpy()
     assert set(np.unique(drawn)) == {0.0, 1.0}
+
+
+def test_a_factor_model_survives_storage(related_fit, tmp_path):
+    idata, _ = related_fit
+    again = mtl.load(mtl.save(idata, tmp_path / "fit.nc"))
+    for group in ("posterior", "prior"):
+        assert set(again[group].data_vars) == set(idata[group].data_vars)
+        for name, values in idata[group].data_vars.items():
+            np.testing.assert_array_equal(again[group][name].transpose(*values.dims), values)
+    assert again["posterior"]["task"].to_numpy().tolist() == list("abcd")
+
+
+@pytest.mark.parametrize("family", ["gaussian", "bernoulli"])
+def test_no_pooling_with_nothing_to_sample(family):
+    """With every hyperparameter fixed the coefficients are drawn exactly, or alone."""
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((60, 1)), rng.standard_normal(60)
+    noise = rng.uniform(0.5, 2.0, 60)
+    if family == "bernoulli":
+        data = mtl.TaskData.from_arrays(X, (y > 0).astype(int), np.repeat([1, 2], 30))
+        prior = mtl.inference.fit._prior(  # sampled in the other tests; here only what used to fail
+            mtl.model.assemble(mtl.ModelSpec(family="bernoulli", task_covariance=mtl.NoPooling()), data),
+            data,
+            1,
+        )
+        assert prior["beta"].shape == (1, 1000, 2, 2)
+        return
+    data = mtl.TaskData.from_arrays(X, y, np.repeat([1, 2], 30), noise=noise)
+    spec = mtl.ModelSpec(task_covariance=mtl.NoPooling(), priors={"beta_mean": 0.5, "feature_sd": 2.0})
+    idata = mtl.fit(data, spec, draws=5000, chains=4, random_seed=1, progressbar=False)
+    for t in (0, 1):
+        rows = data.task_index == t
+        precision = (data.X[rows] / noise[rows, None] ** 2).T @ data.X[rows] + np.eye(2) / 4
+        mean = np.linalg.solve(precision, (data.X[rows] / noise[rows, None] ** 2).T @ data.y[rows] + 0.5 / 4)
+        draws = idata["posterior"]["beta"].isel(task=t).to_numpy().reshape(-1, 2)
+        sd = np.sqrt(np.diag(np.linalg.inv(precision)))
+        np.testing.assert_allclose((draws.mean(axis=0) - mean) / sd, 0, atol=4 / np.sqrt(len(draws)))
+        np.testing.assert_allclose(np.cov(draws.T), np.linalg.inv(precision), atol=0.06 * sd.max() ** 2)

@@ -202,7 +202,7 @@ class TestRegister:
         entries = [mtl.Prior("HalfNormal", sigma=1), 2.0, mtl.Prior("HalfNormal", sigma=3)]
         with pm.Model(coords={"d": range(3)}) as model:
             register("b", entries, dims="d")
-        assert [v.name for v in model.free_RVs] == ["b_halfnormal"]
+        assert [v.name for v in model.free_RVs] == ["b_halfnormal_part"]
         assert model.named_vars_to_dims["b"] == ("d",)
         logp, _, value = space_logp(model)(np.log([0.5, 4.0]))
         np.testing.assert_allclose(value, [0.5, 2.0, 4.0])
@@ -283,10 +283,10 @@ class TestRegister:
         evaluator = contracts.Evaluator(mtl.build_model(spec, data), gradient=True)
         free = {v.name for v in evaluator.model.free_RVs}
         assert free == {
-            "beta_mean_normal",
-            "beta_mean_studentt",
-            "feature_sd_halfnormal",
-            "feature_sd_exponential",
+            "beta_mean_normal_part",
+            "beta_mean_studentt_part",
+            "feature_sd_halfnormal_part",
+            "feature_sd_exponential_part",
             "feature_corr_partial",
         }
         point = evaluator.random_point(np.random.default_rng(4))

@@ -12,6 +12,7 @@ from bayes_mtl._typing import FloatArray, IntArray, Label
 from bayes_mtl.data.schema import INTERCEPT
 from bayes_mtl.errors import DataWarning, Finding
 
+_MAX_SCALE_RATIO = 3.0
 _FAR_FROM_ZERO = 3.0  # pooled sd between a column's mean and 0 from which an intercept is an extrapolation
 
 
@@ -141,6 +142,20 @@ def warn_if_far_from_zero(X: FloatArray, names: Sequence[str], varying: Sequence
             f"0 lies far outside of the data in {', '.join(far)}, so each task's intercept is an "
             "extrapolation: it will be hard to sample and to read. Pass center=True; Intercept then means "
             "the expected outcome at the features' averages.",
+            DataWarning,
+            stacklevel=4,
+        )
+
+
+def warn_if_scales_differ(y: FloatArray, outcomes: Sequence[Label], starts: IntArray) -> None:
+    """Warn where the outcomes of a wide table are on scales that one prior cannot serve."""
+    sd = np.array([y[starts[t] : starts[t + 1]].std() for t in range(len(outcomes))])
+    if sd.min() > 0 and sd.max() > _MAX_SCALE_RATIO * sd.min():
+        some = ", ".join(f"{o} (sd {s:.3g})" for o, s in zip(outcomes[:10], sd, strict=False))
+        warnings.warn(
+            f"The outcomes are on different scales: {some}. Coefficients of one scale prior and one noise "
+            "scale will fit none of them: divide each outcome by its standard deviation, and use "
+            "Gaussian(task_noise=True).",
             DataWarning,
             stacklevel=4,
         )

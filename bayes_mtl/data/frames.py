@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from difflib import get_close_matches
+from numbers import Real
 from typing import Any
 
 import narwhals.stable.v2 as nw
@@ -59,12 +61,17 @@ def _column(series: nw.Series[Any]) -> Any:
     if series.dtype in (nw.Categorical, nw.Enum):
         levels = series.cat.get_categories().to_list()
         return pd.Categorical(series.to_list(), categories=levels)
-    if series.dtype.is_numeric():
-        return (
-            series.to_numpy().astype(float)
-            if series.dtype.is_float() or series.is_null().any()
-            else series.to_numpy()
-        )
-    if series.dtype == nw.Boolean and not series.is_null().any():
+    missing = series.is_null().any()
+    if series.dtype == nw.Boolean and not missing:
         return series.to_numpy().astype(bool)
-    return np.array(series.to_list(), dtype=object)
+    if series.dtype.is_signed_integer() and not missing:
+        return series.to_numpy().astype(np.int64)  # small integers would overflow in a formula
+    if series.dtype.is_numeric():
+        return series.to_numpy().astype(float)
+    values = series.to_list()
+    present = [v for v in values if v is not None]
+    if present and all(isinstance(v, Real | Decimal) and not isinstance(v, bool) for v in present):
+        if len(present) == len(values) and all(isinstance(v, int) for v in values):
+            return np.array(values, dtype=np.int64)
+        return np.array([np.nan if v is None else float(v) for v in values])
+    return np.array(values, dtype=object)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import date, timedelta
 from typing import Any
 
 import numpy as np
@@ -14,9 +16,10 @@ from formulaic.errors import DataMismatchWarning, FormulaicError, FormulaMateria
 
 from bayes_mtl._typing import FloatArray
 from bayes_mtl.data.frames import column_names, to_pandas
-from bayes_mtl.errors import DataError, Finding, FindingsError
+from bayes_mtl.errors import DataError, Finding, FindingsError, raise_if_any
 
 INTERCEPT = "Intercept"
+_MANY_LEVELS = 10
 
 
 @dataclass(frozen=True)
@@ -52,10 +55,13 @@ class Design:
         cls, formula: str, table: Any, *, center: bool | Sequence[str] = False
     ) -> tuple[Design, FloatArray]:
         """Build the design matrix of a table, and the `Design` that repeats it on new rows."""
+        if "|" in formula:
+            hint = "Tasks come from `task=`: write 'y ~ x', and name shared slopes in `shared_features`"
+            raise DataError(Finding(f"formula {formula!r}", "has '|', which has no meaning here", hint))
         try:
             parsed = Formula(formula)
         except FormulaicError as err:
-            raise DataError(Finding(f"formula {formula!r}", f"cannot be read ({err})")) from err
+            raise DataError(Finding(f"formula {formula!r}", f"cannot be read ({_plain(err)})")) from err
         # formulaic lists the columns inside of calls only after it has evaluated them.
         plain = {str(v) for v in parsed.required_variables}
         reads = tuple(sorted(plain | {c for c in column_names(table) if str(c) in formula}))
@@ -65,12 +71,13 @@ class Design:
         try:
             matrix = _materialise(parsed, frame)
         except (FormulaicError, ValueError, TypeError) as err:
-            raise DataError(Finding(f"formula {formula!r}", f"cannot be evaluated ({err})")) from err
+            raise DataError(Finding(f"formula {formula!r}", f"cannot be evaluated ({_plain(err)})")) from err
         spec = matrix.model_spec
         reads = tuple(name for name in reads if name in spec.required_variables)
         levels = {name: known for name, known in levels.items() if name in reads}
+        raise_if_any(_unfit_columns(frame, reads, levels), DataError)
         terms = [str(t) for t, at in spec.term_slices.items() for _ in range(at.stop - at.start)]
-        stateful = any("(" in str(f) for t in spec.term_slices for f in t.factors)
+        stateful = bool(spec.transform_state)
         values = _as_float(matrix)
         for name in levels:  # dummy coding would turn a missing level into the reference level
             gone = frame[name].isna().to_numpy()
@@ -123,7 +130,7 @@ class Design:
             matrix = _materialise(spec, frame)
         except (FormulaicError, ValueError, TypeError) as err:
             raise error(
-                Finding(f"formula {self.formula!r}", f"cannot be evaluated on these rows ({err})")
+                Finding(f"formula {self.formula!r}", f"cannot be evaluated on these rows ({_plain(err)})")
             ) from err
         made = [str(c) for c in matrix.columns]
         values = _as_float(matrix)[:, [made.index(c) for c in self.columns]]
@@ -210,6 +217,37 @@ def quote(column: str) -> str:
 
 def _is_categorical(column: pd.Series) -> bool:
     return not pd.api.types.is_numeric_dtype(column)
+
+
+def _unfit_columns(
+    frame: pd.DataFrame, reads: Sequence[str], levels: Mapping[str, Sequence[Any]]
+) -> list[Finding]:
+    """Find columns that would silently become something else than what they look like."""
+    found = []
+    if INTERCEPT in reads:
+        hint = "Rename it: the intercept is a feature of that name"
+        found.append(Finding(f"column {INTERCEPT!r}", "has a reserved name", hint))
+    for name, known in levels.items():
+        if any(isinstance(v, date | timedelta) for v in known):
+            hint = "Convert them to numbers (days since a start), or to text for one level each"
+            found.append(Finding(f"column {name!r}", "holds dates or durations", hint))
+        elif len(known) > _MANY_LEVELS and all(_is_number(v) for v in known):
+            hint = "Convert it to numbers, or to a categorical if each value is a level"
+            found.append(Finding(f"column {name!r}", f"holds {len(known)} different numbers as text", hint))
+    return found
+
+
+def _is_number(text: Any) -> bool:
+    try:
+        float(text)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _plain(err: Exception) -> str:
+    """Return a message without terminal colours and line breaks."""
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m|[⧛⧚]", "", str(err)).split())
 
 
 def _levels(column: pd.Series) -> list[Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+import re
+import warnings
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -16,7 +18,7 @@ from bayes_mtl.data import checks
 from bayes_mtl.data.frames import column_names, missing_columns, to_pandas
 from bayes_mtl.data.schema import INTERCEPT, Design, TaskSchema, quote
 from bayes_mtl.data.statistics import TaskStatistics
-from bayes_mtl.errors import DataError, Finding, raise_if_any
+from bayes_mtl.errors import DataError, DataWarning, Finding, raise_if_any
 
 
 @dataclass(frozen=True, repr=False)
@@ -37,7 +39,8 @@ class TaskData:
     task_index : ndarray of int, shape (n_rows,)
         Position of each row's task in `tasks`; ascending.
     row : ndarray of int, shape (n_rows,)
-        Position of each row in the table that was given.
+        Position of each row in the table that was given. Of a wide table with n rows, outcome k of
+        row i is at k n + i.
     tasks : tuple
         Task labels, as in the table.
     task_features : ndarray, shape (n_tasks, n_task_features)
@@ -147,38 +150,47 @@ class TaskData:
         )
         wide = tuple(outcomes or ())
         wanted = [*(wide or ()), *([task] if task else []), *task_features]
-        wanted += [c for c in (weights, offset, noise) if c] + ([outcome] if outcome else [])
+        wanted += [c for c in (weights, offset, noise) if c]
+        if formula is not None:
+            wanted += _named(formula)
+        else:
+            wanted += [*([outcome] if outcome else []), *(features or ())]
+            wanted += [c for c in shared_features if c != INTERCEPT]
         raise_if_any(missing_columns(table, wanted), DataError)
 
+        extra = {"weights": weights, "offset": offset, "noise": noise}
+        table = to_pandas(table, column_names(table), DataError)
         if wide:
             table, task_column, outcome_formula = _melt(table, wide)
         else:
             task_column = str(task)
-        extra = {"weights": weights, "offset": offset, "noise": noise}
-        n_rows, labels = _labels(table, task_column, drop=missing == "drop")
+        if missing == "drop":
+            used = [task_column, *task_features, *(c for c in extra.values() if c)]
+            used += _reads(formula_text, table) + _reads(outcome_formula, table)
+            table, position = _complete_rows(table, used, task_column)
+        else:
+            position = np.arange(len(table))
+        labels = _labels(table, task_column)
         design, matrix = Design.learn(formula_text, table, center=center)
         y = _outcome(table, outcome_formula)
         side = {k: _numeric(table, c) if c else None for k, c in extra.items()}
         shared = _resolve_shared(shared_features, design)
 
-        findings: list[Finding] = list(labels.findings)
-        if missing == "drop":
-            keep = np.isfinite(matrix).all(axis=1) & np.isfinite(y) & ~labels.missing
-            for values in side.values():
-                if values is not None:
-                    keep &= np.isfinite(values)
-        else:
-            keep = np.ones(n_rows, dtype=bool)
-            row_tasks = labels.values
-            findings += _row_findings(design, matrix, outcome_name, y, extra, side, row_tasks)
-        if not keep.any():
-            raise DataError(Finding("table", "has no complete row", "Nothing can be learned from it"))
-
-        rows = np.flatnonzero(keep)
-        tasks, index = labels.index(rows)
-        order = np.argsort(index, kind="stable")
-        rows, index = rows[order], index[order]
-        matrix, y = matrix[rows], y[rows]
+        roles = {
+            "outcome": [outcome_formula, *wide],
+            "task": [task_column],
+            **{k: [c] for k, c in extra.items() if c},
+        }
+        findings = [
+            *labels.findings,
+            *_role_findings(design.reads, features or (), design.terms, roles, task_features),
+        ]
+        findings += _row_findings(
+            design, matrix, outcome_name, y, extra, side, labels.values, wide, dropped=missing == "drop"
+        )
+        tasks, index = labels.index()
+        rows = np.argsort(index, kind="stable")
+        index, matrix, y = index[rows], matrix[rows], y[rows]
         starts = np.searchsorted(index, np.arange(len(tasks) + 1))
         findings += checks.constant_columns(matrix, design.columns)
         findings += checks.collinear_columns(matrix, design.columns)
@@ -198,6 +210,8 @@ class TaskData:
             **extra,
         )
         checks.warn_if_far_from_zero(matrix, design.columns, schema.varying)
+        if wide:
+            checks.warn_if_scales_differ(y, tasks, starts)
         varying, shared_matrix = schema.split(matrix)
         pick = {k: None if v is None else v[rows] for k, v in side.items()}
         return cls(
@@ -205,7 +219,7 @@ class TaskData:
             X_shared=shared_matrix,
             y=y,
             task_index=index,
-            row=rows,
+            row=position[rows],
             tasks=tasks,
             task_features=task_matrix,
             weights=np.ones(len(rows)) if pick["weights"] is None else pick["weights"],
@@ -282,7 +296,7 @@ class TaskData:
         if reserved := [n for n in names if n in (INTERCEPT, "y", "task", "weights", "offset", "noise")]:
             findings.append(Finding("feature_names", f"uses the reserved names {reserved}", "Rename them"))
         columns = {"y": y, "task": task, "weights": weights, "offset": offset, "noise": noise}
-        given = {k: np.asarray(v) for k, v in columns.items() if v is not None}
+        given = {k: _array(v, labels=k == "task") for k, v in columns.items() if v is not None}
         for key, values in given.items():
             if values.shape != (len(matrix),):
                 findings.append(
@@ -305,11 +319,32 @@ class TaskData:
         )
 
     def subset(self, rows: npt.ArrayLike) -> TaskData:
-        """Keep some rows (a mask or positions), and the tasks that still have any.
+        """Keep some rows of the table, and the tasks that still have any.
 
         Nothing is learned anew: levels and centers stay those of the full data.
+
+        Parameters
+        ----------
+        rows : array_like
+            Positions in the table that was given, or a mask over all of its rows (not over the rows of
+            this object, which are sorted by task).
+
+        Returns
+        -------
+        TaskData
+
+        Raises
+        ------
+        DataError
+            If the mask is too short, or nothing is selected.
         """
-        index = np.sort(np.arange(self.n_rows)[np.asarray(rows)])
+        chosen = np.asarray(rows)
+        if chosen.dtype == bool:
+            if len(chosen) <= self.row.max():
+                found = f"is a mask of {len(chosen)} rows, but the table has {self.row.max() + 1} at least"
+                raise DataError(Finding("rows", found))
+            chosen = np.flatnonzero(chosen)
+        index = np.flatnonzero(np.isin(self.row, chosen))
         if not len(index):
             raise DataError(Finding("rows", "select nothing"))
         present, new = np.unique(self.task_index[index], return_inverse=True)
@@ -397,17 +432,23 @@ class TaskData:
 @dataclass(frozen=True)
 class _Labels:
     values: list[Any]
-    missing: npt.NDArray[np.bool_]
     findings: list[Finding]
 
-    def index(self, rows: IntArray) -> tuple[tuple[Label, ...], IntArray]:
-        """Return the labels that these rows use, in order, and the position of each row's label."""
-        codes, uniques = pd.factorize(np.array([self.values[r] for r in rows], dtype=object))
-        labels = [u.item() if isinstance(u, np.generic) else u for u in uniques]
-        order = sorted(range(len(labels)), key=lambda i: labels[i])
-        rank = np.empty(len(order), dtype=np.int64)
-        rank[order] = np.arange(len(order))
-        return tuple(labels[i] for i in order), rank[codes]
+    def index(self) -> tuple[tuple[Label, ...], IntArray]:
+        """Return the labels in order, and the position of each row's label."""
+        tasks = sorted(set(self.values))
+        position = {label: i for i, label in enumerate(tasks)}
+        return tuple(tasks), np.array([position[v] for v in self.values], dtype=np.int64)
+
+
+def _array(values: npt.ArrayLike, *, labels: bool) -> npt.NDArray[Any]:
+    """Return an array; labels keep their own types, so that 1 and "1" stay different."""
+    array = np.asarray(values)
+    if not labels or array.dtype.kind not in "USO":
+        return array
+    out = np.empty(len(array), dtype=object)
+    out[:] = list(values)  # type: ignore[arg-type]
+    return out
 
 
 def _check_arguments(table: Any, task: Any, formula: Any, outcome: Any, outcomes: Any, features: Any) -> None:
@@ -443,6 +484,10 @@ def _check_arguments(table: Any, task: Any, formula: Any, outcome: Any, outcomes
     for name, value in (("features", features), ("outcomes", outcomes)):
         if isinstance(value, str):
             found.append(Finding(name, f"should be a list of columns, found the text {value!r}"))
+        elif odd := [v for v in value or () if not isinstance(v, str)]:
+            found.append(
+                Finding(name, f"should be names of columns, found {odd}", "Rename the columns to text")
+            )
     if len(set(names := column_names(table))) < len(names):
         found.append(Finding("table", f"repeats columns {sorted({n for n in names if names.count(n) > 1})}"))
     raise_if_any(found, DataError)
@@ -473,9 +518,47 @@ def _formulas(
     return right, outcome or "outcome", outcome or "outcome"
 
 
-def _melt(table: Any, outcomes: Sequence[str]) -> tuple[pd.DataFrame, str, str]:
+def _named(formula: str) -> list[str]:
+    """Return the columns that a formula without calls names, so that all missing ones are listed together."""
+    if not re.fullmatch(r"[\w\s+~:*-]*", formula):
+        return []
+    return re.findall(r"[A-Za-z_]\w*", formula)
+
+
+def _role_findings(
+    reads: Sequence[str],
+    features: Sequence[str],
+    terms: Sequence[str],
+    roles: Mapping[str, Sequence[str]],
+    task_features: Sequence[str],
+) -> list[Finding]:
+    """Find columns that play two parts, and features that the formula swallowed."""
+    found = []
+    for role, columns in roles.items():
+        for column in columns:
+            if column in reads:
+                found.append(
+                    Finding(
+                        f"feature {column!r}", f"is also the {role} column", "Remove it from the features"
+                    )
+                )
+    for column in task_features:
+        if column in reads:
+            hint = "Keep it in one of the two"
+            found.append(
+                Finding(
+                    f"feature {column!r}", "is also a task feature, so its effect is not identified", hint
+                )
+            )
+    for name in features:
+        if name not in reads:
+            hint = "Rename the column"
+            found.append(Finding(f"feature {name!r}", "has a name that a formula cannot hold", hint))
+    return found
+
+
+def _melt(frame: pd.DataFrame, outcomes: Sequence[str]) -> tuple[pd.DataFrame, str, str]:
     """Return the long table, and the names of its task and outcome columns, which no other column has."""
-    frame = to_pandas(table, column_names(table), DataError)
     rest = frame.drop(columns=list(outcomes))
     task, outcome = "task", "outcome"
     while task in rest:
@@ -486,37 +569,45 @@ def _melt(table: Any, outcomes: Sequence[str]) -> tuple[pd.DataFrame, str, str]:
     return pd.concat(parts, ignore_index=True), task, outcome
 
 
-def _labels(table: Any, column: str, *, drop: bool) -> tuple[int, _Labels]:
-    series = to_pandas(table, [column], DataError)[column]
+def _reads(formula: str, table: pd.DataFrame) -> list[str]:
+    """Return the columns that one side of a formula reads."""
+    return [formula] if formula in table else list(Design.learn(formula, table)[0].reads)
+
+
+def _complete_rows(table: pd.DataFrame, columns: Sequence[str], task: str) -> tuple[pd.DataFrame, IntArray]:
+    """Return the rows without missing values in these columns, and where they were; say what was dropped."""
+    keep = table[list(dict.fromkeys(columns))].notna().all(axis=1).to_numpy()
+    if not keep.any():
+        raise DataError(Finding("table", "has no complete row", "Nothing can be learned from it"))
+    lost = table[task].nunique() - table[task][keep].nunique()
+    if lost:
+        found = f"missing='drop' removed {lost} tasks altogether ({(~keep).sum()} of {len(keep)} rows)."
+        warnings.warn(found, DataWarning, stacklevel=3)
+    return table[keep].reset_index(drop=True), np.flatnonzero(keep)
+
+
+def _labels(table: pd.DataFrame, column: str) -> _Labels:
+    series = table[column]
     missing = series.isna().to_numpy()
-    values = series.astype(object).tolist()
+    values = [v.item() if isinstance(v, np.generic) else v for v in series.astype(object)]
     findings = []
-    if missing.any() and not drop:
+    if missing.any():
         rows = np.flatnonzero(missing)[:5].tolist()
-        findings.append(
-            Finding(f"column {column!r}", f"{missing.sum()} task labels are missing (rows {rows})")
-        )
-    kinds = {
-        type(v.item() if isinstance(v, np.generic) else v)
-        for v, gone in zip(values, missing, strict=True)
-        if not gone
-    }
-    if kinds == {float} and all(
-        float(v).is_integer() for v, gone in zip(values, missing, strict=True) if not gone
-    ):
+        found = f"{missing.sum()} task labels are missing (rows {rows})"
+        findings.append(Finding(f"column {column!r}", found, "Fill them in, or pass missing='drop'"))
+    present = [v for v, gone in zip(values, missing, strict=True) if not gone]
+    if all(isinstance(v, float) and v.is_integer() for v in present):
+        # A column of integers with gaps is a column of floats.
         values = [v if gone else int(v) for v, gone in zip(values, missing, strict=True)]
-    elif len(kinds) > 1 or not kinds <= {str, int, bool}:
-        found = sorted(k.__name__ for k in kinds)
-        findings.append(
-            Finding(f"column {column!r}", f"should hold text or integers as task labels, found {found}")
-        )
-        values = [str(v) for v in values]
-    values = (
-        ["" if gone else v for v, gone in zip(values, missing, strict=True)] if kinds <= {str} else values
-    )
-    if missing.any() and not drop and not kinds <= {str}:
-        values = [str(v) for v in values]
-    return len(series), _Labels(values, missing, findings)
+    else:
+        kinds = {type(v) for v in present}
+        if len(kinds) > 1 or not kinds <= {str, int, bool}:
+            names = sorted(k.__name__ for k in kinds)
+            found = f"should hold text or integers as task labels, found {names}"
+            findings.append(Finding(f"column {column!r}", found))
+    if findings:
+        values = [str(v) for v in values]  # so that the other checks can go on
+    return _Labels(values, findings)
 
 
 def _outcome(table: Any, text: str) -> FloatArray:
@@ -562,18 +653,28 @@ def _row_findings(
     matrix: FloatArray,
     outcome: str,
     y: FloatArray,
-    extra: Any,
-    side: Any,
+    extra: Mapping[str, str | None],
+    side: Mapping[str, FloatArray | None],
     tasks: Sequence[Hashable],
+    wide: Sequence[str],
+    *,
+    dropped: bool,
 ) -> list[Finding]:
-    found = checks.not_finite(outcome, y, tasks)
+    """Find missing, infinite and non-positive entries; of a wide table, in its own rows and columns."""
+    n_rows = len(y) // max(1, len(wide))
+    once = slice(0, len(y) if dropped else n_rows)
+    found = [] if wide and not dropped else checks.not_finite(outcome, y, tasks)
+    for i, name in enumerate(() if dropped else wide):
+        part = slice(i * n_rows, (i + 1) * n_rows)
+        found += checks.not_finite(name, y[part], tasks[part])
     for i, name in enumerate(design.columns):
-        found += checks.not_finite(name, matrix[:, i], tasks)
-    for key, values in side.items():
-        if values is not None:
-            found += checks.not_finite(extra[key], values, tasks)
+        found += checks.not_finite(name, matrix[once, i], tasks[once])
+    for key, column in extra.items():
+        values = side[key]
+        if column is not None and values is not None:
+            found += checks.not_finite(column, values[once], tasks[once])
             if key != "offset":
-                found += checks.not_positive(extra[key], values)
+                found += checks.not_positive(column, values[once])
     return found
 
 

@@ -25,6 +25,11 @@ class OutcomeScale:
     scale: float
 
 
+def linear_predictor(beta: Tensor, X: Tensor, data: TaskData) -> Tensor:
+    """Return eta_i = x_i . beta_t[i] + offset_i as a plain graph."""
+    return (X * beta[data.task_index]).sum(axis=-1) + data.offset
+
+
 class Family(Described, ABC):
     """A likelihood with its link; stateless.
 
@@ -35,6 +40,9 @@ class Family(Described, ABC):
     gaussian_coefficients: ClassVar[bool] = False
     """Whether coefficients with a Gaussian prior can be integrated out exactly."""
 
+    has_noise: ClassVar[bool] = False
+    """Whether there is a noise scale `sigma`."""
+
     @abstractmethod
     def outcome_scale(self, data: TaskData) -> OutcomeScale:
         """Return the unit of the default priors."""
@@ -44,8 +52,19 @@ class Family(Described, ABC):
         """Return what makes the outcome unfit for this family."""
 
     @abstractmethod
-    def observe(self, eta: Tensor, sigma: Tensor | None, data: TaskData) -> Tensor:
-        """Register the observed variable ``y`` with dims ``("row",)``; `sigma` is per row."""
+    def observe(self, beta: Tensor, X: Tensor, sigma: Tensor | None, data: TaskData) -> Tensor:
+        """Register the observed variable ``y`` with dims ``("row",)``.
+
+        Parameters
+        ----------
+        beta : (n_tasks, n_columns)
+            Coefficients of all columns, the shared ones repeated for every task.
+        X : (n_rows, n_columns)
+            All columns, varying first; rows sorted by task.
+        sigma : (n_tasks,) or None
+            Noise scale.
+        data : TaskData
+        """
 
     @abstractmethod
     def mean(self, eta: FloatArray) -> FloatArray:

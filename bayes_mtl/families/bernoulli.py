@@ -12,7 +12,8 @@ from scipy.special import expit
 from bayes_mtl._typing import FloatArray, Tensor
 from bayes_mtl.data import TaskData
 from bayes_mtl.errors import Finding
-from bayes_mtl.families.base import Family, OutcomeScale
+from bayes_mtl.families.base import Family, OutcomeScale, linear_predictor
+from bayes_mtl.kernels import bernoulli_tasks
 
 
 @dataclass(frozen=True)
@@ -40,20 +41,25 @@ class Bernoulli(Family):
             found.append(Finding("noise", "has no meaning for the Bernoulli family", "Leave it out"))
         return found
 
-    def observe(self, eta: Tensor, sigma: Tensor | None, data: TaskData) -> Tensor:
-        """Register a plain `pm.Bernoulli`, or a weighted one."""
-        y = data.y.astype(np.int64)
-        if (data.weights == 1).all():
-            return pm.Bernoulli("y", logit_p=eta, observed=y, dims="row")
+    def observe(self, beta: Tensor, X: Tensor, sigma: Tensor | None, data: TaskData) -> Tensor:
+        """Register y with one fused log-likelihood: X is read once for value and gradient."""
 
-        def logp(value: Tensor, eta: Tensor, weights: Tensor) -> Tensor:
-            return weights * pm.logp(pm.Bernoulli.dist(logit_p=eta), value)
+        def logp(value: Tensor, beta: Tensor, X: Tensor) -> Tensor:
+            return bernoulli_tasks(beta, value, X, data.weights, data.offset, data.starts)
 
-        def random(eta: Any, weights: Any, rng: Any = None, size: Any = None) -> Any:
-            return rng.binomial(1, expit(eta), size=size)
+        def simulate(beta: Tensor, X: Tensor, size: Any) -> Tensor:
+            return pm.Bernoulli.dist(logit_p=linear_predictor(beta, X, data))
 
         return pm.CustomDist(
-            "y", eta, data.weights, logp=logp, random=random, dtype="int64", observed=y, dims="row"
+            "y",
+            beta,
+            X,
+            dist=simulate,
+            logp=logp,
+            signature="(t,f),(n,f)->(n)",
+            class_name="BernoulliTasks",
+            observed=data.y.astype(np.int64),
+            dims="row",
         )
 
     def mean(self, eta: FloatArray) -> FloatArray:

@@ -11,7 +11,7 @@ import pymc as pm
 from bayes_mtl._typing import FloatArray, Tensor
 from bayes_mtl.data import TaskData
 from bayes_mtl.errors import Finding
-from bayes_mtl.families.base import Family, OutcomeScale
+from bayes_mtl.families.base import Family, OutcomeScale, linear_predictor
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Gaussian(Family):
 
     task_noise: bool = False
     gaussian_coefficients: ClassVar[bool] = True
+    has_noise: ClassVar[bool] = True
 
     def outcome_scale(self, data: TaskData) -> OutcomeScale:
         """Mean and standard deviation of the outcome over all rows."""
@@ -42,9 +43,10 @@ class Gaussian(Family):
             ]
         return []
 
-    def observe(self, eta: Tensor, sigma: Tensor | None, data: TaskData) -> Tensor:
+    def observe(self, beta: Tensor, X: Tensor, sigma: Tensor | None, data: TaskData) -> Tensor:
         """Register a plain `pm.Normal`."""
-        scale = data.noise if sigma is None else sigma
+        eta = linear_predictor(beta, X, data)
+        scale = data.noise if sigma is None else sigma[data.task_index]
         return pm.Normal("y", eta, scale / np.sqrt(data.weights), observed=data.y, dims="row")
 
     def mean(self, eta: FloatArray) -> FloatArray:

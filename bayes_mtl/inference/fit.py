@@ -20,9 +20,9 @@ from bayes_mtl.data import TaskData
 from bayes_mtl.errors import ConvergenceWarning, Finding, SpecError, raise_if_any
 from bayes_mtl.inference.attributes import describe
 from bayes_mtl.inference.diagnostics import diagnose
-from bayes_mtl.inference.hyperdraws import Hyperdraws, evaluate
+from bayes_mtl.inference.hyperdraws import evaluate
 from bayes_mtl.inference.log_likelihood import log_likelihood as pointwise
-from bayes_mtl.inference.recover import draw_from_population, recover, unique_scale
+from bayes_mtl.inference.recover import draw_from_population, from_whitened, recover
 from bayes_mtl.model import AssembledModel, assemble
 from bayes_mtl.spec import ModelSpec
 
@@ -99,6 +99,7 @@ def fit(
     _check(data, spec, draws, tune, chains, cores, target_accept, backend)
     seeds = _seeds(random_seed)
     assembled = assemble(spec, data, marginal=marginal)
+    prior = _prior(assembled, data, seeds[1])  # first, so that what fails here costs no sampling
     started = time.perf_counter()
     trace = _sample(
         assembled.model,
@@ -113,8 +114,11 @@ def fit(
     elapsed = time.perf_counter() - started
     raw = trace["posterior"].to_dataset()
     posterior, hyper = evaluate(assembled, raw, data)
-    prior = _prior(assembled, data, seeds[1])
-    beta = _coefficients(assembled, raw, data, hyper, seeds[2])
+    if assembled.collapsed:
+        block = assembled.block
+        beta = recover(data, hyper, block.inside, varies=block.varies, seed=seeds[2])
+    else:
+        beta = from_whitened(hyper, assembled.block, raw)
     beta_shape = (posterior.sizes["chain"], posterior.sizes["draw"], data.n_tasks, data.n_features)
     posterior["beta"] = (("chain", "draw", "task", "feature"), beta.reshape(beta_shape))
     posterior = posterior.assign_coords(task=list(data.tasks), feature=list(data.features))
@@ -210,10 +214,21 @@ def _sample(model: pm.Model, progressbar: bool, **settings: Any) -> xr.DataTree:
     import nutpie  # loads slowly
 
     names = [v.name for v in model.free_RVs]
+    if not names:
+        return _without_sampling(settings["chains"], settings["draws"])
     with _note("Compiling the model", enabled=progressbar):
         compiled = nutpie.compile_pymc_model(model, var_names=names)
     trace = nutpie.sample(compiled, progress_bar=progressbar, save_warmup=False, **settings)
     return _whole_chains(trace, settings["chains"] * settings["draws"])
+
+
+def _without_sampling(chains: int, draws: int) -> xr.DataTree:
+    """Return chains of nothing: all hyperparameters are fixed, so the coefficients are drawn exactly."""
+    coords = {"chain": np.arange(chains), "draw": np.arange(draws)}
+    stats = xr.Dataset(
+        {"diverging": (("chain", "draw"), np.zeros((chains, draws), dtype=bool))}, coords=coords
+    )
+    return xr.DataTree.from_dict({"posterior": xr.Dataset(coords=coords), "sample_stats": stats})
 
 
 def _whole_chains(trace: xr.DataTree, asked: int) -> xr.DataTree:
@@ -262,6 +277,9 @@ def _prior(assembled: AssembledModel, data: TaskData, seed: int) -> xr.Dataset:
     """Draw hyperparameters and coefficients from the prior."""
     model = assembled.model
     names = [v.name for v in model.free_RVs if v.name not in ("beta_offset", "basis_offset")]
+    if not names:
+        drawn = _without_sampling(1, PRIOR_DRAWS)["posterior"].to_dataset()
+        return _with_coefficients(assembled, drawn, data, seed)
     logger = logging.getLogger("pymc")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -275,35 +293,15 @@ def _prior(assembled: AssembledModel, data: TaskData, seed: int) -> xr.Dataset:
         )
     finally:
         logger.setLevel(level)
-    prior, hyper = evaluate(assembled, drawn["prior"].to_dataset(), data)
-    beta = draw_from_population(
-        hyper, assembled.block.inside, varies=assembled.block.varies, rng=np.random.default_rng(seed)
-    )
+    return _with_coefficients(assembled, drawn["prior"].to_dataset(), data, seed)
+
+
+def _with_coefficients(assembled: AssembledModel, drawn: xr.Dataset, data: TaskData, seed: int) -> xr.Dataset:
+    prior, hyper = evaluate(assembled, drawn, data)
+    block = assembled.block
+    beta = draw_from_population(hyper, block.inside, varies=block.varies, rng=np.random.default_rng(seed))
     prior["beta"] = (("chain", "draw", "task", "feature"), beta[None])
     return prior.assign_coords(task=list(data.tasks), feature=list(data.features))
-
-
-def _coefficients(
-    assembled: AssembledModel, raw: xr.Dataset, data: TaskData, hyper: Hyperdraws, seed: int
-) -> Any:
-    block = assembled.block
-    if assembled.collapsed or not block.varies:
-        return recover(data, hyper, block.inside, varies=block.varies, seed=seed)
-    n_draws, n_tasks, n_features = hyper.mean.shape
-    whitened = np.zeros((n_draws, n_tasks, n_features))
-    if "beta_offset" in raw:
-        offset = raw["beta_offset"].to_numpy().reshape(n_draws, n_tasks, -1)
-        scale = unique_scale(hyper.unique_sd, block.inside, n_features)
-        at = (
-            np.arange(n_features)
-            if block.unique_sd is not None
-            else np.setdiff1d(np.arange(n_features), block.inside)
-        )
-        whitened[..., at] = scale[..., at] * offset
-    if "basis_offset" in raw:
-        factors = raw["basis_offset"].to_numpy().reshape(n_draws, -1, len(block.inside))
-        whitened[..., block.inside] += hyper.loadings @ factors
-    return hyper.mean + np.einsum("dij,dtj->dti", hyper.cholesky, whitened)
 
 
 def _sample_stats(trace: xr.DataTree) -> xr.Dataset:

@@ -14,6 +14,7 @@ from bayes_mtl._typing import FloatArray, Tensor
 from bayes_mtl.data import TaskData
 from bayes_mtl.model import AssembledModel
 
+CHUNK_BYTES = 256 * 2**20  # working memory of a computation over draws
 # Larger task correlation matrices are left to be computed from the loadings where they are needed.
 MAX_TASK_CORR_ENTRIES = 2**26
 _INTERNAL = ("task_loadings", "task_unique_sd", "task_corr")
@@ -108,7 +109,8 @@ def evaluate(assembled: AssembledModel, draws: xr.Dataset, data: TaskData) -> tu
     for name in reported:
         dims = ("chain", "draw", *(model.named_vars_to_dims.get(name) or ()))
         variables[name] = xr.DataArray(named[name].reshape(chains, length, *named[name].shape[1:]), dims=dims)
-    if "task_corr" in model.named_vars and n_draws * n_tasks**2 <= MAX_TASK_CORR_ENTRIES:
+    small = n_draws * n_tasks**2 <= MAX_TASK_CORR_ENTRIES
+    if "task_corr" in model.named_vars and (small or dense):
         scale = named["task_sd"] if "task_sd" in named else _task_sd(draws, n_draws)
         corr = task_corr(hyper.loadings, hyper.unique_sd, scale)
         variables["task_corr"] = xr.DataArray(
@@ -155,5 +157,5 @@ def _task_sd(draws: xr.Dataset | Mapping[str, xr.DataArray], n_draws: int) -> Fl
 
 
 def _is_auxiliary(name: str) -> bool:
-    """Whether a free variable is only a coordinate for the sampler."""
-    return name.endswith(("_offset", "_partial")) or name not in REPORTED
+    """Whether a free variable is only a coordinate for the sampler, or a part of a parameter."""
+    return name.endswith(("_offset", "_partial", "_part"))

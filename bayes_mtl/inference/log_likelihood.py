@@ -8,8 +8,7 @@ import xarray as xr
 
 from bayes_mtl._typing import FloatArray
 from bayes_mtl.inference.attributes import spec_of
-
-_CHUNK_BYTES = 256 * 2**20
+from bayes_mtl.inference.hyperdraws import CHUNK_BYTES
 
 
 def log_likelihood(idata: xr.DataTree) -> xr.Dataset:
@@ -31,7 +30,7 @@ def log_likelihood(idata: xr.DataTree) -> xr.Dataset:
     task = fixed["task_index"].to_numpy()
     chains, draws = posterior.sizes["chain"], posterior.sizes["draw"]
     out = np.empty((chains, draws, len(y)))
-    step = max(1, _CHUNK_BYTES // (8 * len(y) * (posterior.sizes.get("feature", 0) + 3)))
+    step = max(1, CHUNK_BYTES // (8 * len(y) * (posterior.sizes.get("feature", 0) + 3)))
     for chain in range(chains):
         for start in range(0, draws, step):
             part = posterior.isel(chain=chain, draw=slice(start, start + step))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import xarray as xr
 
 from bayes_mtl._typing import FloatArray
 from bayes_mtl.data import TaskData
-from bayes_mtl.inference.hyperdraws import Hyperdraws
-
-_CHUNK_BYTES = 256 * 2**20
+from bayes_mtl.inference.hyperdraws import CHUNK_BYTES, Hyperdraws
+from bayes_mtl.model import CoefficientPrior
 
 
 def recover(
@@ -30,7 +30,7 @@ def recover(
     per_draw = 8 * (6 * n_tasks * n_features**2 + 3 * (n_factors * len(inside)) ** 2 + n_tasks * n_factors)
     beta = np.empty((len(hyper), n_tasks, n_features))
     rng = np.random.default_rng(seed)
-    for at, chunk in hyper.chunks(_CHUNK_BYTES // per_draw):
+    for at, chunk in hyper.chunks(CHUNK_BYTES // per_draw):
         beta[at] = _recover_chunk(data, chunk, inside, rng)
     return beta
 
@@ -84,6 +84,24 @@ def draw_from_population(
     whitened = scale * rng.standard_normal((n_draws, n_tasks, n_features))
     factors = rng.standard_normal((n_draws, hyper.loadings.shape[2], len(inside)))
     whitened[..., inside] += hyper.loadings @ factors
+    return hyper.mean + np.einsum("dij,dtj->dti", hyper.cholesky, whitened)
+
+
+def from_whitened(hyper: Hyperdraws, block: CoefficientPrior, draws: xr.Dataset) -> FloatArray:
+    """Compute the coefficients from sampled standard normals, as `latent_coefficients` does in the graph."""
+    if not block.varies:
+        return hyper.mean.copy()
+    n_draws, n_tasks, n_features = hyper.mean.shape
+    whitened = np.zeros((n_draws, n_tasks, n_features))
+    if "beta_offset" in draws:
+        offset = draws["beta_offset"].to_numpy().reshape(n_draws, n_tasks, -1)
+        scale = unique_scale(hyper.unique_sd, block.inside, n_features)
+        everything = np.arange(n_features)
+        at = everything if block.unique_sd is not None else np.setdiff1d(everything, block.inside)
+        whitened[..., at] = scale[..., at] * offset
+    if "basis_offset" in draws:
+        factors = draws["basis_offset"].to_numpy().reshape(n_draws, -1, len(block.inside))
+        whitened[..., block.inside] += hyper.loadings @ factors
     return hyper.mean + np.einsum("dij,dtj->dti", hyper.cholesky, whitened)
 
 

@@ -35,6 +35,8 @@ def save(idata: xr.DataTree, path: str | Path) -> Path:
     """
     spec_of(idata)
     path = Path(path)
+    if not path.parent.is_dir():
+        raise StorageError(f"{path}: there is no folder {str(path.parent)!r}")
     slim = _without_derived(idata)
     if path.suffix == ".nc":
         packed = {f"/{name}": _compress(node) for name, node in slim.children.items()}
@@ -51,6 +53,9 @@ def save(idata: xr.DataTree, path: str | Path) -> Path:
 
 def load(path: str | Path) -> xr.DataTree:
     """Read a fit that `save` wrote.
+
+    Nothing is unpickled. But the formula in the file is evaluated when new rows are predicted, so load
+    files from people you trust, as with any formula.
 
     Parameters
     ----------
@@ -97,9 +102,7 @@ def _without_derived(idata: xr.DataTree) -> xr.DataTree:
         dataset = node.to_dataset()
         if "task_loadings" in dataset and "task_corr" in dataset:
             dataset = dataset.drop_vars("task_corr").assign_attrs(task_corr_dropped=1)
-        children[name] = dataset.drop_vars(
-            [v for v in dataset if dataset[v].dtype == object], errors="ignore"
-        )
+        children[name] = dataset
     had_log_likelihood = children.pop("log_likelihood", None) is not None
     tree = xr.DataTree.from_dict(children)
     tree.attrs = {**idata.attrs, "log_likelihood_dropped": int(had_log_likelihood)}

@@ -5,6 +5,6 @@ memory round trip per node. A kernel here is one function in the numba subset of
 arrays, and nothing of models.
 """
 
-from bayes_mtl.kernels.ops import cholesky_from_partials, collapsed_gaussian
+from bayes_mtl.kernels.ops import bernoulli_tasks, cholesky_from_partials, collapsed_gaussian, product
 
-__all__ = ["cholesky_from_partials", "collapsed_gaussian"]
+__all__ = ["bernoulli_tasks", "cholesky_from_partials", "collapsed_gaussian", "product"]

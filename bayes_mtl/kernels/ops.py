@@ -77,12 +77,29 @@ class CollapsedGaussian(ValueAndGradient):
     outputs = ("f8:0", "f8:2", "f8:2", "f8:2", "f8:1", "f8:1")
 
 
+class BernoulliTasks(ValueAndGradient):
+    """Log-likelihood of binary outcomes with coefficients that differ by task."""
+
+    kernel = "task_glm:bernoulli"
+    inputs = ("f8:2", "f8:1", "f8:2", "f8:1", "f8:1", "i8:1")
+    outputs = ("f8:0", "f8:2")
+
+
 class CholeskyFromPartials(KernelOp):
     """Cholesky factor of the correlation matrix with the given partial correlations."""
 
     kernel = "lkj:forward"
     inputs = ("f8:1",)
     outputs = ("f8:2",)
+
+    def make_node(self, *inputs: Tensor) -> Apply:
+        """Give the factor its static shape, n x n for n (n - 1) / 2 partial correlations."""
+        node = super().make_node(*inputs)
+        length = node.inputs[0].type.shape[0]
+        if length is not None:
+            n = round((1 + (1 + 8 * length) ** 0.5) / 2)
+            node.outputs[0].type = pt.tensor(dtype="float64", shape=(n, n)).type
+        return node
 
     def pullback(
         self, inputs: Sequence[Tensor], outputs: Sequence[Tensor], cotangents: Sequence[Tensor]
@@ -99,14 +116,43 @@ class CholeskyFromPartialsPullback(KernelOp):
     outputs = ("f8:1",)
 
 
+class Product(KernelOp):
+    """Matrix product."""
+
+    kernel = "product:forward"
+    inputs = ("f8:2", "f8:2")
+    outputs = ("f8:2",)
+
+    def make_node(self, *inputs: Tensor) -> Apply:
+        """Give the product its static shape."""
+        node = super().make_node(*inputs)
+        a, b = (x.type.shape for x in node.inputs)
+        node.outputs[0].type = pt.tensor(dtype="float64", shape=(a[0], b[1])).type
+        return node
+
+    def pullback(
+        self, inputs: Sequence[Tensor], outputs: Sequence[Tensor], cotangents: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """Return g b' and a' g."""
+        (a, b), (g,) = inputs, cotangents
+        return [product(g, b.T), product(a.T, g)]
+
+
+product = Product()
 _cholesky_from_partials_pullback = CholeskyFromPartialsPullback()
 cholesky_from_partials = CholeskyFromPartials()
 _collapsed_gaussian = CollapsedGaussian()
+_bernoulli_tasks = BernoulliTasks()
 
 
 def collapsed_gaussian(*inputs: Tensor) -> Tensor:
     """Log density of the data given the hyperparameters; see `kernels.collapsed_gaussian.kernel`."""
     return _collapsed_gaussian(*inputs)[0]
+
+
+def bernoulli_tasks(*inputs: Tensor) -> Tensor:
+    """Log-likelihood given the coefficients; see `kernels.task_glm.bernoulli`."""
+    return _bernoulli_tasks(*inputs)[0]
 
 
 def _parse(signature: str) -> tuple[str, int]:

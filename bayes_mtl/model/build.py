@@ -12,9 +12,8 @@ import pytensor.tensor as pt
 from bayes_mtl._typing import Tensor
 from bayes_mtl.data import TaskData
 from bayes_mtl.errors import Finding, SpecError, raise_if_any
-from bayes_mtl.families import Gaussian
-from bayes_mtl.kernels import collapsed_gaussian
-from bayes_mtl.model.coefficients import CoefficientPrior, coefficient_prior, latent_coefficients, product
+from bayes_mtl.kernels import collapsed_gaussian, product
+from bayes_mtl.model.coefficients import CoefficientPrior, coefficient_prior, latent_coefficients
 from bayes_mtl.model.coords import FEATURE, ROW, SHARED_FEATURE, TASK, TASK_FEATURE, model_coords
 from bayes_mtl.model.priors import default_priors, register
 from bayes_mtl.spec import ModelSpec
@@ -100,6 +99,9 @@ class AssembledModel:
 
 def assemble(spec: ModelSpec, data: TaskData, *, marginal: Marginal = "auto") -> AssembledModel:
     """Build the model, and keep hold of its parts for what `fit` does after sampling."""
+    if not isinstance(spec, ModelSpec) or not isinstance(data, TaskData):
+        found = f"found {type(spec).__name__} and {type(data).__name__}"
+        raise SpecError(Finding("spec, data", f"should be a ModelSpec and a TaskData, {found}"))
     collapsed = is_collapsed(spec, marginal)
     raise_if_any(spec.findings(data), SpecError)
     priors, scales = default_priors(spec, data)
@@ -134,7 +136,7 @@ def _coefficients(
         )
         mean = mean + product(pt.as_tensor_variable(data.task_features), effects.T)
     block = coefficient_prior(
-        pt.broadcast_to(mean, (data.n_tasks, data.n_features)),
+        mean if data.task_feature_names else repeat(mean, data.n_tasks),
         task_covariance=spec.task_covariance,
         feature_covariance=spec.feature_covariance,
         outside=spec.outside(data.features),
@@ -150,9 +152,9 @@ def _coefficients(
 
 def _noise(spec: ModelSpec, data: TaskData, priors: Any) -> Tensor | None:
     """Return the noise scale of each task, or None where it is known or has no meaning."""
-    if not isinstance(spec.family, Gaussian) or data.noise is not None:
+    if not spec.family.has_noise or data.noise is not None:
         return None
-    if not spec.family.task_noise:
+    if not getattr(spec.family, "task_noise", False):
         return pt.broadcast_to(register("sigma", priors["sigma"]), (data.n_tasks,))
     mean = register("sigma_mean", priors["sigma"])
     spread = register("sigma_spread", priors["sigma_spread"])
@@ -166,20 +168,23 @@ def _observe_latent(
     beta = latent_coefficients(
         block, n_tasks=data.n_tasks, n_features=data.n_features, dims=(TASK, FEATURE), name=str
     )
-    task = pm.Data("task_index", data.task_index, dims=ROW)
-    eta = _linear_predictor(beta, shared, task, data)
-    spec.family.observe(eta, None if sigma is None else sigma[task], data)
-
-
-def _linear_predictor(beta: Tensor, shared: Tensor | None, task: Tensor, data: TaskData) -> Tensor:
-    parts = []
+    columns, coefficients = [], []
     if data.features:
-        parts.append((pm.Data("X", data.X, dims=(ROW, FEATURE)) * beta[task]).sum(axis=-1))
+        columns.append(pm.Data("X", data.X, dims=(ROW, FEATURE)))
+        coefficients.append(beta)
     if shared is not None:
-        parts.append((pm.Data("X_shared", data.X_shared, dims=(ROW, SHARED_FEATURE)) * shared).sum(axis=-1))
-    if data.offset.any():
-        parts.append(pm.Data("offset", data.offset, dims=ROW))
-    return sum(parts[1:], start=parts[0])
+        columns.append(pm.Data("X_shared", data.X_shared, dims=(ROW, SHARED_FEATURE)))
+        coefficients.append(repeat(shared[None, :], data.n_tasks))
+    spec.family.observe(_beside(coefficients), _beside(columns), sigma, data)
+
+
+def repeat(row: Tensor, n: int) -> Tensor:
+    """Repeat a row n times, as a product: its gradient then needs no sum, which compiles slowly."""
+    return product(np.ones((n, 1)), row)
+
+
+def _beside(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else pt.concatenate(parts, axis=1)
 
 
 def _observe_collapsed(
@@ -188,7 +193,7 @@ def _observe_collapsed(
     """Register y with its marginal density, and with a way to draw it."""
     means = [block.mean]
     if shared is not None:
-        means.append(pt.broadcast_to(shared[None, :], (data.n_tasks, len(data.shared_features))))
+        means.append(repeat(shared[None, :], data.n_tasks))
     parameters = {
         "mean": pt.concatenate(means, axis=1) if len(means) > 1 else means[0],
         "cholesky": block.cholesky,

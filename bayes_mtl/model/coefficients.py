@@ -12,6 +12,7 @@ import pytensor.tensor as pt
 
 from bayes_mtl._typing import IntArray, Tensor
 from bayes_mtl.errors import Finding, SpecError, raise_if_any
+from bayes_mtl.kernels import product
 from bayes_mtl.model.coords import FACTOR, bis
 from bayes_mtl.model.priors import register
 from bayes_mtl.prior import Prior
@@ -107,7 +108,8 @@ def coefficient_prior(
         pm.Deterministic(name("task_corr"), corr, dims=(task_dim, bis(task_dim)))
         if law.loadings is not None:
             factor_dim = name(FACTOR)
-            pm.modelcontext(None).add_coord(factor_dim, range(law.loadings.type.shape[1]))
+            if factor_dim not in pm.modelcontext(None).coords:
+                pm.modelcontext(None).add_coord(factor_dim, range(law.loadings.type.shape[1]))
             pm.Deterministic(name("task_loadings"), law.loadings, dims=(task_dim, factor_dim))
         if law.unique_sd is not None:
             pm.Deterministic(name("task_unique_sd"), law.unique_sd, dims=task_dim)
@@ -152,11 +154,6 @@ def latent_coefficients(
             factors = product(factors, pt.as_tensor_variable(np.eye(n_features)[inside]))
         whitened = whitened + product(prior.loadings, factors)
     return pm.Deterministic(name("beta"), prior.mean + product(whitened, prior.cholesky.T), dims=dims)
-
-
-def product(a: Tensor, b: Tensor) -> Tensor:
-    """Return the matrix product without BLAS: numba takes half a minute to compile its first `dot`."""
-    return (a[:, :, None] * b[None, :, :]).sum(axis=1)
 
 
 def _embed(block: Tensor, at: IntArray, size: int) -> Tensor:
@@ -224,6 +221,8 @@ def task_coefficients(
     priors = dict(priors or {})
     model = pm.modelcontext(None)
     usable = {k: PRIOR_NAMES[k] for k in ("beta_mean", "feature_sd", "task_sd")}
+    if len(dims) != 2:
+        raise SpecError(Finding("dims", f"should be two, of tasks and of features, found {dims!r}"))
     findings = prior_findings(priors, usable)
     for dim in dims:
         if model.coords.get(dim) is None:

@@ -39,9 +39,6 @@ class TaskCovariance(Described, ABC):
     relates_tasks: ClassVar[bool] = True
     """Whether Omega has entries off the diagonal to be learned."""
 
-    prior_names: ClassVar[tuple[str, ...]] = ()
-    """Names under which `ModelSpec.priors` may replace this structure's own priors."""
-
     @abstractmethod
     def task_loadings(self, n_tasks: int, name: Namer) -> TaskLoadings:
         """Register this structure's variables in the current model and return its tensors."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 import pymc as pm
@@ -38,7 +39,7 @@ class LKJ(TaskCovariance, FeatureCovariance):
     eta: float = 2.0
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.eta, int | float) and 0 < self.eta < float("inf")):
+        if isinstance(self.eta, bool) or not isinstance(self.eta, Real) or not 0 < self.eta < float("inf"):
             raise SpecError(Finding("LKJ", f"`eta` should be a positive number, found {self.eta!r}"))
         object.__setattr__(self, "eta", float(self.eta))
 
@@ -57,6 +58,5 @@ class LKJ(TaskCovariance, FeatureCovariance):
         # Entry (i, j) below the diagonal, row by row: Beta(a_j, a_j) with a_j = eta + (n - 2 - j) / 2.
         column = np.concatenate([np.arange(i) for i in range(1, n)])
         concentration = self.eta + (n - 2 - column) / 2.0
-        half = pm.Beta(f"{name}_partial", concentration, concentration)
-        factor = cholesky_from_partials(2.0 * half - 1.0)
-        return pt.specify_shape(factor, (n, n))
+        half = pm.Beta(f"{name}_partial", concentration, concentration, shape=len(concentration))
+        return cholesky_from_partials(2.0 * half - 1.0)

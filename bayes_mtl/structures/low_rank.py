@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import pymc as pm
 import pytensor.tensor as pt
@@ -35,7 +34,6 @@ class LowRank(TaskCovariance):
     """
 
     rank: int = 2
-    prior_names: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
@@ -43,7 +41,8 @@ class LowRank(TaskCovariance):
 
     def task_loadings(self, n_tasks: int, name: Namer) -> TaskLoadings:
         """Register the loadings."""
-        scale = pm.HalfNormal(name("task_loadings_scale"), 1.0, shape=self.rank)
+        pm.modelcontext(None).add_coord(name("factor"), range(self.rank))
+        scale = pm.HalfNormal(name("task_loadings_scale"), 1.0, shape=self.rank, dims=name("factor"))
         raw = scale * pm.Normal(name("task_loadings_offset"), 0.0, 1.0, shape=(n_tasks, self.rank))
         unique_sd = 1.0 / pt.sqrt(1.0 + (raw**2).sum(axis=1))
         return TaskLoadings(loadings=raw * unique_sd[:, None], unique_sd=unique_sd)

@@ -61,12 +61,12 @@ def task_correlation(
     --------
     >>> mtl.task_correlation(idata).to_dataframe().query("p_positive > 0.95")  # doctest: +SKIP
     """
+    prob = interval_probability(ci_prob)
     posterior = correlation_draws(idata, kind)
     prior = correlation_draws(idata, kind, group="prior")
     tasks = idata["posterior"]["task"].to_numpy()
     a, b = np.triu_indices(len(tasks), k=1)
     pairs = posterior[:, :, a, b]
-    prob = _ci_prob(ci_prob)
     lower, upper = np.quantile(pairs, [(1 - prob) / 2, (1 + prob) / 2], axis=(0, 1))
     prior_var = prior[:, :, a, b].var(axis=(0, 1))
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -100,6 +100,7 @@ def correlation_draws(
     idata: xr.DataTree, kind: Kind = "structural", *, group: str = "posterior"
 ) -> FloatArray:
     """Return the task correlation matrix of every draw, shape (chain, draw, task, task)."""
+    spec_of(idata)  # says so if this is not a fit of ours
     draws = idata[group].to_dataset()
     if draws.sizes["task"] < 2:
         raise SpecError(Finding("task_correlation", "needs two tasks at least, found one"))
@@ -128,7 +129,7 @@ def _structural(idata: xr.DataTree, draws: xr.Dataset) -> FloatArray:
     structure = spec_of(idata).task_covariance
     if not structure.relates_tasks:
         name = type(structure).__name__
-        hint = "Use a structure that relates tasks (LKJ, LowRank), or kind='functions'"
+        hint = "Use a structure that relates tasks (LKJ, LowRank), or kind='coefficients'"
         raise SpecError(Finding("kind='structural'", f"{name} has no task correlation to learn", hint))
     if "task_corr" in draws:
         return draws["task_corr"].transpose("chain", "draw", "task", "task_bis").to_numpy()
@@ -139,7 +140,7 @@ def _structural(idata: xr.DataTree, draws: xr.Dataset) -> FloatArray:
 def _realised(idata: xr.DataTree, draws: xr.Dataset) -> FloatArray:
     inside = _inside(idata)
     if len(inside) < 2 or "feature_sd" not in draws:
-        hint = "Use kind='functions'"
+        hint = "Look at the coefficients themselves"
         found = f"found {len(inside)}" if "feature_sd" in draws else "but nothing varies in this model"
         raise SpecError(
             Finding("kind='coefficients'", f"needs two features that vary at least, {found}", hint)
@@ -170,6 +171,10 @@ def _functions(idata: xr.DataTree, draws: xr.Dataset) -> FloatArray:
         shared = draws["beta_shared"].transpose("chain", "draw", "shared_feature").to_numpy()
         shared = shared @ fixed["X_shared"].to_numpy()[rows].T
     beta = draws["beta"].transpose("chain", "draw", "task", "feature").to_numpy()
+    columns = X if shared is None else np.hstack([X, fixed["X_shared"].to_numpy()[rows]])
+    if np.linalg.matrix_rank(columns - columns.mean(axis=0)) < 2:
+        found = "needs two features at least: with one slope it would be the sign of a product of slopes"
+        raise SpecError(Finding("kind='functions'", found, "Look at the coefficients themselves"))
     out = np.empty((*beta.shape[:3], beta.shape[2]))
     for chain in range(beta.shape[0]):
         for draw in range(beta.shape[1]):
@@ -179,10 +184,6 @@ def _functions(idata: xr.DataTree, draws: xr.Dataset) -> FloatArray:
             f -= f.mean(axis=1, keepdims=True)
             f /= np.maximum(np.linalg.norm(f, axis=1, keepdims=True), 1e-300)
             out[chain, draw] = f @ f.T
-    if not np.any(np.ptp(X, axis=0)) and shared is None:
-        raise SpecError(
-            Finding("kind='functions'", "every task predicts a constant: there is only an intercept")
-        )
     return out
 
 
@@ -202,7 +203,8 @@ def _convergence(pairs: FloatArray) -> tuple[FloatArray, FloatArray]:
     return ess, r_hat
 
 
-def _ci_prob(ci_prob: float | None) -> float:
+def interval_probability(ci_prob: float | None) -> float:
+    """Return ArviZ's default, or the given probability after a check."""
     if ci_prob is None:
         from arviz_base import rcParams
 

@@ -7,7 +7,9 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
+from bayes_mtl.inference.attributes import spec_of
 from bayes_mtl.inference.diagnostics import diagnose, unique_elements
+from bayes_mtl.summaries.correlation import interval_probability
 
 _SHOWN = (
     "beta_mean",
@@ -35,13 +37,25 @@ class Summary(pd.DataFrame):
 
     def __str__(self) -> str:
         words = f"\n\n{self.diagnosis}" if self.diagnosis is not None else ""
-        return self.to_string() + words
+        return self.to_string(formatters=_formatters(self)) + words
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
         words = f"<pre>{self.diagnosis}</pre>" if self.diagnosis is not None else ""
-        return self.to_html() + words
+        return self.to_html(formatters=_formatters(self)) + words
+
+
+def _formatters(table: pd.DataFrame) -> dict[Any, Any]:
+    """Show as many digits as are known: the table itself keeps them all."""
+    digits = {
+        "ess_bulk": "{:.0f}",
+        "ess_tail": "{:.0f}",
+        "r_hat": "{:.3f}",
+        "mcse_mean": "{:.1g}",
+        "mcse_sd": "{:.1g}",
+    }
+    return {c: digits.get(str(c), "{:.3g}").format for c in table.columns}
 
 
 def summary(idata: xr.DataTree, *, ci_prob: float | None = None, coefficients: bool = False) -> Summary:
@@ -68,6 +82,8 @@ def summary(idata: xr.DataTree, *, ci_prob: float | None = None, coefficients: b
     """
     import arviz_stats  # loads slowly
 
+    spec_of(idata)  # says so if this is not a fit of ours
+    ci_prob = interval_probability(ci_prob)
     posterior = idata["posterior"].to_dataset()
     names = [n for n in _SHOWN if n in posterior] + (["beta"] if coefficients else [])
     elements = unique_elements(posterior[names], limit=None)

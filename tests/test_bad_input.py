@@ -1,0 +1,138 @@
+"""Inputs that would silently become something else than what they look like."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from decimal import Decimal
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import bayes_mtl as mtl
+from bayes_mtl import errors
+
+N = 30
+RNG = np.random.default_rng(0)
+TABLE = pd.DataFrame(RNG.standard_normal((N, 3)), columns=["x", "w", "y"])
+TABLE["task"] = np.repeat(["a", "b", "c"], 10)
+
+
+def read(frame=TABLE, **options):
+    return mtl.TaskData.from_table(frame, **{"task": "task", "outcome": "y", **options})
+
+
+@pytest.mark.parametrize(
+    ("frame", "options", "message"),
+    [
+        (TABLE.assign(Intercept=TABLE.x), {"features": ["Intercept", "w"]}, "reserved name"),
+        (TABLE.rename(columns={"x": "1"}), {"features": ["1", "w"]}, "cannot hold"),
+        (TABLE, {"features": ["x", "y"]}, "also the outcome"),
+        (TABLE, {"features": ["x", "task"]}, "also the task"),
+        (TABLE, {"features": ["x"], "weights": "x"}, "also the weights"),
+        (
+            TABLE.assign(z=TABLE.task.map(ord)),
+            {"features": ["z"], "task_features": ["z"]},
+            "also a task feature",
+        ),
+        (TABLE.assign(x=TABLE.x.astype(str)), {"features": ["x"]}, "numbers as text"),
+        (TABLE.assign(x=pd.date_range("2020", periods=N)), {"features": ["x"]}, "dates or durations"),
+        (TABLE, {"outcome": None, "formula": "y ~ x + (x | task)"}, "shared_features"),
+        (TABLE.rename(columns={"x": 3}), {"features": [3]}, "names of columns"),
+    ],
+)
+def test_is_refused(frame, options, message):
+    with pytest.raises(errors.DataError, match=message):
+        read(frame, **options)
+
+
+def test_messages_have_no_terminal_colours():
+    with pytest.raises(errors.DataError) as caught:
+        mtl.TaskData.from_table(TABLE, task="task", formula="y ~ x +")
+    assert "\x1b" not in str(caught.value)
+
+
+def test_all_missing_columns_are_named_together():
+    with pytest.raises(errors.DataError) as caught:
+        mtl.TaskData.from_table(TABLE, task="tsk", formula="yy ~ xx + w")
+    assert len(caught.value.findings) == 3
+
+
+def test_numbers_of_any_type_are_numbers():
+    small = TABLE.assign(a=np.arange(90, 90 + N, dtype="int8"))
+    np.testing.assert_array_equal(
+        mtl.TaskData.from_table(small, task="task", formula="y ~ 0 + I(a**2)").X[:, 0],
+        np.arange(90, 90 + N) ** 2.0,
+    )
+    for kind in (float, lambda v: Decimal(repr(v))):
+        changed = TABLE.assign(x=np.array([kind(float(v)) for v in TABLE.x], dtype=object))
+        np.testing.assert_allclose(read(changed, features=["x"]).X, read(features=["x"]).X, rtol=1e-12)
+
+
+def test_dropping_rows_keeps_the_other_checks():
+    bad = TABLE.assign(wt=[-1.0, *np.ones(N - 1)])
+    with pytest.raises(errors.DataError, match="should be positive"):
+        read(bad, features=["x"], weights="wt", missing="drop")
+    bad = TABLE.assign(x=[np.inf, *TABLE.x[1:]])
+    with pytest.raises(errors.DataError, match="infinite"):
+        read(bad, features=["x"], missing="drop")
+
+
+def test_what_is_dropped_teaches_nothing():
+    gone = TABLE.assign(
+        x=[1e6, *TABLE.x[1:]], w=[np.nan, *TABLE.w[1:]], c=["rare", *["u", "v", "u"] * 9, "u", "v"]
+    )
+    data = read(gone, features=["x", "w", "c"], center=True, missing="drop")
+    np.testing.assert_allclose(data.X[:, 1:].mean(axis=0), 0, atol=1e-12)
+    assert data.features == ("Intercept", "x", "w", "c[T.v]")
+    assert data.row.min() == 1
+    with pytest.warns(errors.DataWarning, match="removed 1 tasks altogether"):
+        read(TABLE.assign(w=np.where(TABLE.task == "a", np.nan, TABLE.w)), features=["w"], missing="drop")
+
+
+def test_stateful_terms_with_dropped_rows():
+    gone = TABLE.assign(x=[np.nan, *TABLE.x[1:]])
+    data = mtl.TaskData.from_table(gone, task="task", formula="y ~ center(x)", missing="drop")
+    assert abs(data.X[:, 1].mean()) < 1e-12
+
+
+def test_subset_speaks_of_the_table():
+    shuffled = TABLE.sample(frac=1, random_state=1).reset_index(drop=True)
+    data = read(shuffled, features=["x"])
+    mask = (shuffled.x > 0).to_numpy()
+    assert sorted(data.subset(mask).row) == np.flatnonzero(mask).tolist()
+    assert sorted(data.subset([3, 5]).row) == [3, 5]
+    with pytest.raises(errors.DataError, match="mask of 3 rows"):
+        data.subset(np.ones(3, dtype=bool))
+
+
+def test_arrays_keep_the_types_of_labels():
+    X, y = np.arange(4.0)[:, None] ** 2, np.array([0.0, 1.0, 3.0, 2.0])
+    for task in ([1, "1", 2, 2], ["a", np.nan, "b", "b"]):
+        with pytest.raises(errors.DataError):
+            mtl.TaskData.from_arrays(X, y, task)
+
+
+def test_outcomes_on_different_scales_are_said():
+    with pytest.warns(errors.DataWarning, match="different scales"):
+        mtl.TaskData.from_table(TABLE.assign(big=100 * TABLE.y), outcomes=["y", "big"], features=["x"])
+
+
+def test_spec_copies_and_hashes():
+    spec = mtl.ModelSpec(
+        priors={"beta_mean": {"distribution": mtl.Prior("Normal", mu=0, sigma=1), "x": np.int64(2)}}
+    )
+    assert (
+        pickle.loads(pickle.dumps(spec))
+        == copy.deepcopy(spec)
+        == spec
+        == mtl.ModelSpec.from_dict(spec.to_dict())
+    )
+    assert hash(spec) == hash(copy.deepcopy(spec))
+    assert {spec: 1}[spec] == 1
+
+
+def test_swapped_arguments():
+    with pytest.raises(errors.SpecError, match="a ModelSpec and a TaskData"):
+        mtl.build_model(read(features=["x"]), mtl.ModelSpec())

@@ -1,0 +1,166 @@
+"""New rows and new tasks, on posteriors whose numbers are known: one frozen draw, no sampling."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+import bayes_mtl as mtl
+from bayes_mtl import errors
+from bayes_mtl.inference.attributes import describe
+from bayes_mtl.inference.fit import constant_data
+
+MEAN, SD = np.array([1.0, -2.0, 0.5]), np.array([0.5, 1.0, 2.0])
+CORR = np.array([[1.0, 0.6, 0.0], [0.6, 1.0, -0.4], [0.0, -0.4, 1.0]])
+
+
+def table(n=60):
+    rng = np.random.default_rng(1)
+    task = np.repeat(["a", "b", "c"], n // 3)
+    return pd.DataFrame(
+        {
+            "task": task,
+            "x1": rng.standard_normal(n),
+            "x2": rng.standard_normal(n),
+            "z": pd.Series(task).map({"a": 1.0, "b": 2.0, "c": 4.0}),
+            "y": rng.standard_normal(n),
+        }
+    )
+
+
+def frozen(data, spec, draws=40_000, **values):
+    """A fit in which every draw has the same hyperparameters."""
+    dims = {
+        "beta_mean": ("feature",),
+        "feature_sd": ("feature",),
+        "feature_corr": ("feature", "feature_bis"),
+        "task_feature_effects": ("feature", "task_feature"),
+        "task_sd": ("task",),
+        "beta": ("task", "feature"),
+        "beta_shared": ("shared_feature",),
+    }
+    out = {
+        k: (("chain", "draw", *dims.get(k, ())), np.broadcast_to(v, (1, draws, *np.shape(v))))
+        for k, v in values.items()
+    }
+    coords = {"task": list(data.tasks), "feature": list(data.features)}
+    tree = xr.DataTree.from_dict(
+        {"posterior": xr.Dataset(out, coords=coords), "constant_data": constant_data(data)}
+    )
+    tree.attrs.update(describe(spec, data.schema, "test"))
+    return tree
+
+
+def new_task_draws(idata, rows):
+    """Coefficients of new tasks, read off predictions at unit rows."""
+    y = mtl.predict(idata, rows, new_tasks="population", random_seed=1)["predictions"]["y"].to_numpy()[0]
+    base = y[:, 0]
+    return np.stack([base, y[:, 1] - base, y[:, 2] - base], axis=1)
+
+
+UNIT = pd.DataFrame({"task": "new", "x1": [0.0, 1.0, 0.0], "x2": [0.0, 0.0, 1.0], "z": 3.0})
+
+
+def test_new_tasks_follow_the_population():
+    data = mtl.TaskData.from_table(table(), task="task", outcome="y", features=["x1", "x2"])
+    idata = frozen(
+        data,
+        mtl.ModelSpec(),
+        beta_mean=MEAN,
+        feature_sd=SD,
+        feature_corr=CORR,
+        beta=np.zeros((3, 3)),
+        sigma=1.0,
+    )
+    draws = new_task_draws(idata, UNIT)
+    sigma = SD[:, None] * CORR * SD
+    n = len(draws)
+    np.testing.assert_allclose((draws.mean(axis=0) - MEAN) / SD, 0, atol=4 / np.sqrt(n))
+    np.testing.assert_allclose(np.cov(draws.T) / np.outer(SD, SD), CORR, atol=6 / np.sqrt(n))
+    assert np.abs(np.cov(draws.T) - sigma).max() < 0.2
+
+
+def test_task_features_and_task_scales_of_new_tasks():
+    data = mtl.TaskData.from_table(
+        table(), task="task", outcome="y", features=["x1", "x2"], task_features=["z"], center=True
+    )
+    effects = np.array([[1.0], [2.0], [-1.0]])
+    spec = mtl.ModelSpec(task_covariance=mtl.LowRank(1), feature_covariance=mtl.Diagonal(), task_sd=True)
+    idata = frozen(
+        data,
+        spec,
+        beta_mean=MEAN,
+        task_feature_effects=effects,
+        feature_sd=SD,
+        task_sd=np.full(3, 2.0),
+        beta=np.zeros((3, 3)),
+        sigma=1.0,
+    )
+    rows = UNIT.copy()
+    rows[["x1", "x2"]] += [data.schema.design.center[i] for i in (1, 2)]
+    draws = new_task_draws(idata, rows)
+    z = 3.0 - np.mean([1.0, 2.0, 4.0])
+    expected_sd = SD * np.array([1.0, 2.0, 2.0])  # the intercept stands outside: not scaled
+    n = len(draws)
+    np.testing.assert_allclose(
+        (draws.mean(axis=0) - MEAN - effects[:, 0] * z) / expected_sd, 0, atol=4 / np.sqrt(n)
+    )
+    np.testing.assert_allclose(draws.std(axis=0) / expected_sd, 1, atol=4 / np.sqrt(n))
+    with pytest.raises(errors.PredictionError, match="change within the task"):
+        mtl.predict(idata, rows.assign(z=[1.0, 2.0, 3.0]), new_tasks="population")
+
+
+def test_noise_scales_of_new_tasks():
+    data = mtl.TaskData.from_table(table(), task="task", outcome="y")
+    spec = mtl.ModelSpec(family=mtl.Gaussian(task_noise=True))
+    values = {"beta_mean": [0.0], "feature_sd": [1e-9], "sigma_mean": 2.0, "sigma_spread": 0.5}
+    idata = frozen(data, spec, beta=np.zeros((3, 1)), **values)
+    sigma = xr.DataArray(np.ones((1, 40_000, 3)), dims=("chain", "draw", "task"))
+    idata["posterior"] = xr.DataTree(idata["posterior"].to_dataset().assign(sigma=sigma))
+    y = mtl.predict(
+        idata, pd.DataFrame({"task": ["new", "a"]}), kind="response", new_tasks="population", random_seed=2
+    )
+    found = y["predictions"]["y"].std(("chain", "draw")).to_numpy()
+    np.testing.assert_allclose(found, [2.0 * np.exp(0.5**2), 1.0], rtol=0.03)
+
+
+def test_shared_slopes_alone():
+    data = mtl.TaskData.from_table(
+        table(), task="task", formula="y ~ x1", shared_features=["x1", "Intercept"]
+    )
+    spec = mtl.ModelSpec(task_covariance=mtl.CompletePooling())
+    idata = frozen(data, spec, draws=5, beta_shared=[1.0, 3.0], beta=np.zeros((3, 0)), sigma=1.0)
+    rows = pd.DataFrame({"task": ["a", "new"], "x1": [2.0, 2.0]})
+    y = mtl.predict(idata, rows, new_tasks="population")["predictions"]["y"]
+    np.testing.assert_allclose(y, 7.0)
+
+
+def test_wide_tables_get_every_outcome():
+    frame = table().assign(other=lambda f: -f["y"])
+    data = mtl.TaskData.from_table(frame, outcomes=["y", "other"], features=["x1"])
+    idata = frozen(data, mtl.ModelSpec(), draws=3, beta=[[1.0, 2.0], [3.0, 4.0]], sigma=1.0)
+    assert data.tasks == ("other", "y")
+    found = mtl.predict(idata, pd.DataFrame({"x1": [0.0, 10.0]}))["predictions"]
+    assert found["row_task"].to_numpy().tolist() == ["y", "y", "other", "other"]
+    np.testing.assert_allclose(found["y"].isel(chain=0, draw=0), [3.0, 43.0, 1.0, 21.0])
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"), [([None, "a"], "missing labels in rows"), ([1, "a"], "the model knows str")]
+)
+def test_labels_of_another_kind_are_no_new_tasks(labels, message):
+    data = mtl.TaskData.from_table(table(), task="task", outcome="y")
+    idata = frozen(
+        data, mtl.ModelSpec(), draws=3, beta=np.zeros((3, 1)), beta_mean=[0.0], feature_sd=[1.0], sigma=1.0
+    )
+    with pytest.raises(errors.PredictionError, match=message):
+        mtl.predict(idata, pd.DataFrame({"task": labels}), new_tasks="population")
+
+
+def test_weights_of_new_rows_must_be_positive():
+    data = mtl.TaskData.from_table(table().assign(w=1.0), task="task", outcome="y", weights="w")
+    idata = frozen(data, mtl.ModelSpec(), draws=3, beta=np.zeros((3, 1)), sigma=1.0)
+    with pytest.raises(errors.PredictionError, match="should be positive"):
+        mtl.predict(idata, pd.DataFrame({"task": ["a"], "w": [-1.0]}), kind="response")
