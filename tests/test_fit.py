@@ -17,6 +17,7 @@ from scipy import stats
 
 import bayes_mtl as mtl
 from bayes_mtl import errors
+from bayes_mtl.inference.fit import _prior
 
 
 def test_both_paths_return_the_same_variables(sleepstudy_fit, sleepstudy_case):
@@ -306,11 +307,8 @@ def test_no_pooling_with_nothing_to_sample(family):
     noise = rng.uniform(0.5, 2.0, 60)
     if family == "bernoulli":
         data = mtl.TaskData.from_arrays(X, (y > 0).astype(int), np.repeat([1, 2], 30))
-        prior = mtl.inference.fit._prior(  # sampled in the other tests; here only what used to fail
-            mtl.model.assemble(mtl.ModelSpec(family="bernoulli", task_covariance=mtl.NoPooling()), data),
-            data,
-            1,
-        )
+        spec = mtl.ModelSpec(family="bernoulli", task_covariance=mtl.NoPooling())
+        prior = _prior(mtl.model.assemble(spec, data), data, 1)
         assert prior["beta"].shape == (1, 1000, 2, 2)
         return
     data = mtl.TaskData.from_arrays(X, y, np.repeat([1, 2], 30), noise=noise)

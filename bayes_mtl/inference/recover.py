@@ -17,7 +17,7 @@ def recover(
 ) -> FloatArray:
     """Draw beta from p(beta | y, hyperparameters), once per draw: exact, with no Markov chain.
 
-    With the symbols of `kernels.collapsed_gaussian`: first the factors, F ~ N(Q^-1 h, Q^-1), then
+    With the symbols of `kernels._collapsed_gaussian`: first the factors, F ~ N(Q^-1 h, Q^-1), then
     each task's unique part, e_t | F ~ N(W_t^-1 S_t (b_t - A_t phi_t), W_t^-1).
 
     Returns

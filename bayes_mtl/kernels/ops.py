@@ -72,7 +72,7 @@ class ValueAndGradient(KernelOp):
 class CollapsedGaussian(ValueAndGradient):
     """Marginal log density of Gaussian outcomes with the coefficients integrated out."""
 
-    kernel = "collapsed_gaussian:kernel"
+    kernel = "_collapsed_gaussian:kernel"
     inputs = ("f8:2", "f8:2", "f8:2", "f8:1", "f8:1", "f8:3", "f8:2", "f8:1", "f8:1", "i8:1")
     outputs = ("f8:0", "f8:2", "f8:2", "f8:2", "f8:1", "f8:1")
 
@@ -80,7 +80,7 @@ class CollapsedGaussian(ValueAndGradient):
 class BernoulliTasks(ValueAndGradient):
     """Log-likelihood of binary outcomes with coefficients that differ by task."""
 
-    kernel = "task_glm:bernoulli"
+    kernel = "_task_glm:bernoulli"
     inputs = ("f8:2", "f8:1", "f8:2", "f8:1", "f8:1", "i8:1")
     outputs = ("f8:0", "f8:2")
 
@@ -88,7 +88,7 @@ class BernoulliTasks(ValueAndGradient):
 class CholeskyFromPartials(KernelOp):
     """Cholesky factor of the correlation matrix with the given partial correlations."""
 
-    kernel = "lkj:forward"
+    kernel = "_lkj:forward"
     inputs = ("f8:1",)
     outputs = ("f8:2",)
 
@@ -111,7 +111,7 @@ class CholeskyFromPartials(KernelOp):
 class CholeskyFromPartialsPullback(KernelOp):
     """The reverse sweep of `CholeskyFromPartials`."""
 
-    kernel = "lkj:reverse"
+    kernel = "_lkj:reverse"
     inputs = ("f8:1", "f8:2", "f8:2")
     outputs = ("f8:1",)
 
@@ -119,7 +119,7 @@ class CholeskyFromPartialsPullback(KernelOp):
 class Product(KernelOp):
     """Matrix product."""
 
-    kernel = "product:forward"
+    kernel = "_product:forward"
     inputs = ("f8:2", "f8:2")
     outputs = ("f8:2",)
 
@@ -146,12 +146,12 @@ _bernoulli_tasks = BernoulliTasks()
 
 
 def collapsed_gaussian(*inputs: Tensor) -> Tensor:
-    """Log density of the data given the hyperparameters; see `kernels.collapsed_gaussian.kernel`."""
+    """Log density of the data given the hyperparameters; see `kernels._collapsed_gaussian.kernel`."""
     return _collapsed_gaussian(*inputs)[0]
 
 
 def bernoulli_tasks(*inputs: Tensor) -> Tensor:
-    """Log-likelihood given the coefficients; see `kernels.task_glm.bernoulli`."""
+    """Log-likelihood given the coefficients; see `kernels._task_glm.bernoulli`."""
     return _bernoulli_tasks(*inputs)[0]
 
 

@@ -52,7 +52,7 @@ class LKJ(TaskCovariance, FeatureCovariance):
         return self._cholesky(n_features, name("feature_corr"))
 
     def _cholesky(self, n: int, name: str) -> Tensor:
-        """Return the Cholesky factor from Beta-distributed partial correlations (see `kernels.lkj`)."""
+        """Return the Cholesky factor from Beta-distributed partial correlations (see `kernels._lkj`)."""
         if n == 1:
             return pt.ones((1, 1))
         # Entry (i, j) below the diagonal, row by row: Beta(a_j, a_j) with a_j = eta + (n - 2 - j) / 2.

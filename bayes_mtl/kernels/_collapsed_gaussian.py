@@ -23,7 +23,7 @@ from __future__ import annotations
 import numpy as np
 
 from bayes_mtl._typing import FloatArray, IntArray
-from bayes_mtl.kernels.small_linalg import cholesky_in_place, inverse_from_cholesky, multiply
+from bayes_mtl.kernels._small_linalg import cholesky_in_place, inverse_from_cholesky, multiply
 
 _LOG_2PI = float(np.log(2.0 * np.pi))
 _NO_UNIQUE_PART = 1e-100

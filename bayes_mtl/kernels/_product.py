@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bayes_mtl._typing import FloatArray
-from bayes_mtl.kernels.small_linalg import multiply
+from bayes_mtl.kernels._small_linalg import multiply
 
 
 def forward(a: FloatArray, b: FloatArray) -> tuple[FloatArray]:
