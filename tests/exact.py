@@ -240,6 +240,20 @@ def radon_cases(table: pd.DataFrame) -> dict[str, Callable[[], Case]]:
     }
 
 
+def fit(case: Case, *, marginal: bool, seed: int) -> xr.DataTree:
+    """Fit a case with enough draws for its sds to be known to a few per cent."""
+    return mtl.fit(
+        case.data,
+        case.spec,
+        marginal=marginal,
+        draws=case.draws,
+        target_accept=0.95,
+        random_seed=seed,
+        progressbar=False,
+        log_likelihood=False,
+    )
+
+
 def compare(case: Case, idata: xr.DataTree, reference: Mapping[str, Any]) -> pd.DataFrame:
     """Return one row per number: error of the mean in MCSE, and ratio of the sd to the exact one."""
     import arviz_stats

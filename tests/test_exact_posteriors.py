@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import bayes_mtl as mtl
-from tests.exact import CASES, compare
+from tests.exact import CASES, compare, fit
 
 REFERENCES = json.loads((Path(__file__).parent / "data" / "exact_posteriors.json").read_text())
 QUICK = {("sleepstudy-lkj2", False), ("mtrl2_diabetes_by_sex_n40-lkj1", True)}
@@ -31,16 +30,7 @@ def assert_agrees(case, idata, reference):
 )
 def test_agrees_with_quadrature(name, marginal):
     case = CASES[name]()
-    idata = mtl.fit(
-        case.data,
-        case.spec,
-        marginal=marginal,
-        draws=case.draws,
-        target_accept=0.95,
-        random_seed=1,
-        progressbar=False,
-        log_likelihood=False,
-    )
+    idata = fit(case, marginal=marginal, seed=1)
     assert_agrees(case, idata, REFERENCES[name])
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import import_module
+from inspect import getsource
 from typing import Any, ClassVar
+from zlib import crc32
 
 import pytensor.tensor as pt
 from pytensor.gradient import DisconnectedType, disconnected_type
@@ -24,7 +26,6 @@ class KernelOp(Op):
 
     __props__: ClassVar[tuple[str, ...]] = ()
     kernel: ClassVar[str]
-    version: ClassVar[int] = 1  # part of the key of the on-disk cache: raise it when a kernel changes
     inputs: ClassVar[tuple[str, ...]]  # dtype and number of dimensions, as in "f8:2"
     outputs: ClassVar[tuple[str, ...]]
 
@@ -181,10 +182,19 @@ def _register_with_numba() -> None:
     def funcify(op: KernelOp, **kwargs: Any) -> tuple[Callable[..., Any], int]:
         kernel = numba_njit(load(op.kernel))
         if len(op.outputs) > 1:
-            return kernel, op.version
+            return kernel, _fingerprint(op.kernel)
 
         @numba_njit
         def single(*inputs: Any) -> Any:
             return kernel(*inputs)[0]
 
-        return single, op.version
+        return single, _fingerprint(op.kernel)
+
+
+def _fingerprint(kernel: str) -> int:
+    """Return a number that changes with the code: machine code of an older version must not be reused.
+
+    It becomes part of the key under which PyTensor keeps compiled functions between processes.
+    """
+    modules = (load(kernel).__module__, "bayes_mtl.kernels._small_linalg")
+    return crc32("".join(name + getsource(import_module(name)) for name in modules).encode())

@@ -15,8 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-import bayes_mtl as mtl
-from tests.exact import CASES, compare, radon_cases
+from tests.exact import CASES, compare, fit, radon_cases
 
 STORED = Path(__file__).parents[1] / "data" / "exact_posteriors.json"
 
@@ -54,16 +53,7 @@ def main() -> None:
         for marginal in (True, False):
             with warnings.catch_warnings():
                 warnings.simplefilter("default")
-                idata = mtl.fit(
-                    case.data,
-                    case.spec,
-                    marginal=marginal,
-                    draws=case.draws,
-                    target_accept=0.95,
-                    random_seed=options.seed,
-                    progressbar=False,
-                    log_likelihood=False,
-                )
+                idata = fit(case, marginal=marginal, seed=options.seed)
             table = compare(case, idata, references[name])
             worst_mean, worst_sd = table["error_in_mcse"].abs().max(), (table["sd_ratio"] - 1).abs().max()
             right = (table["error_in_mcse"].abs() < 4) & ((table["sd_ratio"] - 1).abs() < 0.05)
