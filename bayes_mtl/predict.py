@@ -12,7 +12,7 @@ from bayes_mtl._typing import FloatArray, Label
 from bayes_mtl.data import TaskSchema
 from bayes_mtl.data.frames import column_names, missing_columns, to_pandas
 from bayes_mtl.errors import Finding, PredictionError, raise_if_any
-from bayes_mtl.inference.attributes import schema_of, spec_of
+from bayes_mtl.inference.attributes import inside_of, schema_of, spec_of
 from bayes_mtl.inference.hyperdraws import CHUNK_BYTES
 from bayes_mtl.inference.log_likelihood import linear_predictor, sigma_of_rows
 
@@ -243,7 +243,7 @@ def _with_new_tasks(
             scales = posterior["task_sd"].transpose("chain", "draw", "task").to_numpy()
             pick = rng.integers(0, scales.shape[-1], size=(chains, draws, n_new))
             scale = np.take_along_axis(scales, pick, axis=-1)[..., None]
-            inside = _inside_mask(idata)
+            inside = np.isin(posterior["feature"].to_numpy(), inside_of(idata))
             white = np.where(inside, scale, 1.0) * white
         beta = mean + np.einsum("cdij,cdnj->cdni", cholesky, white)
     coords = {"task": list(unknown), "feature": posterior["feature"]}
@@ -266,11 +266,3 @@ def _with_new_tasks(
         name: posterior[name] for name in ("beta_shared", "sigma") if name in posterior and name not in joined
     }
     return xr.Dataset(joined | rest)
-
-
-def _inside_mask(idata: xr.DataTree) -> Any:
-    from bayes_mtl.model.coefficients import inside_features
-
-    spec, features = spec_of(idata), [str(f) for f in idata["posterior"]["feature"].to_numpy()]
-    inside = inside_features(spec.task_covariance, spec.independent_features, features)
-    return np.isin(features, inside)

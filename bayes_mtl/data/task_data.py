@@ -183,7 +183,7 @@ class TaskData:
         }
         findings = [
             *labels.findings,
-            *_role_findings(design.reads, features or (), design.terms, roles, task_features),
+            *_role_findings(design.reads, features or (), roles, task_features),
         ]
         findings += _row_findings(
             design, matrix, outcome_name, y, extra, side, labels.values, wide, dropped=missing == "drop"
@@ -528,7 +528,6 @@ def _named(formula: str) -> list[str]:
 def _role_findings(
     reads: Sequence[str],
     features: Sequence[str],
-    terms: Sequence[str],
     roles: Mapping[str, Sequence[str]],
     task_features: Sequence[str],
 ) -> list[Finding]:

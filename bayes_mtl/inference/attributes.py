@@ -9,6 +9,7 @@ import xarray as xr
 
 from bayes_mtl.data import TaskSchema
 from bayes_mtl.errors import StorageError
+from bayes_mtl.model.coefficients import inside_features
 from bayes_mtl.spec import ModelSpec
 
 FORMAT = 1
@@ -34,6 +35,12 @@ def spec_of(idata: xr.DataTree) -> ModelSpec:
 def schema_of(idata: xr.DataTree) -> TaskSchema:
     """Return how the data came from their table."""
     return TaskSchema.from_dict(json.loads(_attribute(idata, _SCHEMA)))
+
+
+def inside_of(idata: xr.DataTree) -> list[str]:
+    """Return the features inside the task covariance of a fit."""
+    spec, features = spec_of(idata), [str(f) for f in idata["posterior"]["feature"].to_numpy()]
+    return inside_features(spec.task_covariance, spec.independent_features, features)
 
 
 def _attribute(idata: xr.DataTree, name: str) -> Any:

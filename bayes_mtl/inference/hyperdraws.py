@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,6 @@ from bayes_mtl.model import AssembledModel
 CHUNK_BYTES = 256 * 2**20  # working memory of a computation over draws
 # Larger task correlation matrices are left to be computed from the loadings where they are needed.
 MAX_TASK_CORR_ENTRIES = 2**26
-_INTERNAL = ("task_loadings", "task_unique_sd", "task_corr")
 
 
 @dataclass(frozen=True)
@@ -78,12 +77,12 @@ def evaluate(assembled: AssembledModel, draws: xr.Dataset, data: TaskData) -> tu
         "shared": pt.zeros(0) if assembled.shared is None else assembled.shared,
         "sigma": pt.ones(n_tasks) if assembled.sigma is None else assembled.sigma,
     }
-    skip = {"beta", *_INTERNAL}
+    # Without unique parts the loadings are the Cholesky factor of task_corr, and say nothing more.
+    dense = "task_loadings" in model.named_vars and "task_unique_sd" not in model.named_vars
+    skip = {"beta", "task_corr", *(("task_loadings",) if dense else ())}
+    if "task_loadings" not in model.named_vars:
+        skip.add("task_unique_sd")
     reported = {v.name: v for v in model.deterministics if v.name not in skip}
-    has_factors = "task_loadings" in model.named_vars
-    dense = has_factors and "task_unique_sd" not in model.named_vars
-    if has_factors and not dense:
-        reported |= {name: model[name] for name in ("task_loadings", "task_unique_sd")}
 
     inputs = [rv for rv in model.free_RVs if rv.name in draws]
     outputs = [*reported.values(), *law.values()]
@@ -111,7 +110,7 @@ def evaluate(assembled: AssembledModel, draws: xr.Dataset, data: TaskData) -> tu
         variables[name] = xr.DataArray(named[name].reshape(chains, length, *named[name].shape[1:]), dims=dims)
     small = n_draws * n_tasks**2 <= MAX_TASK_CORR_ENTRIES
     if "task_corr" in model.named_vars and (small or dense):
-        scale = named["task_sd"] if "task_sd" in named else _task_sd(draws, n_draws)
+        scale = variables["task_sd"].to_numpy().reshape(n_draws, -1) if "task_sd" in variables else None
         corr = task_corr(hyper.loadings, hyper.unique_sd, scale)
         variables["task_corr"] = xr.DataArray(
             corr.reshape(chains, length, n_tasks, n_tasks),
@@ -150,10 +149,6 @@ def task_corr(loadings: FloatArray, unique_sd: FloatArray, task_sd: FloatArray |
     at = np.arange(corr.shape[-1])
     corr[..., at, at] += unique_sd**2
     return corr
-
-
-def _task_sd(draws: xr.Dataset | Mapping[str, xr.DataArray], n_draws: int) -> FloatArray | None:
-    return draws["task_sd"].to_numpy().reshape(n_draws, -1) if "task_sd" in draws else None
 
 
 def _is_auxiliary(name: str) -> bool:

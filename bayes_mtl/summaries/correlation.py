@@ -9,9 +9,8 @@ import xarray as xr
 
 from bayes_mtl._typing import FloatArray
 from bayes_mtl.errors import Finding, SpecError
-from bayes_mtl.inference.attributes import schema_of, spec_of
+from bayes_mtl.inference.attributes import inside_of, schema_of, spec_of
 from bayes_mtl.inference.hyperdraws import task_corr
-from bayes_mtl.model.coefficients import inside_features
 
 Kind = Literal["structural", "coefficients", "functions"]
 _REFERENCE_ROWS = 200
@@ -117,12 +116,7 @@ def n_replicates(idata: xr.DataTree, kind: Kind) -> int:
     """Return the number of coefficients (or rows) across which tasks are correlated."""
     if kind == "functions":
         return len(_reference_rows(idata))
-    return len(_inside(idata))
-
-
-def _inside(idata: xr.DataTree) -> list[str]:
-    spec, features = spec_of(idata), [str(f) for f in idata["posterior"]["feature"].to_numpy()]
-    return inside_features(spec.task_covariance, spec.independent_features, features)
+    return len(inside_of(idata))
 
 
 def _structural(idata: xr.DataTree, draws: xr.Dataset) -> FloatArray:
@@ -138,7 +132,7 @@ def _structural(idata: xr.DataTree, draws: xr.Dataset) -> FloatArray:
 
 
 def _realised(idata: xr.DataTree, draws: xr.Dataset) -> FloatArray:
-    inside = _inside(idata)
+    inside = inside_of(idata)
     if len(inside) < 2 or "feature_sd" not in draws:
         hint = "Look at the coefficients themselves"
         found = f"found {len(inside)}" if "feature_sd" in draws else "but nothing varies in this model"
