@@ -115,7 +115,7 @@ def compare_forms(bench: Bench, key: str) -> None:
             "compile s",
             "sampling s",
             "rest s",
-            "worst mean, MCSE",
+            "means, MCSE",
         )
         for form in bench.forms:
             if form.startswith("stan") and importlib.util.find_spec("stan") is None:
@@ -146,7 +146,7 @@ def _form_cells(found: Result, ours: Result | None, bench: Bench) -> list[str]:
         f"{found['compiling']:.0f}",
         f"{found['sampling']:.1f}",
         f"{found['rest']:.1f}",
-        "-" if ours is None or ours is found or "means" not in ours else f"{_disagreement(found, ours):.1f}",
+        "-" if ours is None or ours is found or "means" not in ours else _disagreement(found, ours),
     ]
 
 
@@ -157,10 +157,11 @@ def _speed(found: Result, bench: Bench) -> float:
     return found["ess"] / found["sampling"]
 
 
-def _disagreement(a: Result, b: Result) -> float:
-    """Return the largest difference of posterior means in units of its Monte Carlo error."""
+def _disagreement(a: Result, b: Result) -> str:
+    """Return typical and largest difference of posterior means in units of its Monte Carlo error."""
     numbers = zip(a["means"], b["means"], a["errors"], b["errors"], strict=True)
-    return max(abs(x - y) / (e**2 + f**2) ** 0.5 for x, y, e, f in numbers)
+    z = [abs(x - y) / (e**2 + f**2) ** 0.5 for x, y, e, f in numbers]
+    return f"{(sum(v * v for v in z) / len(z)) ** 0.5:.1f}, {max(z):.1f}"
 
 
 def _verdict(workload: Workload, size: int, results: dict[str, Result], bench: Bench) -> None:
@@ -168,7 +169,7 @@ def _verdict(workload: Workload, size: int, results: dict[str, Result], bench: B
     rivals = {f: r for f, r in results.items() if f in workload.rivals and "failed" not in r}
     rivals = {f: r for f, r in rivals.items() if "over" not in r or "compiling" in r}
     if "sampling" not in ours or not rivals:
-        print("\nNo ratio: not measured.")
+        print("\nNo ratio: one side was not measured to the end.")
         return
     best = max(rivals, key=lambda f: _speed(rivals[f], bench))
     ratio = _speed(ours, bench) / _speed(rivals[best], bench)
@@ -224,10 +225,9 @@ def compare_rows(bench: Bench) -> None:
         )
     if len(sampling) > 1:
         first, last = min(sampling), max(sampling)
-        print(
-            f"\n{last / first:.0f} times the rows: sampling takes **{sampling[last] / sampling[first]:.2f}** "
-        )
-        print(f"times as long, a leapfrog step {per_step[last] / per_step[first]:.2f} times.")
+        longer, slower = sampling[last] / sampling[first], per_step[last] / per_step[first]
+        print(f"\n{last / first:.0f} times the rows: sampling takes **{longer:.2f}** times as long, ", end="")
+        print(f"a leapfrog step {slower:.2f} times.")
 
 
 def compare_tasks(bench: Bench) -> None:
@@ -242,7 +242,7 @@ def compare_tasks(bench: Bench) -> None:
             continue
         micro = found["gradient"] * 1e6
         table.row(str(size), str(found["dimensions"]), f"{micro:.0f}", f"{micro / size:.3f}")
-    size = max(sizes)
+    size = sizes[0] if bench.quick else max(sizes)
     found = bench.run("tasks", size=size, settings=bench.settings, full=True)
     if "fit" not in found:
         print(f"\nFit of {size} tasks: ", "failed" if "failed" in found else f"over {bench.limit:.0f} s")
@@ -327,10 +327,10 @@ min ESS: least bulk ESS over beta_mean, feature_sd, feature_corr, sigma and task
 has them; ESS/s: per second of sampling, warm-up included, compiling not; ESS/gradient: per leapfrog step of
 all chains, warm-up included; steps/draw, divergences: of kept draws; compile: with whatever caches there
 are (0 for Stan: built before); rest: what the call took beyond (prior draws, coefficients and diagnostics
-here; data transfer for Stan, whose sampling time is its own clock); worst mean: largest difference of a
-posterior mean from ours, in Monte Carlo standard errors. Hand-written forms aim at an acceptance of 0.8,
-ours at its default. "over N": stopped after N seconds of sampling; then "< x" is kept draws / N, a generous
-bound of its ESS/s.
+here; data transfer for Stan, whose sampling time is its own clock); means: root mean square (about 1 if the
+forms agree) and largest difference of posterior means from ours, in Monte Carlo standard errors. Hand-
+written forms aim at an acceptance of 0.8, ours at its default. "over N": stopped after N seconds of
+sampling; then "< x" is kept draws / N, a generous bound of its ESS/s.
 """
 
 
