@@ -8,6 +8,9 @@ import numpy as np
 
 from bayes_mtl._typing import FloatArray, IntArray
 
+_FEW_ROWS = 50_000  # more are left to numba, which takes half a second to start
+_FEW_TASKS = 5_000
+
 
 @dataclass(frozen=True)
 class TaskStatistics:
@@ -25,7 +28,7 @@ class TaskStatistics:
     count : (T,)
         Number of rows.
     reference : (F,)
-        b_ref, by pooled least squares.
+        b_ref, by pooled least squares (of a part of the rows if there are many: it need only be near).
     log_weight : float
         Half the sum of the log weights: the constant of the Gaussian density.
     """
@@ -38,26 +41,46 @@ class TaskStatistics:
     log_weight: float
 
     @classmethod
-    def from_rows(cls, X: FloatArray, y: FloatArray, starts: IntArray, weights: FloatArray) -> TaskStatistics:
+    def from_rows(
+        cls, X: FloatArray, y: FloatArray, starts: IntArray, weights: FloatArray | None = None
+    ) -> TaskStatistics:
         """Summarise rows that are sorted by task; task t owns rows starts[t] to starts[t + 1]."""
-        n_tasks, n_columns = len(starts) - 1, X.shape[1]
-        root = np.sqrt(weights)[:, None]
-        reference = np.linalg.lstsq(X * root, y * root[:, 0], rcond=None)[0]
-        residual = y - X @ reference
-        gram = np.empty((n_tasks, n_columns, n_columns))
-        moment = np.empty((n_tasks, n_columns))
-        square = np.empty(n_tasks)
-        for t in range(n_tasks):
-            rows = slice(starts[t], starts[t + 1])
-            weighted = X[rows] * weights[rows, None]
-            gram[t] = weighted.T @ X[rows]
-            moment[t] = weighted.T @ residual[rows]
-            square[t] = weights[rows] @ residual[rows] ** 2
+        reference = _reference(X, y, weights)
+        if len(y) < _FEW_ROWS and len(starts) < _FEW_TASKS:
+            sums = _by_task(X, y, weights, reference, starts)
+        else:
+            from bayes_mtl.data._cross_products import cross_products
+
+            sums = cross_products(np.ascontiguousarray(X), y, weights, reference, starts)
+        gram, moment, square, log_weights = sums
         return cls(
             gram=gram,
             moment=moment,
             square=square,
             count=np.diff(starts).astype(float),
             reference=reference,
-            log_weight=float(0.5 * np.log(weights).sum()),
+            log_weight=0.5 * log_weights,
         )
+
+
+def _reference(X: FloatArray, y: FloatArray, weights: FloatArray | None) -> FloatArray:
+    """Least squares over all tasks, of evenly spaced rows if there are many: it need only be near."""
+    some = slice(None, None, 1 + len(y) // _FEW_ROWS)
+    root = np.ones(1) if weights is None else np.sqrt(weights[some])
+    return np.linalg.lstsq(X[some] * root[:, None], y[some] * root, rcond=None)[0]
+
+
+def _by_task(
+    X: FloatArray, y: FloatArray, weights: FloatArray | None, reference: FloatArray, starts: IntArray
+) -> tuple[FloatArray, FloatArray, FloatArray, float]:
+    """What `cross_products` returns, where starting numba would take longer than the sums."""
+    n_tasks, n_columns = len(starts) - 1, X.shape[1]
+    columns = np.column_stack([X, y - X @ reference])
+    if weights is not None:
+        columns *= np.sqrt(weights)[:, None]
+    cross = np.empty((n_tasks, n_columns + 1, n_columns + 1))
+    for t in range(n_tasks):
+        rows = columns[starts[t] : starts[t + 1]]
+        cross[t] = rows.T @ rows
+    gram, moment, square = cross[:, :-1, :-1].copy(), cross[:, -1, :-1].copy(), cross[:, -1, -1].copy()
+    return gram, moment, square, 0.0 if weights is None else float(np.log(weights).sum())

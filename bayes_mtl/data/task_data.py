@@ -401,13 +401,17 @@ class TaskData:
     @cached_property
     def full_matrix(self) -> FloatArray:
         """Varying and shared columns side by side, shape (n_rows, n_features + n_shared)."""
-        return np.ascontiguousarray(np.hstack([self.X, self.X_shared]))
+        if not self.shared_features:
+            return np.ascontiguousarray(self.X)
+        return np.hstack([self.X, self.X_shared])
 
     @cached_property
     def statistics(self) -> TaskStatistics:
         """Sufficient statistics for Gaussian outcomes, with weights and known noise inside."""
+        y = self.y - self.offset if self.offset.any() else self.y
         precision = self.weights if self.noise is None else self.weights / self.noise**2
-        return TaskStatistics.from_rows(self.full_matrix, self.y - self.offset, self.starts, precision)
+        equal = (precision == 1.0).all()
+        return TaskStatistics.from_rows(self.full_matrix, y, self.starts, None if equal else precision)
 
     def __repr__(self) -> str:
         counts = np.diff(self.starts)

@@ -3,13 +3,28 @@
 Rows are sorted by task, so X is read once: eta_i = x_i . beta_t, add w_i log p(y_i | eta_i), and
 grad_t += w_i (d log p / d eta) x_i in the same pass. A linear predictor that is not finite gives -inf, not a
 NaN that would stop a chain.
+
+`_sum_rows` is the pass, for any family; what a family adds is a function of some rows of one task
+
+    log_p(y, eta, weights) -> float
+
+that returns sum w log p and overwrites eta by w (d log p / d eta). It sees many rows at once because loops of
+simple steps run several rows at a time, and because the logarithm of a product is cheaper than a sum of
+logarithms. `weights` has one entry if all rows have the same weight.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+from numba.extending import register_jitable
 
 from bayes_mtl._typing import FloatArray, IntArray
+
+_LOG2_E = float(np.log2(np.e))
+_LOG_2 = float(np.log(2.0))
+_NARROW = 12  # with fewer columns than this, rows are too short for a loop of their own
 
 
 def bernoulli(
@@ -25,8 +40,12 @@ def bernoulli(
     Parameters
     ----------
     beta : (T, F)
-    y, weights, offset : (N,)
+    y : (N,)
+        Numbers of any type.
     X : (N, F)
+        In single or double precision; sums are in double precision.
+    weights, offset : (N,) or (1,)
+        One entry holds for all rows.
     starts : (T + 1,)
         Task t owns rows starts[t] to starts[t + 1].
 
@@ -35,22 +54,123 @@ def bernoulli(
     tuple
         Value (0-d) and derivative by beta.
     """
-    n_tasks, n_columns = beta.shape
-    gradient = np.zeros((n_tasks, n_columns))
+    return _sum_rows(_bernoulli, beta, y, X, weights, offset, starts)
+
+
+@register_jitable
+def _bernoulli(y: FloatArray, eta: FloatArray, weights: FloatArray) -> float:
+    # With e = exp(-|eta|), q = e / (1 + e), and h = 1 for eta >= 0, else 0:
+    # log p = (y - h) eta - log(1 + e), with derivative y - h + (2 h - 1) q. Nothing cancels where y = h.
+    n = len(eta)
+    e, linear = np.empty(n), np.empty(n)
+    for i in range(n):
+        linear[i] = -abs(eta[i])
+    _exp(linear, e)
+    for i in range(n):
+        h = 1.0 if eta[i] >= 0.0 else 0.0
+        q = e[i] / (1.0 + e[i])
+        linear[i] = (y[i] - h) * eta[i]
+        eta[i] = y[i] - h + (2.0 * h - 1.0) * q
     total = 0.0
-    for t in range(n_tasks):
-        for i in range(starts[t], starts[t + 1]):
-            eta = offset[i]
-            for p in range(n_columns):
-                eta += X[i, p] * beta[t, p]
-            # With e = exp(-|eta|): log(1 + exp(eta)) = max(eta, 0) + log1p(e), and 1 / (1 + exp(-eta))
-            # is 1 / (1 + e) for eta >= 0, e / (1 + e) below.
-            e = np.exp(-abs(eta))
-            total += weights[i] * (y[i] * eta - max(eta, 0.0) - np.log1p(e))
-            mean = (1.0 if eta >= 0.0 else e) / (1.0 + e)
-            slope = weights[i] * (y[i] - mean)
-            for p in range(n_columns):
-                gradient[t, p] += slope * X[i, p]
+    if len(weights) == n:
+        for i in range(n):
+            total += weights[i] * (linear[i] - np.log1p(e[i]))
+            eta[i] *= weights[i]
+        return total
+    for i in range(n):
+        total += linear[i]
+        eta[i] *= weights[0]
+    return weights[0] * (total - _sum_log1p(e))
+
+
+@register_jitable
+def _sum_rows(
+    log_p: Callable[[FloatArray, FloatArray, FloatArray], float],
+    beta: FloatArray,
+    y: FloatArray,
+    X: FloatArray,
+    weights: FloatArray,
+    offset: FloatArray,
+    starts: IntArray,
+) -> tuple[FloatArray, FloatArray]:
+    """Return value and derivative of any family; see `bernoulli`."""
+    T, F = beta.shape
+    total = 0.0
+    gradient = np.zeros((T, F))
+    length = min(256, max(16, 16384 // max(1, F)))  # both passes over a block find it in the cache
+    eta_block = np.empty(length)
+    columns = np.empty((F, length if F < _NARROW else 0))
+    for t in range(T):
+        slope, sums = beta[t], gradient[t]
+        for begin in range(starts[t], starts[t + 1], length):
+            rows = slice(begin, min(begin + length, starts[t + 1]))
+            X_block = X[rows]
+            n = len(X_block)
+            eta = eta_block[:n]
+            shift = offset[rows] if len(offset) > 1 else offset
+            for i in range(n):
+                eta[i] = shift[i] if len(offset) > 1 else shift[0]
+            if F < _NARROW:
+                for p in range(F):
+                    for i in range(n):
+                        columns[p, i] = X_block[i, p]
+                    for i in range(n):
+                        eta[i] += slope[p] * columns[p, i]
+            else:
+                for i in range(n):
+                    for p in range(F):
+                        eta[i] += slope[p] * X_block[i, p]
+            total += log_p(y[rows], eta, weights[rows] if len(weights) > 1 else weights)
+            if F < _NARROW:
+                for p in range(F):
+                    for i in range(n):
+                        sums[p] += eta[i] * columns[p, i]
+            else:
+                for i in range(n):
+                    for p in range(F):
+                        sums[p] += eta[i] * X_block[i, p]
     if not np.isfinite(total):
-        return np.asarray(-np.inf), np.zeros((n_tasks, n_columns))
+        return np.asarray(-np.inf), np.zeros((T, F))
     return np.asarray(total), gradient
+
+
+@register_jitable
+def _exp(x: FloatArray, out: FloatArray) -> None:
+    """Write exp(x) = 2^k exp(r), |r| < log(2) / 2, several at a time; x beyond +-708 counts as +-708."""
+    n = len(x)
+    power = np.empty(n)
+    bits = power.view(np.int64)
+    for i in range(n):
+        z = min(max(x[i], -708.0), 708.0)
+        exponent = np.int32(z * _LOG2_E + 1023.5)  # of 2^k, as floating-point numbers hold it: 1023 more
+        bits[i] = np.int64(exponent) << 52
+        r = z - (exponent - 1023) * _LOG_2
+        s = 1.0 + r * (1.0 / 13.0)
+        s = 1.0 + r * s * (1.0 / 12.0)
+        s = 1.0 + r * s * (1.0 / 11.0)
+        s = 1.0 + r * s * (1.0 / 10.0)
+        s = 1.0 + r * s * (1.0 / 9.0)
+        s = 1.0 + r * s * (1.0 / 8.0)
+        s = 1.0 + r * s * (1.0 / 7.0)
+        s = 1.0 + r * s * (1.0 / 6.0)
+        s = 1.0 + r * s * (1.0 / 5.0)
+        s = 1.0 + r * s * (1.0 / 4.0)
+        s = 1.0 + r * s * (1.0 / 3.0)
+        s = 1.0 + r * s * (1.0 / 2.0)
+        out[i] = 1.0 + r * s
+    for i in range(n):
+        out[i] *= power[i]
+
+
+@register_jitable
+def _sum_log1p(e: FloatArray) -> float:
+    """Sum of log(1 + e) for at most 1000 numbers 0 <= e <= 1, which it overwrites."""
+    # (1 + a)(1 + b) = 1 + (a + b + a b): small numbers keep their digits.
+    n = len(e)
+    while n > 1:
+        half = (n + 1) // 2
+        low, high = e[: n - half], e[half:n]
+        for i in range(n - half):
+            low[i] += high[i] * (1.0 + low[i])
+        n = half
+    return np.log1p(e[0])
