@@ -87,24 +87,27 @@ def _add_rows(
     # A block of rows is turned around: columns lie contiguous, the residual is one of them and a column of
     # zeros makes their number even. Products of columns, two by two, are then what a processor does best.
     width = F + 2 - F % 2
-    length = min(256, max(16, _BLOCK_BYTES // (8 * width) // 16 * 16))
+    length = min(256, max(128, _BLOCK_BYTES // (8 * width) // 16 * 16))
     block = np.zeros((width, length))
     cross = np.zeros((width, width))
-    root = np.ones(length)
+    root = np.empty(length)
     for begin in range(0, N, length):
         n = min(length, N - begin)
         X_block, y_block = X[begin : begin + n], y[begin : begin + n]
+        for i in range(n):
+            block[F, i] = y_block[i]
+        for p in range(F):
+            for i in range(n):
+                block[p, i] = X_block[i, p]
+            for i in range(n):
+                block[F, i] -= reference[p] * block[p, i]
         if len(weights) == N:
             w_block = weights[begin : begin + n]
             for i in range(n):
                 root[i] = np.sqrt(w_block[i])
-        for i in range(n):
-            block[F, i] = root[i] * y_block[i]
-        for p in range(F):
-            for i in range(n):
-                block[p, i] = root[i] * X_block[i, p]
-            for i in range(n):
-                block[F, i] -= reference[p] * block[p, i]
+            for p in range(F + 1):
+                for i in range(n):
+                    block[p, i] *= root[i]
         done = 0
         while done < n:
             row = first + begin + done

@@ -10,6 +10,7 @@ from bayes_mtl._typing import FloatArray, IntArray
 
 _FEW_ROWS = 50_000  # more are left to numba, which takes half a second to start
 _FEW_TASKS = 5_000
+_REFERENCE_ROWS = 20_000
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class TaskStatistics:
 
 def _reference(X: FloatArray, y: FloatArray, weights: FloatArray | None) -> FloatArray:
     """Least squares over all tasks, of evenly spaced rows if there are many: it need only be near."""
-    some = slice(None, None, 1 + len(y) // _FEW_ROWS)
+    some = slice(None, None, 1 + len(y) // _REFERENCE_ROWS)
     root = np.ones(1) if weights is None else np.sqrt(weights[some])
     return np.linalg.lstsq(X[some] * root[:, None], y[some] * root, rcond=None)[0]
 
