@@ -107,7 +107,7 @@ class TestFromRows:
         X, y, w, _, starts = rows(4, [60_000, 10, 59_990], 3, weighted=weighted)
         found = TaskStatistics.from_rows(X, y, starts, w)
         everything = np.linalg.lstsq(X, y, rcond=None)[0]
-        np.testing.assert_allclose(found.reference, everything, atol=0.03)
+        np.testing.assert_allclose(found.reference, everything, atol=0.1)
         sums = found.gram, found.moment, found.square, 2.0 * found.log_weight
         assert_close(sums, statistics._by_task(X, y, w, found.reference, starts), rtol=1e-12)
         np.testing.assert_array_equal(found.count, [60_000, 10, 59_990])

@@ -10,7 +10,6 @@ from bayes_mtl._typing import FloatArray, IntArray
 
 _FEW_ROWS = 50_000  # more are left to numba, which takes half a second to start
 _FEW_TASKS = 5_000
-_REFERENCE_ROWS = 20_000
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,9 @@ class TaskStatistics:
 
 def _reference(X: FloatArray, y: FloatArray, weights: FloatArray | None) -> FloatArray:
     """Least squares over all tasks, of evenly spaced rows if there are many: it need only be near."""
-    some = slice(None, None, 1 + len(y) // _REFERENCE_ROWS)
+    # So few that BLAS starts no threads: for a while after, they would compete with ours.
+    enough = 2_000 + 20 * X.shape[1]
+    some = slice(None, None, 1 if len(y) < _FEW_ROWS else 1 + len(y) // enough)
     root = np.ones(1) if weights is None else np.sqrt(weights[some])
     return np.linalg.lstsq(X[some] * root[:, None], y[some] * root, rcond=None)[0]
 
