@@ -10,9 +10,15 @@ from scipy.special import expit
 from bayes_mtl.kernels import _task_glm
 
 FAST = {"reassoc", "contract", "arcp", "nsz"}
-bernoulli = numba.njit(fastmath=FAST, cache=True)(_task_glm.bernoulli)
+compiled = numba.njit(fastmath=FAST, cache=True)(_task_glm.bernoulli)
 exp_to = numba.njit(fastmath=FAST, cache=True)(_task_glm._exp)
 sum_log1p = numba.njit(fastmath=FAST, cache=True)(_task_glm._sum_log1p)
+
+
+def bernoulli(beta, *data):
+    value, gradient = np.empty(1), np.empty(beta.shape)
+    compiled(beta, *data, value, gradient)
+    return value[0], gradient
 
 
 def exp(x):

@@ -16,6 +16,7 @@ import pandas as pd
 from bayes_mtl._typing import FloatArray, IntArray, Label
 from bayes_mtl.data import checks
 from bayes_mtl.data.frames import column_names, missing_columns, to_pandas
+from bayes_mtl.data.pseudo_rows import PseudoRows
 from bayes_mtl.data.schema import INTERCEPT, Design, TaskSchema, quote
 from bayes_mtl.data.statistics import TaskStatistics
 from bayes_mtl.errors import DataError, DataWarning, Finding, raise_if_any
@@ -412,6 +413,11 @@ class TaskData:
         precision = self.weights if self.noise is None else self.weights / self.noise**2
         equal = (precision == 1.0).all()
         return TaskStatistics.from_rows(self.full_matrix, y, self.starts, None if equal else precision)
+
+    @cached_property
+    def pseudo_rows(self) -> PseudoRows:
+        """The rows of each task compressed to as many as there are columns, for Gaussian outcomes."""
+        return PseudoRows.compress(self.statistics)
 
     def __repr__(self) -> str:
         counts = np.diff(self.starts)

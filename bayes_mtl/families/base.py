@@ -30,6 +30,11 @@ def linear_predictor(beta: Tensor, X: Tensor, data: TaskData) -> Tensor:
     return (X * beta[data.task_index]).sum(axis=-1) + data.offset
 
 
+def briefly(values: FloatArray) -> FloatArray:
+    """Return one value where all are the same: a kernel then need not read one per row."""
+    return values[:1] if len(values) and (values == values[0]).all() else values
+
+
 class Family(Described, ABC):
     """A likelihood with its link; stateless.
 
@@ -52,19 +57,24 @@ class Family(Described, ABC):
         """Return what makes the outcome unfit for this family."""
 
     @abstractmethod
-    def observe(self, beta: Tensor, X: Tensor, sigma: Tensor | None, data: TaskData) -> Tensor:
+    def observe(self, beta: Tensor, sigma: Tensor | None, data: TaskData) -> Tensor:
         """Register the observed variable ``y`` with dims ``("row",)``.
 
         Parameters
         ----------
         beta : (n_tasks, n_columns)
-            Coefficients of all columns, the shared ones repeated for every task.
-        X : (n_rows, n_columns)
-            All columns, varying first; rows sorted by task.
-        sigma : (n_tasks,) or None
+            Coefficients of all columns of `data.full_matrix`, the shared ones repeated for every task.
+        sigma : (1,), (n_tasks,) or None
             Noise scale.
         data : TaskData
         """
+
+    def information(self, data: TaskData, eta: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return minus the second and the first derivative of each row's log-likelihood by eta.
+
+        Needed where coefficients cannot be integrated out, for the pilot fit that whitens them.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def mean(self, eta: FloatArray) -> FloatArray:

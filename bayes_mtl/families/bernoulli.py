@@ -12,7 +12,7 @@ from scipy.special import expit
 from bayes_mtl._typing import FloatArray, Tensor
 from bayes_mtl.data import TaskData
 from bayes_mtl.errors import Finding
-from bayes_mtl.families.base import Family, OutcomeScale, linear_predictor
+from bayes_mtl.families.base import Family, OutcomeScale, briefly, linear_predictor
 from bayes_mtl.kernels import bernoulli_tasks
 
 
@@ -41,11 +41,16 @@ class Bernoulli(Family):
             found.append(Finding("noise", "has no meaning for the Bernoulli family", "Leave it out"))
         return found
 
-    def observe(self, beta: Tensor, X: Tensor, sigma: Tensor | None, data: TaskData) -> Tensor:
+    def observe(self, beta: Tensor, sigma: Tensor | None, data: TaskData) -> Tensor:
         """Register y with one fused log-likelihood: X is read once for value and gradient."""
+        X = pm.Data("X", data.full_matrix)
+        weights = pm.Data("weights", briefly(data.weights))
+        offset = pm.Data("offset", briefly(data.offset))
+
+        starts = pm.Data("starts", data.starts)
 
         def logp(value: Tensor, beta: Tensor, X: Tensor) -> Tensor:
-            return bernoulli_tasks(beta, value, X, data.weights, data.offset, data.starts)
+            return bernoulli_tasks(beta, value, X, weights, offset, starts)
 
         def simulate(beta: Tensor, X: Tensor, size: Any) -> Tensor:
             return pm.Bernoulli.dist(logit_p=linear_predictor(beta, X, data))
@@ -58,9 +63,14 @@ class Bernoulli(Family):
             logp=logp,
             signature="(t,f),(n,f)->(n)",
             class_name="BernoulliTasks",
-            observed=data.y.astype(np.int64),
+            observed=pm.Data("outcome", data.y.astype(np.int8)),
             dims="row",
         )
+
+    def information(self, data: TaskData, eta: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return w p (1 - p) and w (y - p)."""
+        p = expit(eta)
+        return data.weights * p * (1.0 - p), data.weights * (data.y - p)
 
     def mean(self, eta: FloatArray) -> FloatArray:
         """Probability of a 1."""

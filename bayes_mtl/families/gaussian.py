@@ -43,10 +43,11 @@ class Gaussian(Family):
             ]
         return []
 
-    def observe(self, beta: Tensor, X: Tensor, sigma: Tensor | None, data: TaskData) -> Tensor:
+    def observe(self, beta: Tensor, sigma: Tensor | None, data: TaskData) -> Tensor:
         """Register a plain `pm.Normal`."""
-        eta = linear_predictor(beta, X, data)
-        scale = data.noise if sigma is None else sigma[data.task_index]
+        eta = linear_predictor(beta, pm.Data("X", data.full_matrix), data)
+        one_for_all = sigma is not None and sigma.type.shape[0] == 1
+        scale = data.noise if sigma is None else sigma if one_for_all else sigma[data.task_index]
         return pm.Normal("y", eta, scale / np.sqrt(data.weights), observed=data.y, dims="row")
 
     def mean(self, eta: FloatArray) -> FloatArray:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Any, Literal
 
 import numpy as np
@@ -19,14 +17,22 @@ import xarray as xr
 from bayes_mtl.data import TaskData
 from bayes_mtl.errors import ConvergenceWarning, Finding, SpecError, raise_if_any
 from bayes_mtl.inference.attributes import describe
+from bayes_mtl.inference.compiled import compile_model
 from bayes_mtl.inference.diagnostics import diagnose
-from bayes_mtl.inference.hyperdraws import evaluate
+from bayes_mtl.inference.hyperdraws import REPORTED, evaluate
 from bayes_mtl.inference.log_likelihood import log_likelihood as pointwise
-from bayes_mtl.inference.recover import draw_from_population, from_whitened, recover
-from bayes_mtl.model import AssembledModel, assemble
+from bayes_mtl.inference.pilot import pilot
+from bayes_mtl.inference.recover import Coefficients, from_whitened, recover
+from bayes_mtl.model import AssembledModel, is_collapsed, sampling_model
+from bayes_mtl.model.coords import FEATURE, SHARED_FEATURE, TASK, TASK_FEATURE, model_coords
 from bayes_mtl.spec import ModelSpec
 
 PRIOR_DRAWS = 1000
+CHAIN, DRAW = "chain", "draw"
+# Up to this many dimensions it pays to learn the covariance of the sampler's coordinates, not only their
+# scales: the scales and correlations of coefficients are related a posteriori.
+_LEARN_COVARIANCE = 100
+COORDINATES = ("common_offset", "task_offset")
 _MAX_LOG_LIKELIHOOD = 2**26  # entries: half a GiB
 
 
@@ -39,9 +45,9 @@ def fit(
     chains: int = 4,
     cores: int | None = None,
     random_seed: int | np.random.Generator | None = None,
-    target_accept: float = 0.9,
+    target_accept: float = 0.8,
     marginal: bool | Literal["auto"] = "auto",
-    backend: Literal["numba"] = "numba",
+    backend: Literal["numba", "jax"] = "numba",
     progressbar: bool = True,
     log_likelihood: bool | Literal["auto"] = "auto",
 ) -> xr.DataTree:
@@ -64,8 +70,8 @@ def fit(
     marginal : {"auto", True, False}
         Whether coefficients are integrated out while sampling; see `build_model`. The result has the
         same variables either way.
-    backend : {"numba"}
-        What compiles the model.
+    backend : {"numba", "jax"}
+        What compiles the model. "jax" needs the extra ``bayes_mtl[jax]``.
     progressbar : bool
         Show progress, in a terminal or a notebook.
     log_likelihood : {"auto", True, False}
@@ -98,30 +104,32 @@ def fit(
     spec = ModelSpec() if spec is None else spec
     _check(data, spec, draws, tune, chains, cores, target_accept, backend)
     seeds = _seeds(random_seed)
-    assembled = assemble(spec, data, marginal=marginal)
+    collapsed = is_collapsed(spec, marginal)
+    rows = data.pseudo_rows if spec.family.gaussian_coefficients else pilot(spec, data)
+    assembled = sampling_model(spec, data, collapsed=collapsed, rows=rows)
     prior = _prior(assembled, data, seeds[1])  # first, so that what fails here costs no sampling
     started = time.perf_counter()
-    trace = _sample(
-        assembled.model,
-        progressbar,
-        draws=draws,
-        tune=tune,
-        chains=chains,
-        cores=cores or min(chains, os.cpu_count() or 1),
-        seed=seeds[0],
-        target_accept=target_accept,
-    )
+    settings = {
+        "draws": draws,
+        "tune": tune,
+        "chains": chains,
+        "cores": cores or min(chains, os.cpu_count() or 1),
+        "seed": seeds[0],
+        "target_accept": target_accept,
+    }
+    trace = _sample(assembled, backend, progressbar, settings)
     elapsed = time.perf_counter() - started
     raw = trace["posterior"].to_dataset()
     posterior, hyper = evaluate(assembled, raw, data)
-    if assembled.collapsed:
-        block = assembled.block
-        beta = recover(data, hyper, block.inside, varies=block.varies, seed=seeds[2])
+    if collapsed:
+        coefficients = recover(assembled, hyper, rows, np.random.default_rng(seeds[2]))
     else:
-        beta = from_whitened(hyper, assembled.block, raw)
-    beta_shape = (posterior.sizes["chain"], posterior.sizes["draw"], data.n_tasks, data.n_features)
-    posterior["beta"] = (("chain", "draw", "task", "feature"), beta.reshape(beta_shape))
-    posterior = posterior.assign_coords(task=list(data.tasks), feature=list(data.features))
+        z_common, z = (
+            raw[name].to_numpy().reshape(len(hyper), *raw[name].shape[2:])
+            for name in ("common_offset", "task_offset")
+        )
+        coefficients = from_whitened(assembled, hyper, rows, z_common, z)
+    posterior = _with_coefficients(posterior, coefficients, assembled, data)
     groups: dict[str, xr.Dataset] = {
         "posterior": posterior,
         "sample_stats": _sample_stats(trace),
@@ -132,9 +140,7 @@ def fit(
     idata = xr.DataTree.from_dict(groups)
     idata.attrs.update(describe(spec, data.schema, version("bayes_mtl")))
     complete = int(len(hyper) >= draws * chains)
-    idata.attrs.update(
-        sampling_time=elapsed, tuning_steps=tune, collapsed=int(assembled.collapsed), complete=complete
-    )
+    idata.attrs.update(sampling_time=elapsed, tuning_steps=tune, collapsed=int(collapsed), complete=complete)
     if log_likelihood is True or (
         log_likelihood == "auto" and len(hyper) * data.n_rows <= _MAX_LOG_LIKELIHOOD
     ):
@@ -193,10 +199,14 @@ def _check(
             findings.append(Finding(name, f"should be an integer of at least {least}, found {value!r}"))
     if not 0.0 < target < 1.0:
         findings.append(
-            Finding("target_accept", f"should be between 0 and 1, found {target!r}", "Default 0.9")
+            Finding("target_accept", f"should be between 0 and 1, found {target!r}", "Default 0.8")
         )
-    if backend != "numba":
-        findings.append(Finding("backend", f"should be 'numba', found {backend!r}"))
+    if backend not in ("numba", "jax"):
+        findings.append(Finding("backend", f"should be 'numba' or 'jax', found {backend!r}"))
+    elif backend == "jax" and find_spec("jax") is None:
+        findings.append(
+            Finding("backend", "is 'jax', which is not installed", 'pip install "bayes_mtl[jax]"')
+        )
     raise_if_any([*findings, *spec.findings(data)], SpecError)
 
 
@@ -210,15 +220,18 @@ def _seeds(random_seed: Any) -> list[int]:
     return [int(s) for s in rng.integers(0, 2**31 - 1, size=3)]
 
 
-def _sample(model: pm.Model, progressbar: bool, **settings: Any) -> xr.DataTree:
+def _sample(
+    assembled: AssembledModel, backend: str, progressbar: bool, settings: dict[str, Any]
+) -> xr.DataTree:
     import nutpie  # loads slowly
 
-    names = [v.name for v in model.free_RVs]
-    if not names:
+    if not assembled.model.free_RVs:
         return _without_sampling(settings["chains"], settings["draws"])
-    with _note("Compiling the model", enabled=progressbar):
-        compiled = nutpie.compile_pymc_model(model, var_names=names)
-    trace = nutpie.sample(compiled, progress_bar=progressbar, save_warmup=False, **settings)
+    compiled = compile_model(assembled, backend=backend, progress=progressbar)
+    adaptation = "low_rank" if compiled.n_dim <= _LEARN_COVARIANCE else "diag"
+    trace = nutpie.sample(
+        compiled, progress_bar=progressbar, save_warmup=False, adaptation=adaptation, **settings
+    )
     return _whole_chains(trace, settings["chains"] * settings["draws"])
 
 
@@ -262,46 +275,57 @@ def _whole_chains(trace: xr.DataTree, asked: int) -> xr.DataTree:
     )
 
 
-@contextmanager
-def _note(text: str, *, enabled: bool) -> Iterator[None]:
-    """Tell the reader what takes long, and how long it took."""
-    started = time.perf_counter()
-    if enabled:
-        print(f"{text} ...", end=" ", file=sys.stderr, flush=True)
-    yield
-    if enabled:
-        print(f"{time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
-
-
 def _prior(assembled: AssembledModel, data: TaskData, seed: int) -> xr.Dataset:
     """Draw hyperparameters and coefficients from the prior."""
     model = assembled.model
-    names = [v.name for v in model.free_RVs if v.name not in ("beta_offset", "basis_offset")]
-    if not names:
+    names = [v.name for v in model.free_RVs if v.name not in COORDINATES]
+    if names:
+        logger = logging.getLogger("pymc")
+        level = logger.level
+        logger.setLevel(logging.ERROR)
+        try:
+            drawn = pm.sample_prior_predictive(
+                PRIOR_DRAWS,
+                model=model,
+                var_names=names,
+                random_seed=seed,
+                compile_kwargs={"mode": "FAST_COMPILE"},
+            )["prior"].to_dataset()
+        finally:
+            logger.setLevel(level)
+    else:
         drawn = _without_sampling(1, PRIOR_DRAWS)["posterior"].to_dataset()
-        return _with_coefficients(assembled, drawn, data, seed)
-    logger = logging.getLogger("pymc")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        drawn = pm.sample_prior_predictive(
-            PRIOR_DRAWS,
-            model=model,
-            var_names=names,
-            random_seed=seed,
-            compile_kwargs={"mode": "FAST_COMPILE"},
-        )
-    finally:
-        logger.setLevel(level)
-    return _with_coefficients(assembled, drawn["prior"].to_dataset(), data, seed)
-
-
-def _with_coefficients(assembled: AssembledModel, drawn: xr.Dataset, data: TaskData, seed: int) -> xr.Dataset:
     prior, hyper = evaluate(assembled, drawn, data)
-    block = assembled.block
-    beta = draw_from_population(hyper, block.inside, varies=block.varies, rng=np.random.default_rng(seed))
-    prior["beta"] = (("chain", "draw", "task", "feature"), beta[None])
-    return prior.assign_coords(task=list(data.tasks), feature=list(data.features))
+    coefficients = recover(assembled, hyper, None, np.random.default_rng(seed))
+    return _with_coefficients(prior, coefficients, assembled, data)
+
+
+def _with_coefficients(
+    draws: xr.Dataset, found: Coefficients, assembled: AssembledModel, data: TaskData
+) -> xr.Dataset:
+    """Add the coefficients, and the population effects that they were recovered with, under their names."""
+    chains, length = draws.sizes["chain"], draws.sizes["draw"]
+    effects, n_features = assembled.population, data.n_features
+    dims = {
+        "beta_mean": (FEATURE,),
+        "beta_shared": (SHARED_FEATURE,),
+        "task_feature_effects": (FEATURE, TASK_FEATURE),
+    }
+    added = {
+        name: ((CHAIN, DRAW, *dims[name]), part.values(found.alpha))
+        for name, part in effects.integrated.items()
+    }
+    kept = {name: (draws[name].dims, draws[name].to_numpy()) for name in draws}
+    added["beta"] = ((CHAIN, DRAW, TASK, FEATURE), found.beta[..., :n_features])
+    shaped = {
+        name: (dims, values.reshape(chains, length, *values.shape[1:]))
+        for name, (dims, values) in added.items()
+    }
+    everything = {**kept, **shaped}
+    order = [n for n in REPORTED if n in everything] + [n for n in everything if n not in REPORTED]
+    labels = {k: v for k, v in model_coords(data).items() if any(k in everything[n][0] for n in order)}
+    coords = {**{k: draws[k].to_numpy() for k in draws.coords}, **labels}
+    return xr.Dataset({name: everything[name] for name in order}, coords=coords)
 
 
 def _sample_stats(trace: xr.DataTree) -> xr.Dataset:

@@ -13,6 +13,7 @@ import xarray as xr
 from bayes_mtl._typing import FloatArray, Tensor
 from bayes_mtl.data import TaskData
 from bayes_mtl.model import AssembledModel
+from bayes_mtl.model.numbers import constants
 
 CHUNK_BYTES = 256 * 2**20  # working memory of a computation over draws
 # Larger task correlation matrices are left to be computed from the loadings where they are needed.
@@ -25,23 +26,25 @@ class Hyperdraws:
 
     Attributes
     ----------
-    mean : (D, T, P)
-    cholesky : (D, P, P)
+    sd : (D, P)
+    correlation : (D, I, I)
+        Cholesky factor of the correlation of the features inside the task covariance.
     loadings : (D, T, K)
     unique_sd : (D, T)
-    shared : (D, S)
-    sigma : (D, T)
+    sigma : (D, 1) or (D, T)
+    mean : (D, 1, F) or (D, T, F)
+        The part of the mean that is not integrated out, of varying and shared columns.
     """
 
-    mean: FloatArray
-    cholesky: FloatArray
+    sd: FloatArray
+    correlation: FloatArray
     loadings: FloatArray
     unique_sd: FloatArray
-    shared: FloatArray
     sigma: FloatArray
+    mean: FloatArray
 
     def __len__(self) -> int:
-        return len(self.mean)
+        return len(self.sd)
 
     def chunks(self, size: int) -> Iterator[tuple[slice, Hyperdraws]]:
         """Split into pieces of at most `size` draws."""
@@ -68,14 +71,14 @@ def evaluate(assembled: AssembledModel, draws: xr.Dataset, data: TaskData) -> tu
         The same in the form that the algebra needs, chains one after the other.
     """
     model, block = assembled.model, assembled.block
-    n_tasks, n_features = data.n_tasks, data.n_features
+    n_tasks = data.n_tasks
     law: dict[str, Tensor] = {
-        "mean": block.mean,
-        "cholesky": block.cholesky,
+        "sd": block.sd,
+        "correlation": block.correlation,
         "loadings": pt.zeros((n_tasks, 0)) if block.loadings is None else block.loadings,
         "unique_sd": pt.zeros(n_tasks) if block.unique_sd is None else block.unique_sd,
-        "shared": pt.zeros(0) if assembled.shared is None else assembled.shared,
-        "sigma": pt.ones(n_tasks) if assembled.sigma is None else assembled.sigma,
+        "sigma": pt.ones(1) if assembled.sigma is None else assembled.sigma,
+        "mean": assembled.population.mean(constants),
     }
     # Without unique parts the loadings are the Cholesky factor of task_corr, and say nothing more.
     dense = "task_loadings" in model.named_vars and "task_unique_sd" not in model.named_vars
@@ -99,7 +102,6 @@ def evaluate(assembled: AssembledModel, draws: xr.Dataset, data: TaskData) -> tu
             stack[d] = value
     named = dict(zip([*reported, *(f"law:{k}" for k in law)], stacks, strict=True))
     hyper = Hyperdraws(**{key: named[f"law:{key}"] for key in law})
-    assert hyper.mean.shape[1:] == (n_tasks, n_features)
 
     variables = {}
     for rv in model.free_RVs:

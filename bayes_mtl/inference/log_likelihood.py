@@ -57,8 +57,16 @@ def linear_predictor(
     task: npt.NDArray[np.int64],
 ) -> FloatArray:
     """Return eta = X beta_task + X_shared beta_shared + offset, shape (n_draws, n_rows)."""
-    beta = draws["beta"].transpose("draw", "task", "feature").to_numpy()
-    eta = np.einsum("np,dnp->dn", X, beta[:, task]) + offset
+    beta = draws["beta"].transpose("task", "draw", "feature").to_numpy()
+    eta = np.empty((beta.shape[1], len(X)))
+    order = np.argsort(task, kind="stable")
+    starts = np.searchsorted(task[order], np.arange(len(beta) + 1))
+    for t, begin, end in zip(range(len(beta)), starts[:-1], starts[1:], strict=True):
+        rows = order[begin:end]
+        if len(rows) == rows[-1:].sum() - rows[:1].sum() + 1:  # neighbours: a view, not a copy
+            rows = slice(rows[0], rows[-1] + 1)
+        eta[:, rows] = beta[t] @ X[rows].T
+    eta += offset
     if X_shared is not None:
         eta += draws["beta_shared"].transpose("draw", "shared_feature").to_numpy() @ X_shared.T
     return eta

@@ -2,111 +2,115 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
-import numpy.typing as npt
-import xarray as xr
 
 from bayes_mtl._typing import FloatArray
-from bayes_mtl.data import TaskData
+from bayes_mtl.data import PseudoRows
 from bayes_mtl.inference.hyperdraws import CHUNK_BYTES, Hyperdraws
-from bayes_mtl.model import CoefficientPrior
+from bayes_mtl.model import AssembledModel
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """Draws of all Gaussian coefficients.
+
+    Attributes
+    ----------
+    beta : (D, T, F)
+        Coefficients of varying and shared columns.
+    alpha : (D, A)
+        Standardised effects of the population, then the factors.
+    """
+
+    beta: FloatArray
+    alpha: FloatArray
 
 
 def recover(
-    data: TaskData, hyper: Hyperdraws, inside: npt.NDArray[np.int64], *, varies: bool, seed: int
-) -> FloatArray:
-    """Draw beta from p(beta | y, hyperparameters), once per draw: exact, with no Markov chain.
+    assembled: AssembledModel, hyper: Hyperdraws, rows: PseudoRows | None, rng: np.random.Generator
+) -> Coefficients:
+    """Draw the coefficients from their exact law given the rows (None: from the prior), once per draw."""
+    block, effects = assembled.block, assembled.population
+    z_common = rng.standard_normal((len(hyper), len(effects.column) + block.n_common))
+    z = rng.standard_normal((len(hyper), hyper.unique_sd.shape[1], len(block.own)))
+    return from_whitened(assembled, hyper, rows, z_common, z)
 
-    With the symbols of `kernels._collapsed_gaussian`: first the factors, F ~ N(Q^-1 h, Q^-1), then
-    each task's unique part, e_t | F ~ N(W_t^-1 S_t (b_t - A_t phi_t), W_t^-1).
 
-    Returns
-    -------
-    ndarray, shape (n_draws, n_tasks, n_features)
+def from_whitened(
+    assembled: AssembledModel,
+    hyper: Hyperdraws,
+    rows: PseudoRows | None,
+    z_common: FloatArray,
+    z: FloatArray,
+) -> Coefficients:
+    """Compute the coefficients from their coordinates, as `kernels._whitening` does for one draw.
+
+    Parameters
+    ----------
+    z_common, z : (D, A), (D, T, U)
+        The coordinates; standard normal ones give exact draws.
     """
-    if not varies:
-        return hyper.mean.copy()
-    n_tasks, n_features, n_factors = data.n_tasks, data.n_features, hyper.loadings.shape[2]
-    per_draw = 8 * (6 * n_tasks * n_features**2 + 3 * (n_factors * len(inside)) ** 2 + n_tasks * n_factors)
-    beta = np.empty((len(hyper), n_tasks, n_features))
-    rng = np.random.default_rng(seed)
-    for at, chunk in hyper.chunks(CHUNK_BYTES // per_draw):
-        beta[at] = _recover_chunk(data, chunk, inside, rng)
-    return beta
+    n_draws, n_tasks, _ = z.shape
+    n_columns, n_factors = hyper.mean.shape[2], hyper.loadings.shape[2]
+    size = z_common.shape[1]
+    beta, alpha = np.empty((n_draws, n_tasks, n_columns)), np.empty((n_draws, size))
+    per_draw = 8 * (n_tasks * n_columns * (4 * n_columns + 4 * size + n_factors) + 4 * size**2)
+    for at, chunk in hyper.chunks(CHUNK_BYTES // max(1, per_draw)):
+        beta[at], alpha[at] = _chunk(assembled, chunk, rows, z_common[at], z[at])
+    return Coefficients(beta, alpha)
 
 
-def _recover_chunk(
-    data: TaskData, hyper: Hyperdraws, inside: npt.NDArray[np.int64], rng: np.random.Generator
-) -> FloatArray:
-    stats = data.statistics
-    n_draws, n_tasks, n_features = hyper.mean.shape
-    n_factors, n_inside = hyper.loadings.shape[2], len(inside)
-    shared = np.broadcast_to(hyper.shared[:, None, :], (n_draws, n_tasks, hyper.shared.shape[1]))
-    mean = np.concatenate([hyper.mean, shared], axis=2) - stats.reference
-    residual = stats.moment - np.einsum("tpq,dtq->dtp", stats.gram, mean)
-    precision = 1.0 / hyper.sigma**2
-    L = hyper.cholesky
-    gram = stats.gram[:, :n_features, :n_features]
-    A = np.einsum("dpi,tpq,dqj,dt->dtij", L, gram, L, precision, optimize=True)
-    b = np.einsum("dpi,dtp,dt->dti", L, residual[:, :, :n_features], precision, optimize=True)
-    scale = unique_scale(hyper.unique_sd, inside, n_features)
+def _chunk(
+    assembled: AssembledModel,
+    hyper: Hyperdraws,
+    rows: PseudoRows | None,
+    z_common: FloatArray,
+    z: FloatArray,
+) -> tuple[FloatArray, FloatArray]:
+    block, effects = assembled.block, assembled.population
+    n_draws, n_tasks, n_own = z.shape
+    n_varying, n_columns = hyper.sd.shape[1], hyper.mean.shape[2]
+    n_common, n_factors, n_inside = len(effects.column), hyper.loadings.shape[2], len(block.inside)
+    inside = block.inside
 
-    W = scale[..., :, None] * A * scale[..., None, :] + np.eye(n_features)
-    K = np.linalg.cholesky(W)
-    phi = np.zeros((n_draws, n_tasks, n_features))
-    if n_factors:
-        V = np.linalg.solve(K, scale[..., :, None] * A)
-        v = np.linalg.solve(K, (scale * b)[..., None])
-        J = (A - np.swapaxes(V, -1, -2) @ V)[..., inside[:, None], inside]
-        j = (b - (np.swapaxes(V, -1, -2) @ v)[..., 0])[..., inside]
-        size = n_factors * n_inside
-        Q = np.einsum("dtk,dtl,dtij->dkilj", hyper.loadings, hyper.loadings, J, optimize=True)
-        R = np.linalg.cholesky(Q.reshape(n_draws, size, size) + np.eye(size))
-        h = np.einsum("dtk,dti->dki", hyper.loadings, j, optimize=True).reshape(n_draws, size, 1)
-        white = np.linalg.solve(R, h) + rng.standard_normal((n_draws, size, 1))
-        factors = np.linalg.solve(np.swapaxes(R, -1, -2), white).reshape(n_draws, n_factors, n_inside)
-        phi[..., inside] = hyper.loadings @ factors
-    score = scale * (b - (A @ phi[..., None])[..., 0])
-    white = np.linalg.solve(K, score[..., None]) + rng.standard_normal((n_draws, n_tasks, n_features, 1))
-    unique = np.linalg.solve(np.swapaxes(K, -1, -2), white)[..., 0]
-    whitened = phi + scale * unique
-    return hyper.mean + np.einsum("dij,dtj->dti", L, whitened)
+    L = hyper.sd[:, :, None] * np.eye(n_varying)
+    L[:, inside[:, None], inside] = hyper.sd[:, inside, None] * hyper.correlation
+    scale = np.where(np.isin(block.own, inside), hyper.unique_sd[:, :, None], 1.0)  # S
+    Z = np.zeros((n_draws, n_tasks, n_columns, z_common.shape[1]))
+    Z[:, :, effects.column, np.arange(n_common)] = effects.design.T
+    Z[:, :, :n_varying, n_common:] = np.einsum(
+        "dtk,dpx->dtpkx", hyper.loadings, L[:, :, inside], optimize=True
+    ).reshape(n_draws, n_tasks, n_varying, n_factors * n_inside)
+    reference = 0.0 if rows is None else rows.reference
+    beta = np.broadcast_to(hyper.mean, (n_draws, n_tasks, n_columns)).copy()
 
-
-def draw_from_population(
-    hyper: Hyperdraws, inside: npt.NDArray[np.int64], *, varies: bool, rng: np.random.Generator
-) -> FloatArray:
-    """Draw coefficients from their law given the hyperparameters, ignoring any data."""
-    if not varies:
-        return hyper.mean.copy()
-    n_draws, n_tasks, n_features = hyper.mean.shape
-    scale = unique_scale(hyper.unique_sd, inside, n_features)
-    whitened = scale * rng.standard_normal((n_draws, n_tasks, n_features))
-    factors = rng.standard_normal((n_draws, hyper.loadings.shape[2], len(inside)))
-    whitened[..., inside] += hyper.loadings @ factors
-    return hyper.mean + np.einsum("dij,dtj->dti", hyper.cholesky, whitened)
+    own = L[:, None, :, block.own] * scale[:, :, None, :]  # L S, (D, T, P, U)
+    if rows is None:
+        alpha = z_common
+        eps = z
+    else:
+        R = np.moveaxis(rows.root, -1, 0) / hyper.sigma[:, :, None, None]
+        y = (rows.target.T - np.einsum("fgt,dtg->dtf", rows.root, beta - reference)) / hyper.sigma[..., None]
+        M = R[..., :n_varying] @ own
+        Mt = np.swapaxes(M, -1, -2)
+        K = np.linalg.cholesky(Mt @ M + np.eye(n_own))
+        Y = _solve(K, Mt @ np.concatenate([R, y[..., None]], axis=-1))
+        Yt, Rt = np.swapaxes(Y[..., :-1], -1, -2), np.swapaxes(R, -1, -2)
+        G = Rt @ R - Yt @ Y[..., :-1]
+        g = Rt @ y[..., None] - Yt @ Y[..., -1:]
+        Zt = np.swapaxes(Z, -1, -2)
+        Q = (Zt @ (G @ Z)).sum(axis=1) + np.eye(Z.shape[-1])
+        h = (Zt @ g).sum(axis=1)
+        U = np.linalg.cholesky(Q)
+        alpha = _solve(np.swapaxes(U, -1, -2), _solve(U, h) + z_common[..., None])[..., 0]
+        phi = Z @ alpha[:, None, :, None]
+        eps = _solve(np.swapaxes(K, -1, -2), Y[..., -1:] - Y[..., :-1] @ phi + z[..., None])[..., 0]
+    beta += (Z @ alpha[:, None, :, None])[..., 0]
+    beta[..., :n_varying] += (own @ eps[..., None])[..., 0]
+    return beta, alpha
 
 
-def from_whitened(hyper: Hyperdraws, block: CoefficientPrior, draws: xr.Dataset) -> FloatArray:
-    """Compute the coefficients from sampled standard normals, as `latent_coefficients` does in the graph."""
-    if not block.varies:
-        return hyper.mean.copy()
-    n_draws, n_tasks, n_features = hyper.mean.shape
-    whitened = np.zeros((n_draws, n_tasks, n_features))
-    if "beta_offset" in draws:
-        offset = draws["beta_offset"].to_numpy().reshape(n_draws, n_tasks, -1)
-        scale = unique_scale(hyper.unique_sd, block.inside, n_features)
-        everything = np.arange(n_features)
-        at = everything if block.unique_sd is not None else np.setdiff1d(everything, block.inside)
-        whitened[..., at] = scale[..., at] * offset
-    if "basis_offset" in draws:
-        factors = draws["basis_offset"].to_numpy().reshape(n_draws, -1, len(block.inside))
-        whitened[..., block.inside] += hyper.loadings @ factors
-    return hyper.mean + np.einsum("dij,dtj->dti", hyper.cholesky, whitened)
-
-
-def unique_scale(unique_sd: FloatArray, inside: npt.NDArray[np.int64], n_features: int) -> FloatArray:
-    """Return the sd of the unique part of each whitened coefficient: delta_t inside, 1 outside."""
-    scale = np.ones((*unique_sd.shape, n_features))
-    scale[..., inside] = unique_sd[..., None]
-    return scale
+def _solve(a: FloatArray, b: FloatArray) -> FloatArray:
+    return np.linalg.solve(a, b) if a.shape[-1] else np.zeros(b.shape)

@@ -5,6 +5,18 @@ memory round trip per node. A kernel here is one function in the numba subset of
 arrays, and nothing of models.
 """
 
-from bayes_mtl.kernels.ops import bernoulli_tasks, cholesky_from_partials, collapsed_gaussian, product
+from bayes_mtl.kernels.ops import (
+    bernoulli_tasks,
+    cholesky_from_partials,
+    collapsed_gaussian,
+    product,
+    whitened_coefficients,
+)
 
-__all__ = ["bernoulli_tasks", "cholesky_from_partials", "collapsed_gaussian", "product"]
+__all__ = [
+    "bernoulli_tasks",
+    "cholesky_from_partials",
+    "collapsed_gaussian",
+    "product",
+    "whitened_coefficients",
+]

@@ -1,21 +1,30 @@
-"""Gaussian outcomes with the task coefficients integrated out exactly.
+"""Gaussian outcomes with all Gaussian coefficients integrated out exactly.
 
-Per task t, with u_t the whitened deviation (beta_t = mean_t + L u_t), loadings lambda_t on K shared
-factors f_k ~ N(0, I) and a unique part e_t ~ N(0, I),
+The rows of task t enter as F pseudo-rows (`data.pseudo_rows`): R_t with R_t'R_t = X_t'W X_t, y_t with
+R_t'y_t = X_t'W y, and rest_t = y'W y - |y_t|^2, which no coefficient explains. The coefficients are
 
-    u_t = sum_k lambda_tk f_k + delta_t e_t   for the features inside the task covariance,
-    u_t = e_t                                 for the features outside of it,
+    beta_t = mean_t + phi_t + L u_t       phi_t = Z_t alpha       u_tp ~ N(0, S_tp^2)       alpha ~ N(0, I)
 
-the data enter through G_t = X_t'W X_t, g_t = X_t'W y_t, q_t = y_t'W y_t and n_t alone:
+with L = diag(sd) C the Cholesky factor of the feature covariance, and S_tp = delta_t inside the task
+covariance, 1 outside of it. What tasks have in common, alpha, are standardised population means, shared
+slopes and effects of task features (c moves coefficient column[c] by design[c, t]), and the factors (k, p),
+which add lambda_tk L_.p.
 
-    A_t = L'G_t L / s^2    b_t = L'(g_t - G_t mean_t) / s^2    r_t = q_t - 2 g_t'mean_t + mean_t'G_t mean_t
-    D_t = diag(delta_t^2 or 1)        N_t = (I + D_t A_t)^-1       J_t = A_t N_t       j_t = N_t'b_t
-    Q   = I + sum_t (lambda_t lambda_t') (x) J_t                   h = sum_t lambda_t (x) j_t
-    log p(y) = sum_t [ -n_t log(s sqrt(2 pi)) - r_t / (2 s^2) - log|I + D_t A_t| / 2 + b_t'N_t D_t b_t / 2 ]
-               - log|Q| / 2 + h'Q^-1 h / 2
+Integrating u_t out, with B_t = s^2 I + R_t L S_t^2 L'R_t' = K K',
 
-The gradient needs no derivative of a factorisation: by Fisher's identity it is the posterior mean of
-the gradient of the complete-data log density, which is a polynomial in u_t.
+    V = K^-1 R     v = K^-1 (y - R mean)     G = V'V     g = V'v                 (the information on phi_t)
+    log p_t = -(n - F) log s - log|K| - |v|^2 / 2 - rest / (2 s^2) - n log(2 pi) / 2       (at phi_t = 0)
+
+and then alpha, with Q = I + sum_t Z_t'G_t Z_t and h = sum_t Z_t'g_t,
+
+    log p = sum_t log p_t - log|Q| / 2 + h'Q^-1 h / 2.
+
+The gradient needs no derivative of a factorisation: by Fisher's identity it is the posterior mean of the
+gradient given alpha. With alpha ~ N(m, C) a posteriori, C = Q^-1, Phi = Z C Z', e = v - V Z m, rho = V'e and
+E = rho rho' + G Phi G - G,
+
+    d mean = rho      d Z = rho m' - G Z C      d L = E L S^2 + (from Z)      d delta = delta tr_inside(L'E L)
+    s d s = -n + rest / s^2 + |e|^2 + tr(G Phi) - tr(E L S^2 L')
 """
 
 from __future__ import annotations
@@ -23,315 +32,273 @@ from __future__ import annotations
 import numpy as np
 
 from bayes_mtl._typing import FloatArray, IntArray
-from bayes_mtl.kernels._small_linalg import cholesky_in_place, inverse_from_cholesky, multiply
+from bayes_mtl.kernels._lanes import (
+    block_length,
+    cholesky_and_solve,
+    gram,
+    product,
+    product_transposed,
+    times_shared,
+)
+from bayes_mtl.kernels._population import (
+    add_gradient_of_cholesky,
+    feature_cholesky,
+    fill_design,
+    membership,
+    structure,
+)
+from bayes_mtl.kernels._small_linalg import cholesky_in_place, inverse_from_cholesky
 
-_LOG_2PI = float(np.log(2.0 * np.pi))
-_NO_UNIQUE_PART = 1e-100
+_HALF_LOG_2PI = float(0.5 * np.log(2.0 * np.pi))
 
 
 def kernel(
-    mean: FloatArray,
-    cholesky: FloatArray,
+    sd: FloatArray,
+    correlation: FloatArray,
     loadings: FloatArray,
     unique_sd: FloatArray,
     sigma: FloatArray,
-    gram: FloatArray,
-    moment: FloatArray,
-    square: FloatArray,
+    mean: FloatArray,
+    root: FloatArray,
+    target: FloatArray,
+    rest: FloatArray,
     count: FloatArray,
     inside: IntArray,
-) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]:
-    """Log density and its derivatives by the first five arguments.
+    column: IntArray,
+    design: FloatArray,
+    value: FloatArray,
+    d_sd: FloatArray,
+    d_correlation: FloatArray,
+    d_loadings: FloatArray,
+    d_unique: FloatArray,
+    d_sigma: FloatArray,
+    d_mean: FloatArray,
+) -> None:
+    """Write the log density to `value` and its derivatives to the other outputs.
+
+    Where an input is not finite, a scale not positive or a matrix not positive definite: -inf and zeros.
 
     Parameters
     ----------
-    mean : (T, F)
-        Coefficient means; the first P columns vary by task, the others are shared slopes.
-    cholesky : (P, P)
-        Lower Cholesky factor L of the feature covariance.
+    sd : (P,)
+        Scales of the varying features, the first P of the F columns.
+    correlation : (I, I)
+        Lower Cholesky factor of the correlation of the features inside the task covariance.
     loadings : (T, K)
-        Loadings of tasks on latent factors; K may be 0.
     unique_sd : (T,)
-        delta_t, the standard deviation of the unique part inside the task covariance.
-    sigma : (T,)
-        Noise scale.
-    gram, moment, square, count : (T, F, F), (T, F), (T,), (T,)
-        Sufficient statistics G_t, g_t, q_t, n_t.
+    sigma : (T,) or (1,)
+    mean : (T, F) or (1, F)
+    root, target, rest, count : (F, F, T), (F, T), (T,), (T,)
+        R_t, y_t, rest_t, and the number of rows n_t.
     inside : (I,)
-        Positions of the features inside the task covariance.
-
-    Returns
-    -------
-    tuple
-        Value (0-d) and derivatives by mean, cholesky, loadings, unique_sd, sigma. Where an input is
-        not finite, a scale not positive, or a matrix not positive definite: -inf and zeros.
+        Positions of the features inside the task covariance, ascending.
+    column, design : (C,), (C, T)
+        What the common effects move, and how far.
     """
-    n_tasks, n_columns = mean.shape
-    n_varying = cholesky.shape[0]
-    n_factors = loadings.shape[1]
-    n_inside = inside.shape[0]
-    size = n_factors * n_inside
+    n_tasks, n_factors = loadings.shape
+    n_columns, n_varying, n_inside, n_common = root.shape[0], sd.shape[0], inside.shape[0], column.shape[0]
+    size = n_common + n_factors * n_inside
+    per_task_sigma, per_task_mean = sigma.shape[0] > 1, mean.shape[0] > 1
 
-    d_mean = np.zeros((n_tasks, n_columns))
-    d_cholesky = np.zeros((n_varying, n_varying))
-    d_loadings = np.zeros((n_tasks, n_factors))
-    d_unique = np.zeros(n_tasks)
-    d_sigma = np.zeros(n_tasks)
-    failed = (np.asarray(-np.inf), d_mean, d_cholesky, d_loadings, d_unique, d_sigma)
+    value[0] = -np.inf
+    d_sd[:] = 0.0
+    d_correlation[:] = 0.0
+    d_loadings[:] = 0.0
+    d_unique[:] = 0.0
+    d_sigma[:] = 0.0
+    d_mean[:] = 0.0
+    # A sum is finite only if all its terms are.
+    total = sd.sum() + correlation.sum() + loadings.sum() + unique_sd.sum() + mean.sum() + sigma.sum()
+    if not (abs(total) < np.inf and sigma.min() > 0.0):
+        return
 
-    for t in range(n_tasks):
-        if not (sigma[t] > 0.0 and np.isfinite(sigma[t] + unique_sd[t])):
-            return failed
-        # A sum is finite only if all its terms are.
-        total = 0.0
-        for p in range(n_columns):
-            total += mean[t, p]
-        for k in range(n_factors):
-            total += loadings[t, k]
-        if not np.isfinite(total):
-            return failed
+    L = feature_cholesky(sd, correlation, inside)
+    is_inside = membership(inside, n_varying)
+    active = structure(L, inside, column, n_columns, n_factors)
+    dense = np.ones((n_columns + 1, n_columns + 1), dtype=np.bool_)
+    length = block_length(n_columns, n_columns, n_tasks)
+    n_blocks = (n_tasks + length - 1) // length
+    Z = np.zeros((n_columns, size, length))
 
-    # Kept from the first pass for the third: A, b, c = g - G mean, N, M = W^-1 S, and N D.
-    information = np.empty((n_tasks, n_varying, n_varying))
-    score = np.empty((n_tasks, n_varying))
-    residual_moment = np.empty((n_tasks, n_columns))
-    residual_square = np.empty(n_tasks)
-    shrink = np.empty((n_tasks, n_varying, n_varying))
-    unique_map = np.empty((n_tasks, n_varying, n_varying))
-    j_matrix = np.empty((n_tasks, n_varying, n_varying))
-
-    precision = np.eye(size)
-    shift = np.zeros(size)
-    scale = np.ones(n_varying)
-    gram_l = np.empty((n_varying, n_varying))
-    work = np.empty((n_varying, n_varying))
-    w_factor = np.empty((n_varying, n_varying))
-    w_inverse = np.empty((n_varying, n_varying))
+    # First pass: the information on phi_t, kept for the second pass.
+    V = np.empty((n_blocks, n_columns, n_columns + 1, length))  # V and v
+    G = np.empty((n_blocks, n_columns + 1, n_columns + 1, length))  # G, g and |v|^2
+    Q = np.eye(size)
+    h = np.zeros(size)
+    RL = np.empty((n_columns, n_varying, length))
+    B = np.empty((n_columns, n_columns, length))
+    GZ = np.empty((n_columns + 1, size, length))
+    s = np.empty(length)
+    unique = np.empty(length)
+    log_det = np.empty(length)
     logp = 0.0
+    for block in range(n_blocks):
+        start = block * length
+        n = min(length, n_tasks - start)
+        right = V[block]
+        for t in range(n):
+            s[t] = sigma[start + t] if per_task_sigma else sigma[0]
+            log_det[t] = 0.0
+        for f in range(n_columns):
+            for t in range(n):
+                right[f, n_columns, t] = target[f, start + t]
+            for g in range(n_columns):
+                for t in range(n):
+                    right[f, g, t] = root[f, g, start + t]
+                if per_task_mean:
+                    for t in range(n):
+                        right[f, n_columns, t] -= root[f, g, start + t] * mean[start + t, g]
+                elif mean[0, g] != 0.0:
+                    for t in range(n):
+                        right[f, n_columns, t] -= root[f, g, start + t] * mean[0, g]
 
-    for t in range(n_tasks):
-        a, b, c, n, m, j = (
-            information[t],
-            score[t],
-            residual_moment[t],
-            shrink[t],
-            unique_map[t],
-            j_matrix[t],
-        )
-        s2 = sigma[t] * sigma[t]
-        r = square[t]
-        for p in range(n_columns):
-            fitted = 0.0
-            for q in range(n_columns):
-                fitted += gram[t, p, q] * mean[t, q]
-            c[p] = moment[t, p] - fitted
-            r += mean[t, p] * (fitted - 2.0 * moment[t, p])
-        residual_square[t] = r
-
-        # A = L'G L / s^2 and b = L'c / s^2; L is lower triangular.
+        times_shared(RL, right, L, dense, n)
         for p in range(n_varying):
-            for q in range(n_varying):
-                entry = 0.0
-                for i in range(q, n_varying):
-                    entry += gram[t, p, i] * cholesky[i, q]
-                gram_l[p, q] = entry
-        for p in range(n_varying):
-            entry = 0.0
-            for i in range(p, n_varying):
-                entry += cholesky[i, p] * c[i]
-            b[p] = entry / s2
-            for q in range(p + 1):
-                entry = 0.0
-                for i in range(p, n_varying):
-                    entry += cholesky[i, p] * gram_l[i, q]
-                a[p, q] = entry / s2
-                a[q, p] = entry / s2
-
-        # W = I + S A S with S = sqrt(D).
-        for i in range(n_inside):
-            scale[inside[i]] = unique_sd[t]
-        for p in range(n_varying):
-            for q in range(p + 1):
-                w_factor[p, q] = scale[p] * a[p, q] * scale[q]
-            w_factor[p, p] += 1.0
-        if not cholesky_in_place(w_factor):
-            return failed
-        inverse_from_cholesky(w_factor, w_inverse, work)
-
-        # N = (I + D A)^-1 = S W^-1 S^-1, or I - S W^-1 S A in the columns where S vanishes.
-        for q in range(n_varying):
-            if abs(scale[q]) > _NO_UNIQUE_PART:
+            if is_inside[p]:
+                for f in range(n_columns):
+                    for t in range(n):
+                        RL[f, p, t] *= unique_sd[start + t]
+        for f in range(n_columns):
+            for g in range(f + 1):
+                for t in range(n):
+                    B[f, g, t] = s[t] * s[t] if f == g else 0.0
                 for p in range(n_varying):
-                    n[p, q] = scale[p] * w_inverse[p, q] / scale[q]
-            else:
-                for p in range(n_varying):
-                    entry = 1.0 if p == q else 0.0
-                    for i in range(n_varying):
-                        entry -= scale[p] * w_inverse[p, i] * scale[i] * a[i, q]
-                    n[p, q] = entry
-            for p in range(n_varying):
-                m[p, q] = w_inverse[p, q] * scale[q]
-        multiply(a, n, j)
+                    for t in range(n):
+                        B[f, g, t] += RL[f, p, t] * RL[g, p, t]
+        if not cholesky_and_solve(B, right, log_det, n):
+            return
+        gram(G[block], right, n)
+        for t in range(n):
+            rows = count[start + t]
+            logp -= (rows - n_columns) * np.log(s[t]) + rows * _HALF_LOG_2PI + log_det[t]
+            logp -= 0.5 * (G[block, n_columns, n_columns, t] + rest[start + t] / (s[t] * s[t]))
 
-        logp -= count[t] * (np.log(sigma[t]) + 0.5 * _LOG_2PI) + 0.5 * r / s2
-        for p in range(n_varying):
-            logp -= np.log(w_factor[p, p])
-            for q in range(n_varying):
-                logp += 0.5 * b[p] * n[p, q] * scale[q] * scale[q] * b[q]
+        if size > 0:
+            fill_design(Z, L, loadings, inside, column, design, start, n)
+            product(GZ, G[block], Z, active, n)
+            for i in range(size):
+                for t in range(n):
+                    h[i] += GZ[n_columns, i, t]
+                for f in range(n_columns):
+                    if active[f, i]:
+                        for j in range(i + 1):
+                            entry = 0.0
+                            for t in range(n):
+                                entry += Z[f, i, t] * GZ[f, j, t]
+                            Q[i, j] += entry
 
-        for x in range(n_inside):
-            p = inside[x]
-            j_vector = 0.0
-            for q in range(n_varying):
-                j_vector += n[q, p] * b[q]
-            for k in range(n_factors):
-                shift[k * n_inside + x] += loadings[t, k] * j_vector
-        for k in range(n_factors):
-            for ll in range(k + 1):
-                weight = loadings[t, k] * loadings[t, ll]
-                if weight != 0.0:
-                    for x in range(n_inside):
-                        for y in range(n_inside):
-                            symmetric = 0.5 * (j[inside[x], inside[y]] + j[inside[y], inside[x]])
-                            precision[k * n_inside + x, ll * n_inside + y] += weight * symmetric
-
-    # The factors: F ~ N(Q^-1 h, Q^-1) given the hyperparameters.
-    factor_mean = np.zeros(size)
-    factor_cov = np.empty((size, size))
+    # alpha ~ N(m, C) given the data.
+    C = np.empty((size, size))
+    m = np.zeros(size)
     if size > 0:
-        if not cholesky_in_place(precision):
-            return failed
-        inverse_from_cholesky(precision, factor_cov, np.empty((size, size)))
+        if not cholesky_in_place(Q):
+            return
+        inverse_from_cholesky(Q, C)
         for i in range(size):
-            logp -= np.log(precision[i, i])
-            entry = 0.0
-            for i2 in range(size):
-                entry += factor_cov[i, i2] * shift[i2]
-            factor_mean[i] = entry
-            logp += 0.5 * entry * shift[i]
-    if not np.isfinite(logp):
-        return failed
+            for j in range(size):
+                m[i] += C[i, j] * h[j]
+            logp += 0.5 * m[i] * h[i] - np.log(Q[i, i])
+    if not abs(logp) < np.inf:
+        return
 
-    phi = np.zeros(n_varying)
-    phi_cov = np.zeros((n_varying, n_varying))
-    second = np.empty((n_varying, n_varying))
-    m_u = np.empty(n_varying)
-    l_m = np.empty(n_varying)
-    left = np.empty(n_varying)
-    cross = np.empty((n_inside, n_inside))
-    b_map = np.empty((n_varying, n_varying))
-    jp = np.empty((n_varying, n_varying))
+    # Second pass: the gradient.
+    d_L = np.zeros((n_varying, n_varying))
+    ZC = np.empty((n_columns, size, length))
+    Phi = np.zeros((n_columns, n_columns, length))
+    GPhi = np.zeros((n_columns + 1, n_columns, length))
+    E = np.empty((n_varying, n_varying, length))
+    EL = np.empty(length)
+    LEL = np.empty(length)
+    m_phi = np.zeros((n_columns, length))
+    e = np.empty((n_columns, length))
+    rho = np.empty((n_columns, length))
+    noise = np.empty(length)
+    for block in range(n_blocks):
+        start = block * length
+        n = min(length, n_tasks - start)
+        for t in range(n):
+            s[t] = sigma[start + t] if per_task_sigma else sigma[0]
+            noise[t] = rest[start + t] / (s[t] * s[t]) - count[start + t]
+            unique[t] = 0.0
+        if size > 0:
+            fill_design(Z, L, loadings, inside, column, design, start, n)
+            times_shared(ZC, Z, C, active, n)
+            product_transposed(Phi, ZC, Z, active, n)
+            product(GPhi, G[block], Phi, dense, n)
+            for f in range(n_columns):
+                for t in range(n):
+                    m_phi[f, t] = 0.0
+                    noise[t] += GPhi[f, f, t]
+                for i in range(size):
+                    if active[f, i]:
+                        for t in range(n):
+                            m_phi[f, t] += Z[f, i, t] * m[i]
+        for f in range(n_columns):
+            for t in range(n):
+                e[f, t] = V[block, f, n_columns, t]
+            for g in range(n_columns):
+                for t in range(n):
+                    e[f, t] -= V[block, f, g, t] * m_phi[g, t]
+            for t in range(n):
+                noise[t] += e[f, t] * e[f, t]
+        for f in range(n_columns):
+            for t in range(n):
+                rho[f, t] = 0.0
+            for g in range(n_columns):
+                for t in range(n):
+                    rho[f, t] += V[block, g, f, t] * e[g, t]
+            for t in range(n):
+                d_mean[start + t if per_task_mean else 0, f] += rho[f, t]
 
-    for t in range(n_tasks):
-        a, b, c, n, m, j = (
-            information[t],
-            score[t],
-            residual_moment[t],
-            shrink[t],
-            unique_map[t],
-            j_matrix[t],
-        )
-        s = sigma[t]
-        for i in range(n_inside):
-            scale[inside[i]] = unique_sd[t]
-
-        # phi = sum_k lambda_k f_k: its posterior mean and covariance.
-        for x in range(n_inside):
-            phi[inside[x]] = 0.0
-            for y in range(n_inside):
-                phi_cov[inside[x], inside[y]] = 0.0
+        # d Z, for the part of Z that is made of loadings and L.
         for k in range(n_factors):
             for x in range(n_inside):
-                for y in range(n_inside):
-                    entry = 0.0
-                    for ll in range(n_factors):
-                        entry += loadings[t, ll] * factor_cov[ll * n_inside + x, k * n_inside + y]
-                    cross[x, y] = entry  # Cov(phi, f_k)
-            pull = 0.0
-            for x in range(n_inside):
-                phi[inside[x]] += loadings[t, k] * factor_mean[k * n_inside + x]
-                for y in range(n_inside):
-                    phi_cov[inside[x], inside[y]] += loadings[t, k] * cross[x, y]
-                    pull += j[inside[y], inside[x]] * cross[x, y]
-            d_loadings[t, k] = -pull
+                i = n_common + k * n_inside + x
+                for p in range(inside[x], n_varying):
+                    if active[p, i]:
+                        for t in range(n):
+                            EL[t] = rho[p, t] * m[i]
+                        for f in range(n_columns):
+                            for t in range(n):
+                                EL[t] -= G[block, p, f, t] * ZC[f, i, t]
+                        entry = 0.0
+                        for t in range(n):
+                            entry += EL[t] * loadings[start + t, k]
+                            d_loadings[start + t, k] += EL[t] * L[p, inside[x]]
+                        d_L[p, inside[x]] += entry
 
-        # E u = N phi + N D b, Cov u = N D + N Cov(phi) N'.
-        for p in range(n_varying):
-            entry = 0.0
-            for q in range(n_varying):
-                entry += n[p, q] * (phi[q] + scale[q] * scale[q] * b[q])
-            m_u[p] = entry
-        multiply(n, phi_cov, work)
+        # E = rho rho' + G Phi G - G, then E L S^2 and the diagonal of L'E L.
         for p in range(n_varying):
             for q in range(p + 1):
-                entry = m_u[p] * m_u[q] + 0.5 * (
-                    n[p, q] * scale[q] * scale[q] + n[q, p] * scale[p] * scale[p]
-                )
-                for i in range(n_varying):
-                    entry += work[p, i] * n[q, i]
-                second[p, q] = entry
-                second[q, p] = entry
-
-        quadratic = 0.0
-        linear = 0.0
-        for p in range(n_varying):
-            entry = 0.0
-            for q in range(n_varying):
-                entry += a[p, q] * m_u[q]
-                quadratic += a[p, q] * second[p, q]
-            left[p] = b[p] - entry
-            linear += b[p] * m_u[p]
-        d_sigma[t] = (-count[t] + residual_square[t] / (s * s) - 2.0 * linear + quadratic) / s
-
-        for k in range(n_factors):
-            for x in range(n_inside):
-                d_loadings[t, k] += factor_mean[k * n_inside + x] * left[inside[x]]
-
-        # d/d delta = sum over inside p of E[(b - A u)_p e_p], e = M (b - A phi) + noise.
-        for p in range(n_varying):
-            for q in range(n_varying):
-                entry = 0.0
-                for i in range(n_varying):
-                    entry += a[p, i] * m[q, i]
-                b_map[p, q] = entry
-        if n_factors > 0:
-            multiply(j, phi_cov, jp)
-        for x in range(n_inside):
-            p = inside[x]
-            e_mean = 0.0
-            for q in range(n_varying):
-                a_phi = 0.0
-                for i in range(n_varying):
-                    a_phi += a[q, i] * phi[i]
-                e_mean += m[p, q] * (b[q] - a_phi)
-            d_unique[t] += left[p] * e_mean - b_map[p, p]
-            if n_factors > 0:
-                for q in range(n_varying):
-                    d_unique[t] += jp[p, q] * b_map[q, p]
-
-        # d/d mean = (c - G L E u) / s^2, d/dL = (c E u' - G L E u u') / s^2.
-        s2 = s * s
-        for p in range(n_varying):
-            entry = 0.0
-            for q in range(p + 1):
-                entry += cholesky[p, q] * m_u[q]
-            l_m[p] = entry
-        for p in range(n_columns):
-            entry = c[p]
-            for q in range(n_varying):
-                entry -= gram[t, p, q] * l_m[q]
-            d_mean[t, p] = entry / s2
-        for p in range(n_varying):
-            for q in range(n_varying):
-                entry = 0.0
+                for t in range(n):
+                    E[p, q, t] = rho[p, t] * rho[q, t] - G[block, p, q, t]
+                if size > 0:
+                    for f in range(n_columns):
+                        for t in range(n):
+                            E[p, q, t] += GPhi[p, f, t] * G[block, f, q, t]
+                for t in range(n):
+                    E[q, p, t] = E[p, q, t]
+        for q in range(n_varying):
+            for t in range(n):
+                LEL[t] = 0.0
+            for p in range(q, n_varying):
+                for t in range(n):
+                    EL[t] = 0.0
                 for i in range(q, n_varying):
-                    entry += gram[t, p, i] * cholesky[i, q]
-                gram_l[p, q] = entry
-        for p in range(n_varying):
-            for q in range(p + 1):
-                entry = c[p] * m_u[q]
-                for i in range(n_varying):
-                    entry -= gram_l[p, i] * second[i, q]
-                d_cholesky[p, q] += entry / s2
+                    if L[i, q] != 0.0:
+                        for t in range(n):
+                            EL[t] += E[p, i, t] * L[i, q]
+                entry = 0.0
+                for t in range(n):
+                    entry += EL[t] * unique_sd[start + t] ** 2 if is_inside[q] else EL[t]
+                    LEL[t] += L[p, q] * EL[t]
+                d_L[p, q] += entry
+            for t in range(n):
+                noise[t] -= LEL[t] * unique_sd[start + t] ** 2 if is_inside[q] else LEL[t]
+                unique[t] += LEL[t] if is_inside[q] else 0.0
+        for t in range(n):
+            d_unique[start + t] = unique_sd[start + t] * unique[t]
+            d_sigma[start + t if per_task_sigma else 0] += noise[t] / s[t]
 
-    return np.asarray(logp), d_mean, d_cholesky, d_loadings, d_unique, d_sigma
+    add_gradient_of_cholesky(d_L, sd, correlation, inside, d_sd, d_correlation)
+    value[0] = logp

@@ -15,10 +15,10 @@ import numpy as np
 from bayes_mtl._typing import FloatArray
 
 
-def forward(partials: FloatArray) -> tuple[FloatArray]:
-    """Return the n x n Cholesky factor for n (n - 1) / 2 partial correlations."""
-    n = int((1.0 + np.sqrt(1.0 + 8.0 * partials.shape[0])) / 2.0 + 0.5)
-    factor = np.zeros((n, n))
+def forward(partials: FloatArray, factor: FloatArray) -> None:
+    """Write the n x n Cholesky factor for n (n - 1) / 2 partial correlations."""
+    n = factor.shape[0]
+    factor[:] = 0.0
     at = 0
     for i in range(n):
         remaining = 1.0
@@ -28,13 +28,11 @@ def forward(partials: FloatArray) -> tuple[FloatArray]:
             remaining *= np.sqrt(max(0.0, (1.0 - r) * (1.0 + r)))
             at += 1
         factor[i, i] = remaining
-    return (factor,)
 
 
-def reverse(partials: FloatArray, factor: FloatArray, cotangent: FloatArray) -> tuple[FloatArray]:
-    """Return the cotangent of the partial correlations, row by row from the right."""
+def reverse(partials: FloatArray, factor: FloatArray, cotangent: FloatArray, out: FloatArray) -> None:
+    """Write the cotangent of the partial correlations, row by row from the right."""
     n = factor.shape[0]
-    out = np.zeros(partials.shape[0])
     for i in range(n):
         row = i * (i - 1) // 2
         # `tail` = sum over m > j of cotangent_im L_im: all of them carry the factor sqrt(1 - r_ij^2).
@@ -50,4 +48,3 @@ def reverse(partials: FloatArray, factor: FloatArray, cotangent: FloatArray) -> 
                     remaining *= np.sqrt(max(0.0, (1.0 - q) * (1.0 + q)))
             out[row + j] = cotangent[i, j] * remaining - tail * r / complement
             tail += cotangent[i, j] * factor[i, j]
-    return (out,)

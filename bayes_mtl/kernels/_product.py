@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from bayes_mtl._typing import FloatArray
-from bayes_mtl.kernels._small_linalg import multiply
 
 
-def forward(a: FloatArray, b: FloatArray) -> tuple[FloatArray]:
-    """Return a b."""
-    out = np.empty((a.shape[0], b.shape[1]))
-    multiply(a, b, out)
-    return (out,)
+def forward(a: FloatArray, b: FloatArray, out: FloatArray) -> None:
+    """Write a b to `out`."""
+    for i in range(a.shape[0]):
+        for j in range(b.shape[1]):
+            out[i, j] = 0.0
+        for m in range(a.shape[1]):
+            entry = a[i, m]
+            for j in range(b.shape[1]):
+                out[i, j] += entry * b[m, j]

@@ -1,7 +1,8 @@
-"""Dense linear algebra for matrices of a few rows, where a LAPACK call costs more than the work."""
+"""Dense linear algebra for one matrix of moderate size, without the start-up cost of LAPACK in numba."""
 
 from __future__ import annotations
 
+import numpy as np
 from numba.extending import register_jitable
 
 from bayes_mtl._typing import FloatArray
@@ -11,51 +12,92 @@ from bayes_mtl._typing import FloatArray
 def cholesky_in_place(a: FloatArray) -> bool:
     """Overwrite the lower triangle of `a` by its Cholesky factor; say whether `a` was positive definite."""
     n = a.shape[0]
-    for j in range(n):
-        pivot = a[j, j]
-        for m in range(j):
-            pivot -= a[j, m] * a[j, m]
-        if not pivot > 0.0 or pivot == float("inf"):
-            return False
-        pivot = pivot**0.5
-        a[j, j] = pivot
-        for i in range(j + 1, n):
+    for i in range(n):
+        for j in range(i):
             entry = a[i, j]
-            for m in range(j):
+            for m in range(j):  # along rows, which are contiguous
                 entry -= a[i, m] * a[j, m]
-            a[i, j] = entry / pivot
+            a[i, j] = entry / a[j, j]
+        pivot = a[i, i]
+        for m in range(i):
+            pivot -= a[i, m] * a[i, m]
+        if not pivot > 0.0 or pivot == np.inf:
+            return False
+        a[i, i] = np.sqrt(pivot)
     return True
 
 
 @register_jitable
-def inverse_from_cholesky(factor: FloatArray, out: FloatArray, work: FloatArray) -> None:
-    """Write `(factor factor')^-1` to `out`; `work` is overwritten by `factor^-1`."""
+def invert_factor(factor: FloatArray, columns: FloatArray) -> None:
+    """Write the transpose of `factor^-1` to `columns`: row j is column j of the inverse."""
     n = factor.shape[0]
+    columns[:] = 0.0
     for j in range(n):
-        for i in range(j):
-            work[i, j] = 0.0
-        work[j, j] = 1.0 / factor[j, j]
+        columns[j, j] = 1.0 / factor[j, j]
         for i in range(j + 1, n):
-            entry = 0.0
-            for m in range(j, i):
-                entry -= factor[i, m] * work[m, j]
-            work[i, j] = entry / factor[i, i]
-    for i in range(n):
-        for j in range(i + 1):
-            entry = 0.0
-            for m in range(i, n):
-                entry += work[m, i] * work[m, j]
-            out[i, j] = entry
-            out[j, i] = entry
+            columns[j, i] = -dot(factor[i, j:i], columns[j, j:i]) / factor[i, i]
 
 
 @register_jitable
-def multiply(a: FloatArray, b: FloatArray, out: FloatArray) -> None:
-    """Write `a b` to `out`."""
-    for i in range(a.shape[0]):
-        for j in range(b.shape[1]):
-            out[i, j] = 0.0
-        for m in range(a.shape[1]):
-            entry = a[i, m]
-            for j in range(b.shape[1]):
-                out[i, j] += entry * b[m, j]
+def inverse_from_cholesky(factor: FloatArray, inverse: FloatArray) -> None:
+    """Write `(factor factor')^-1` to `inverse`."""
+    n = factor.shape[0]
+    columns = np.empty((n, n))
+    invert_factor(factor, columns)
+    for i in range(n):
+        for j in range(i + 1):
+            inverse[i, j] = dot(columns[i, i:], columns[j, i:])
+            inverse[j, i] = inverse[i, j]
+
+
+@register_jitable
+def solve_lower(factor: FloatArray, b: FloatArray) -> None:
+    """Overwrite `b` by `factor^-1 b`."""
+    for i in range(b.shape[0]):
+        b[i] = (b[i] - dot(factor[i, :i], b[:i])) / factor[i, i]
+
+
+@register_jitable
+def solve_lower_transposed(factor: FloatArray, b: FloatArray) -> None:
+    """Overwrite `b` by `factor'^-1 b`."""
+    for i in range(b.shape[0] - 1, -1, -1):
+        b[i] /= factor[i, i]
+        for j in range(i):
+            b[j] -= factor[i, j] * b[i]
+
+
+@register_jitable
+def pull_back_cholesky_shared(factor: FloatArray, d: FloatArray) -> None:
+    """Overwrite `d`, the cotangent of the factor's lower triangle, by that of `factor factor'`.
+
+    The formula is that of `_lanes.pull_back_cholesky`.
+    """
+    n = factor.shape[0]
+    inverse = np.empty((n, n))  # transposed
+    invert_factor(factor, inverse)
+    middle = np.zeros((n, n))
+    for m in range(n):
+        for i in range(m + 1):
+            entry = 0.5 * factor[m, i]
+            for j in range(i + 1):
+                middle[i, j] += entry * d[m, j]
+    for i in range(n):
+        for j in range(i):
+            middle[j, i] = middle[i, j]
+    left = np.empty((n, n))
+    for i in range(n):
+        for j in range(n):
+            left[i, j] = dot(inverse[i, i:], middle[j, i:])
+    for i in range(n):
+        for j in range(i + 1):
+            d[i, j] = dot(left[i, j:], inverse[j, j:])
+            d[j, i] = d[i, j]
+
+
+@register_jitable
+def dot(a: FloatArray, b: FloatArray) -> float:
+    """Return the inner product."""
+    total = 0.0
+    for m in range(a.shape[0]):  # from 0: an index that might be negative is not vectorised
+        total += a[m] * b[m]
+    return total

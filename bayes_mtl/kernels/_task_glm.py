@@ -34,7 +34,9 @@ def bernoulli(
     weights: FloatArray,
     offset: FloatArray,
     starts: IntArray,
-) -> tuple[FloatArray, FloatArray]:
+    value: FloatArray,
+    gradient: FloatArray,
+) -> None:
     """Bernoulli with logit link: log p = y eta - log(1 + exp(eta)).
 
     Parameters
@@ -48,13 +50,10 @@ def bernoulli(
         One entry holds for all rows.
     starts : (T + 1,)
         Task t owns rows starts[t] to starts[t + 1].
-
-    Returns
-    -------
-    tuple
-        Value (0-d) and derivative by beta.
+    value, gradient : (1,), (T, F)
+        Outputs: the log-likelihood and its derivative by beta.
     """
-    return _sum_rows(_bernoulli, beta, y, X, weights, offset, starts)
+    value[0] = _sum_rows(_bernoulli, beta, y, X, weights, offset, starts, gradient)
 
 
 @register_jitable
@@ -92,11 +91,12 @@ def _sum_rows(
     weights: FloatArray,
     offset: FloatArray,
     starts: IntArray,
-) -> tuple[FloatArray, FloatArray]:
-    """Return value and derivative of any family; see `bernoulli`."""
+    gradient: FloatArray,
+) -> float:
+    """Return the value and write the derivative of any family; see `bernoulli`."""
     T, F = beta.shape
     total = 0.0
-    gradient = np.zeros((T, F))
+    gradient[:] = 0.0
     length = min(256, max(16, 16384 // max(1, F)))  # both passes over a block find it in the cache
     eta_block = np.empty(length)
     columns = np.empty((F, length if F < _NARROW else 0))
@@ -129,9 +129,10 @@ def _sum_rows(
                 for i in range(n):
                     for p in range(F):
                         sums[p] += eta[i] * X_block[i, p]
-    if not np.isfinite(total):
-        return np.asarray(-np.inf), np.zeros((T, F))
-    return np.asarray(total), gradient
+    if not abs(total) < np.inf:
+        gradient[:] = 0.0
+        return -np.inf
+    return total
 
 
 @register_jitable

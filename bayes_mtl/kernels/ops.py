@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
-from importlib import import_module
-from inspect import getsource
 from typing import Any, ClassVar
-from zlib import crc32
 
 import pytensor.tensor as pt
 from pytensor.gradient import DisconnectedType, disconnected_type
@@ -15,10 +12,11 @@ from pytensor.graph.basic import Apply
 from pytensor.graph.op import Op
 
 from bayes_mtl._typing import Tensor
+from bayes_mtl.kernels.compile import MachineCode, Signature, caller, fingerprint, machine_code
 
 
 class KernelOp(Op):
-    """An `Op` whose whole mathematics is one function of arrays that returns a tuple of arrays.
+    """An `Op` whose whole mathematics is one function of arrays, inputs first, that writes its outputs.
 
     `kernel` is "module:function" inside this package. It is imported when it is first needed, since
     importing numba takes longer than describing a model.
@@ -26,24 +24,30 @@ class KernelOp(Op):
 
     __props__: ClassVar[tuple[str, ...]] = ()
     kernel: ClassVar[str]
-    inputs: ClassVar[tuple[str, ...]]  # dtype and number of dimensions, as in "f8:2"
-    outputs: ClassVar[tuple[str, ...]]
+    signature: str
 
     def make_node(self, *inputs: Tensor) -> Apply:
-        """Check and convert the inputs."""
+        """Check and convert the inputs; give the outputs their static shapes."""
         _register_with_numba()
+        sign = Signature(self.signature)
         tensors = []
-        for x, (dtype, ndim) in zip(inputs, map(_parse, self.inputs), strict=True):
+        for x, (kind, sizes) in zip(inputs, sign.inputs, strict=True):
             tensor = pt.as_tensor_variable(x)
-            if tensor.ndim != ndim:
-                raise TypeError(f"{self}: expected {ndim} dimensions, found {tensor.ndim} in {tensor}")
-            tensors.append(tensor.astype(dtype))
-        out = [pt.tensor(dtype=dtype, shape=(None,) * ndim) for dtype, ndim in map(_parse, self.outputs)]
-        return Apply(self, tensors, out)
+            if tensor.ndim != len(sizes):
+                raise TypeError(f"{self}: expected {len(sizes)} dimensions, found {tensor.ndim} in {tensor}")
+            wanted = {"": "float64", "int": "int64", "any": tensor.dtype}[kind]
+            tensors.append(tensor if tensor.dtype == wanted else tensor.astype(wanted))
+        known = sign.sizes([t.type.shape for t in tensors])
+        shapes = [tuple(int(s) if s.isdigit() else known[s] for s in sizes) for sizes in sign.outputs]
+        return Apply(self, tensors, [pt.tensor(dtype="float64", shape=shape) for shape in shapes])
+
+    def machine_code(self, node: Apply) -> MachineCode:
+        """Compile the kernel for the dtypes of this node."""
+        return machine_code(self.kernel, self.signature, tuple(x.dtype for x in node.inputs))
 
     def perform(self, node: Apply, inputs: Sequence[Any], output_storage: Any) -> None:
         """Evaluate from Python."""
-        for cell, value in zip(output_storage, _jitted(self.kernel)(*inputs), strict=True):
+        for cell, value in zip(output_storage, self.machine_code(node)(*inputs), strict=True):
             cell[0] = value
 
 
@@ -74,62 +78,82 @@ class CollapsedGaussian(ValueAndGradient):
     """Marginal log density of Gaussian outcomes with the coefficients integrated out."""
 
     kernel = "_collapsed_gaussian:kernel"
-    inputs = ("f8:2", "f8:2", "f8:2", "f8:1", "f8:1", "f8:3", "f8:2", "f8:1", "f8:1", "i8:1")
-    outputs = ("f8:0", "f8:2", "f8:2", "f8:2", "f8:1", "f8:1")
+    signature = (
+        "(p),(i,i),(t,k),(t),(s),(m,f),(f,f,t),(f,t),(t),(t),int(i),int(c),(c,t)"
+        "->(),(p),(i,i),(t,k),(t),(s),(m,f)"
+    )
+
+
+class WhitenedCoefficients(KernelOp):
+    """Coefficients from coordinates that look standard normal, and the log density of the coordinates."""
+
+    kernel = "_whitening:forward"
+    signature = (
+        "(p),(i,i),(t,k),(t),(s),(m,f),(a),(t,u),(f,f,t),(f,t),int(i),int(u),int(c),(c,t)->(),(t,f),(a)"
+    )
+
+    def pullback(
+        self, inputs: Sequence[Tensor], outputs: Sequence[Tensor], cotangents: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """Delegate to the reverse kernel."""
+        given = [
+            out.zeros_like() if isinstance(c.type, DisconnectedType) else c
+            for out, c in zip(outputs, cotangents, strict=True)
+        ]
+        found = WhitenedCoefficientsPullback()(*inputs, *given)
+        return found + [disconnected_type() for _ in inputs[len(found) :]]
+
+    def connection_pattern(self, node: Apply) -> list[list[bool]]:
+        """Everything depends on the parameters and coordinates; the rest are data."""
+        return [[i < 8] * 3 for i in range(len(node.inputs))]
+
+
+class WhitenedCoefficientsPullback(KernelOp):
+    """The reverse sweep of `WhitenedCoefficients`."""
+
+    kernel = "_whitening:reverse"
+    signature = (
+        "(p),(i,i),(t,k),(t),(s),(m,f),(a),(t,u),(f,f,t),(f,t),int(i),int(u),int(c),(c,t),(),(t,f),(a)"
+        "->(p),(i,i),(t,k),(t),(s),(m,f),(a),(t,u)"
+    )
 
 
 class BernoulliTasks(ValueAndGradient):
     """Log-likelihood of binary outcomes with coefficients that differ by task."""
 
     kernel = "_task_glm:bernoulli"
-    inputs = ("f8:2", "f8:1", "f8:2", "f8:1", "f8:1", "i8:1")
-    outputs = ("f8:0", "f8:2")
+    signature = "(t,f),any(n),any(n,f),(w),(o),int(b)->(),(t,f)"
 
 
 class CholeskyFromPartials(KernelOp):
-    """Cholesky factor of the correlation matrix with the given partial correlations."""
+    """Cholesky factor of the n x n correlation matrix with the given partial correlations."""
 
+    __props__ = ("n",)
     kernel = "_lkj:forward"
-    inputs = ("f8:1",)
-    outputs = ("f8:2",)
 
-    def make_node(self, *inputs: Tensor) -> Apply:
-        """Give the factor its static shape, n x n for n (n - 1) / 2 partial correlations."""
-        node = super().make_node(*inputs)
-        length = node.inputs[0].type.shape[0]
-        if length is not None:
-            n = round((1 + (1 + 8 * length) ** 0.5) / 2)
-            node.outputs[0].type = pt.tensor(dtype="float64", shape=(n, n)).type
-        return node
+    def __init__(self, n: int):
+        self.n = n
+        self.signature = f"(r)->({n},{n})"
 
     def pullback(
         self, inputs: Sequence[Tensor], outputs: Sequence[Tensor], cotangents: Sequence[Tensor]
     ) -> list[Tensor]:
         """Delegate to the reverse kernel."""
-        return [_cholesky_from_partials_pullback(inputs[0], outputs[0], cotangents[0])]
+        return [CholeskyFromPartialsPullback()(inputs[0], outputs[0], cotangents[0])]
 
 
 class CholeskyFromPartialsPullback(KernelOp):
     """The reverse sweep of `CholeskyFromPartials`."""
 
     kernel = "_lkj:reverse"
-    inputs = ("f8:1", "f8:2", "f8:2")
-    outputs = ("f8:1",)
+    signature = "(r),(n,n),(n,n)->(r)"
 
 
 class Product(KernelOp):
-    """Matrix product."""
+    """Matrix product; numba takes half a minute to compile its first BLAS call."""
 
     kernel = "_product:forward"
-    inputs = ("f8:2", "f8:2")
-    outputs = ("f8:2",)
-
-    def make_node(self, *inputs: Tensor) -> Apply:
-        """Give the product its static shape."""
-        node = super().make_node(*inputs)
-        a, b = (x.type.shape for x in node.inputs)
-        node.outputs[0].type = pt.tensor(dtype="float64", shape=(a[0], b[1])).type
-        return node
+    signature = "(i,j),(j,k)->(i,k)"
 
     def pullback(
         self, inputs: Sequence[Tensor], outputs: Sequence[Tensor], cotangents: Sequence[Tensor]
@@ -140,10 +164,13 @@ class Product(KernelOp):
 
 
 product = Product()
-_cholesky_from_partials_pullback = CholeskyFromPartialsPullback()
-cholesky_from_partials = CholeskyFromPartials()
 _collapsed_gaussian = CollapsedGaussian()
 _bernoulli_tasks = BernoulliTasks()
+
+
+def cholesky_from_partials(partials: Tensor, n: int) -> Tensor:
+    """Cholesky factor of the correlation matrix with these n (n - 1) / 2 partial correlations."""
+    return CholeskyFromPartials(n)(partials)
 
 
 def collapsed_gaussian(*inputs: Tensor) -> Tensor:
@@ -151,27 +178,14 @@ def collapsed_gaussian(*inputs: Tensor) -> Tensor:
     return _collapsed_gaussian(*inputs)[0]
 
 
+def whitened_coefficients(*inputs: Tensor) -> list[Tensor]:
+    """Log density of the coordinates, coefficients and common variables; see `kernels._whitening.forward`."""
+    return WhitenedCoefficients()(*inputs)
+
+
 def bernoulli_tasks(*inputs: Tensor) -> Tensor:
     """Log-likelihood given the coefficients; see `kernels._task_glm.bernoulli`."""
     return _bernoulli_tasks(*inputs)[0]
-
-
-def _parse(signature: str) -> tuple[str, int]:
-    dtype, ndim = signature.split(":")
-    return {"f8": "float64", "i8": "int64"}[dtype], int(ndim)
-
-
-def load(kernel: str) -> Callable[..., Any]:
-    """Import a kernel function by its "module:function" name."""
-    module, function = kernel.split(":")
-    return getattr(import_module(f"bayes_mtl.kernels.{module}"), function)
-
-
-@cache
-def _jitted(kernel: str) -> Callable[..., Any]:
-    import numba
-
-    return numba.njit(load(kernel), cache=True)
 
 
 @cache
@@ -179,22 +193,5 @@ def _register_with_numba() -> None:
     from pytensor.link.numba.dispatch.basic import numba_njit, register_funcify_default_op_cache_key
 
     @register_funcify_default_op_cache_key(KernelOp)
-    def funcify(op: KernelOp, **kwargs: Any) -> tuple[Callable[..., Any], int]:
-        kernel = numba_njit(load(op.kernel))
-        if len(op.outputs) > 1:
-            return kernel, _fingerprint(op.kernel)
-
-        @numba_njit
-        def single(*inputs: Any) -> Any:
-            return kernel(*inputs)[0]
-
-        return single, _fingerprint(op.kernel)
-
-
-def _fingerprint(kernel: str) -> int:
-    """Return a number that changes with the code: machine code of an older version must not be reused.
-
-    It becomes part of the key under which PyTensor keeps compiled functions between processes.
-    """
-    modules = (load(kernel).__module__, "bayes_mtl.kernels._small_linalg")
-    return crc32("".join(name + getsource(import_module(name)) for name in modules).encode())
+    def funcify(op: KernelOp, node: Apply, **kwargs: Any) -> tuple[Any, int]:
+        return numba_njit(caller(op.machine_code(node))), fingerprint()

@@ -10,11 +10,13 @@ import pymc as pm
 import pytensor.tensor as pt
 
 from bayes_mtl._typing import Tensor
-from bayes_mtl.data import TaskData
+from bayes_mtl.data import PseudoRows, TaskData
 from bayes_mtl.errors import Finding, SpecError, raise_if_any
-from bayes_mtl.kernels import collapsed_gaussian, product
-from bayes_mtl.model.coefficients import CoefficientPrior, coefficient_prior, latent_coefficients
-from bayes_mtl.model.coords import FEATURE, ROW, SHARED_FEATURE, TASK, TASK_FEATURE, model_coords
+from bayes_mtl.kernels import collapsed_gaussian, whitened_coefficients
+from bayes_mtl.model.coefficients import CoefficientPrior, coefficient_prior, latent_coefficients, repeat
+from bayes_mtl.model.coords import FEATURE, ROW, TASK, model_coords
+from bayes_mtl.model.numbers import Numbers, constants, variables
+from bayes_mtl.model.population import Population, population
 from bayes_mtl.model.priors import default_priors, register
 from bayes_mtl.spec import ModelSpec
 
@@ -70,7 +72,8 @@ def build_model(spec: ModelSpec, data: TaskData, *, marginal: Marginal = "auto")
     >>> sorted(v.name for v in model.free_RVs)
     ['beta_mean', 'feature_corr_partial', 'feature_sd', 'sigma']
     """
-    return assemble(spec, data, marginal=marginal).model
+    collapsed = is_collapsed(spec, marginal)
+    return _assemble(spec, data, collapsed=collapsed, integrate=False, numbers=constants, pilot=None).model
 
 
 @dataclass(frozen=True)
@@ -81,62 +84,80 @@ class AssembledModel:
     ----------
     model : pm.Model
     block : CoefficientPrior
-        Law of the coefficients that vary by task.
-    shared : TensorVariable or None
-        Slopes of the shared features.
+        Law of the deviations of the coefficients that vary by task.
+    population : Population
+        What they deviate from, and the shared slopes.
     sigma : TensorVariable or None
-        Noise scale per task; None where it is known or has no meaning.
+        Noise scale, shape (1,) or (n_tasks,); None where it is known or has no meaning.
     collapsed : bool
         Whether the coefficients are integrated out.
+    rows : PseudoRows or None
+        What the coefficients are recovered from, or whitened with.
     """
 
     model: pm.Model
     block: CoefficientPrior
-    shared: Tensor | None
+    population: Population
     sigma: Tensor | None
     collapsed: bool
+    rows: PseudoRows | None
 
 
-def assemble(spec: ModelSpec, data: TaskData, *, marginal: Marginal = "auto") -> AssembledModel:
-    """Build the model, and keep hold of its parts for what `fit` does after sampling."""
+def sampling_model(spec: ModelSpec, data: TaskData, *, collapsed: bool, rows: PseudoRows) -> AssembledModel:
+    """Build the model that `fit` samples: the same posterior as `build_model`, in better coordinates.
+
+    Population effects with normal priors are integrated out along with the coefficients. Where the
+    coefficients are sampled, they and these effects are whitened.
+
+    Parameters
+    ----------
+    collapsed : bool
+        Whether to integrate the coefficients out (Gaussian outcomes).
+    rows : PseudoRows
+        Exact for Gaussian outcomes; otherwise any approximation of what the data say of each task.
+    """
+    _check(spec, data)
+    return _assemble(spec, data, collapsed=collapsed, integrate=True, numbers=variables, pilot=rows)
+
+
+def _check(spec: ModelSpec, data: TaskData) -> None:
     if not isinstance(spec, ModelSpec) or not isinstance(data, TaskData):
         found = f"found {type(spec).__name__} and {type(data).__name__}"
         raise SpecError(Finding("spec, data", f"should be a ModelSpec and a TaskData, {found}"))
-    collapsed = is_collapsed(spec, marginal)
     raise_if_any(spec.findings(data), SpecError)
+
+
+def _assemble(
+    spec: ModelSpec,
+    data: TaskData,
+    *,
+    collapsed: bool,
+    integrate: bool,
+    numbers: Numbers,
+    pilot: PseudoRows | None,
+) -> AssembledModel:
     priors, scales = default_priors(spec, data)
     with pm.Model(coords=model_coords(data)) as model:
-        block, shared = _coefficients(spec, data, priors, scales)
-        sigma = _noise(spec, data, priors)
+        effects = population(data, priors, scales, integrate=integrate, numbers=numbers)
+        block = _deviations(spec, data, priors, numbers)
+        sigma = _noise(spec, data, priors, numbers)
         if collapsed:
-            _observe_collapsed(block, shared, sigma, data)
+            rows = data.pseudo_rows
+            _observe_collapsed(block, effects, sigma, data, numbers)
+        elif pilot is not None:
+            rows = pilot
+            _observe_whitened(spec, block, effects, sigma, data, pilot, numbers)
         else:
-            _observe_latent(spec, block, shared, sigma, data)
-    return AssembledModel(model, block, shared, sigma, collapsed)
+            rows = None
+            _observe_latent(spec, block, effects, sigma, data)
+    return AssembledModel(model, block, effects, sigma, collapsed, rows)
 
 
-def _coefficients(
-    spec: ModelSpec, data: TaskData, priors: Any, scales: Any
-) -> tuple[CoefficientPrior, Tensor | None]:
-    shared = None
-    if data.shared_features:
-        shared = register(
-            "beta_shared", priors["beta_shared"], dims=SHARED_FEATURE, scale=scales["beta_shared"]
-        )
+def _deviations(spec: ModelSpec, data: TaskData, priors: Any, numbers: Numbers) -> CoefficientPrior:
     if not data.features:
-        nothing = pt.zeros((data.n_tasks, 0))
-        return CoefficientPrior(nothing, pt.eye(0), None, None, np.arange(0), varies=False), shared
-    mean = register("beta_mean", priors["beta_mean"], dims=FEATURE, scale=scales["beta_mean"])[None, :]
-    if data.task_feature_names:
-        effects = register(
-            "task_feature_effects",
-            priors["task_feature_effects"],
-            dims=(FEATURE, TASK_FEATURE),
-            scale=scales["task_feature_effects"],
-        )
-        mean = mean + product(pt.as_tensor_variable(data.task_features), effects.T)
-    block = coefficient_prior(
-        mean if data.task_feature_names else repeat(mean, data.n_tasks),
+        none = np.arange(0)
+        return CoefficientPrior(pt.zeros(0), pt.eye(0), None, pt.zeros(data.n_tasks), none, varies=False)
+    return coefficient_prior(
         task_covariance=spec.task_covariance,
         feature_covariance=spec.feature_covariance,
         outside=spec.outside(data.features),
@@ -146,105 +167,140 @@ def _coefficients(
         feature_sd=priors["feature_sd"],
         task_sd=priors["task_sd"] if spec.task_sd else None,
         name=str,
+        numbers=numbers,
     )
-    return block, shared
 
 
-def _noise(spec: ModelSpec, data: TaskData, priors: Any) -> Tensor | None:
-    """Return the noise scale of each task, or None where it is known or has no meaning."""
+def _noise(spec: ModelSpec, data: TaskData, priors: Any, numbers: Numbers) -> Tensor | None:
+    """Return the noise scale, one or one per task, or None where it is known or has no meaning."""
     if not spec.family.has_noise or data.noise is not None:
         return None
     if not getattr(spec.family, "task_noise", False):
-        return pt.broadcast_to(register("sigma", priors["sigma"]), (data.n_tasks,))
-    mean = register("sigma_mean", priors["sigma"])
-    spread = register("sigma_spread", priors["sigma_spread"])
+        return register("sigma", priors["sigma"], numbers=numbers)[None]
+    mean = register("sigma_mean", priors["sigma"], numbers=numbers)
+    spread = register("sigma_spread", priors["sigma_spread"], numbers=numbers)
     offset = pm.Normal("sigma_offset", 0.0, 1.0, shape=(data.n_tasks,))
     return pm.Deterministic("sigma", mean * pt.exp(spread * offset), dims=TASK)
 
 
 def _observe_latent(
-    spec: ModelSpec, block: CoefficientPrior, shared: Tensor | None, sigma: Tensor | None, data: TaskData
+    spec: ModelSpec, block: CoefficientPrior, effects: Population, sigma: Tensor | None, data: TaskData
 ) -> None:
-    beta = latent_coefficients(
-        block, n_tasks=data.n_tasks, n_features=data.n_features, dims=(TASK, FEATURE), name=str
+    """Register non-centered coefficients, and y under any family."""
+    mean = effects.mean(constants)
+    n_features = data.n_features
+    parts = [
+        latent_coefficients(block, mean[:, :n_features], n_tasks=data.n_tasks, dims=(TASK, FEATURE), name=str)
+    ]
+    if data.shared_features:
+        slopes = mean[:, n_features:]
+        parts.append(slopes if slopes.type.shape[0] == data.n_tasks else repeat(slopes, data.n_tasks))
+    if not n_features:
+        parts = parts[1:]
+    beta = parts[0] if len(parts) == 1 else pt.concatenate(parts, axis=1)
+    spec.family.observe(beta, sigma, data)
+
+
+def _observe_whitened(
+    spec: ModelSpec,
+    block: CoefficientPrior,
+    effects: Population,
+    sigma: Tensor | None,
+    data: TaskData,
+    rows: PseudoRows,
+    numbers: Numbers,
+) -> None:
+    """Register coefficients in coordinates that look standard normal, and y under any family."""
+    z_common = pm.Flat("common_offset", shape=(len(effects.column) + block.n_common,))
+    z = pm.Flat("task_offset", shape=(data.n_tasks, len(block.own)))
+    value, beta, _ = whitened_coefficients(
+        *_law(block, sigma, data.n_tasks),
+        effects.mean(numbers, rows.reference),
+        z_common,
+        z,
+        numbers("pseudo_rows", rows.root),
+        numbers("pseudo_outcomes", rows.target),
+        block.inside,
+        block.own,
+        effects.column,
+        numbers("effects", effects.design),
     )
-    columns, coefficients = [], []
-    if data.features:
-        columns.append(pm.Data("X", data.X, dims=(ROW, FEATURE)))
-        coefficients.append(beta)
-    if shared is not None:
-        columns.append(pm.Data("X_shared", data.X_shared, dims=(ROW, SHARED_FEATURE)))
-        coefficients.append(repeat(shared[None, :], data.n_tasks))
-    spec.family.observe(_beside(coefficients), _beside(columns), sigma, data)
+    pm.Potential("coordinates", value)
+    spec.family.observe(beta + numbers("reference", rows.reference), sigma, data)
 
 
-def repeat(row: Tensor, n: int) -> Tensor:
-    """Repeat a row n times, as a product: its gradient then needs no sum, which compiles slowly."""
-    return product(np.ones((n, 1)), row)
-
-
-def _beside(parts: list[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else pt.concatenate(parts, axis=1)
+def _law(block: CoefficientPrior, sigma: Tensor | None, n_tasks: int) -> tuple[Tensor, ...]:
+    """Return what every kernel wants to know of the deviations."""
+    return (
+        block.sd,
+        block.correlation,
+        pt.zeros((n_tasks, 0)) if block.loadings is None else block.loadings,
+        pt.zeros(n_tasks) if block.unique_sd is None else block.unique_sd,
+        pt.ones(1) if sigma is None else sigma,
+    )
 
 
 def _observe_collapsed(
-    block: CoefficientPrior, shared: Tensor | None, sigma: Tensor | None, data: TaskData
+    block: CoefficientPrior, effects: Population, sigma: Tensor | None, data: TaskData, numbers: Numbers
 ) -> None:
     """Register y with its marginal density, and with a way to draw it."""
-    means = [block.mean]
-    if shared is not None:
-        means.append(repeat(shared[None, :], data.n_tasks))
-    parameters = {
-        "mean": pt.concatenate(means, axis=1) if len(means) > 1 else means[0],
-        "cholesky": block.cholesky,
-        "loadings": pt.zeros((data.n_tasks, 0)) if block.loadings is None else block.loadings,
-        "unique_sd": pt.zeros(data.n_tasks) if block.unique_sd is None else block.unique_sd,
-        "sigma": pt.ones(data.n_tasks) if sigma is None else sigma,
-    }
+    statistics, rows = data.statistics, data.pseudo_rows
     row_scale = np.sqrt(1.0 / data.weights) if data.noise is None else data.noise / np.sqrt(data.weights)
+    root, count = numbers("pseudo_rows", rows.root), numbers("counts", statistics.count)
+    target, rest = numbers("pseudo_outcomes", rows.target), numbers("pseudo_rest", rows.rest)
+    design = numbers("effects", effects.design)
 
-    def logp(value: Tensor, mean: Tensor, *rest: Tensor) -> Tensor:
-        s = data.statistics
-        moment, square = _outcome_statistics(value, data, row_scale)
-        return (
-            collapsed_gaussian(mean - s.reference, *rest, s.gram, moment, square, s.count, block.inside)
-            + s.log_weight
+    def logp(value: Tensor, *parameters: Tensor) -> Tensor:
+        y, unexplained = target, rest
+        if not np.array_equal(getattr(value, "data", None), data.y):
+            y, unexplained = _pseudo_outcomes(value, data, row_scale)
+        kernel = collapsed_gaussian(
+            *parameters, root, y, unexplained, count, block.inside, effects.column, design
         )
+        return kernel + numbers("log_weight", statistics.log_weight)
 
     def simulate(
-        mean: Tensor, cholesky: Tensor, loadings: Tensor, unique_sd: Tensor, sigma: Tensor, size: Any
+        sd: Tensor,
+        correlation: Tensor,
+        loadings: Tensor,
+        unique_sd: Tensor,
+        sigma: Tensor,
+        mean: Tensor,
+        size: Any,
     ) -> Tensor:
-        n_features, inside = data.n_features, block.inside
-        is_inside = np.isin(np.arange(n_features), inside)
-        unique = pm.Normal.dist(0.0, 1.0, shape=(data.n_tasks, n_features))
-        whitened = unique * pt.switch(is_inside, unique_sd[:, None], 1.0)
+        inside, n_features, n_tasks = block.inside, data.n_features, data.n_tasks
+        whitened = pm.Normal.dist(0.0, 1.0, shape=(n_tasks, n_features))
+        whitened = whitened * pt.switch(np.isin(np.arange(n_features), inside), unique_sd[:, None], 1.0)
         factors = pm.Normal.dist(0.0, 1.0, shape=(loadings.shape[1], len(inside)))
         whitened = pt.inc_subtensor(whitened[:, inside], loadings @ factors)
-        deviation = whitened @ cholesky.T if block.varies else pt.zeros((data.n_tasks, n_features))
-        beta = pt.inc_subtensor(mean[:, :n_features], deviation)
+        whitened = pt.set_subtensor(whitened[:, inside], whitened[:, inside] @ correlation.T)
+        common = pm.Normal.dist(0.0, 1.0, shape=(len(effects.column),))
+        beta = pt.zeros(data.statistics.moment.shape) + mean + rows.reference
+        beta = pt.inc_subtensor(beta[:, :n_features], whitened * sd)
+        beta = pt.inc_subtensor(beta[:, effects.column], (common[:, None] * effects.design).T)
         eta = (data.full_matrix * beta[data.task_index]).sum(axis=-1) + data.offset
-        return pm.Normal.dist(eta, sigma[data.task_index] * row_scale)
+        scale = sigma if sigma.type.shape[0] == 1 else sigma[data.task_index]
+        return pm.Normal.dist(eta, scale * row_scale)
 
     pm.CustomDist(
         "y",
-        *parameters.values(),
+        *_law(block, sigma, data.n_tasks),
+        effects.mean(numbers, rows.reference),
         dist=simulate,
         logp=logp,
-        signature="(t,f),(p,p),(t,k),(t),(t)->(n)",
+        signature="(p),(i,i),(t,k),(t),(s),(m,f)->(n)",
         class_name="CollapsedGaussian",
         observed=data.y,
         dims=ROW,
     )
 
 
-def _outcome_statistics(value: Tensor, data: TaskData, row_scale: Any) -> tuple[Tensor, Tensor]:
-    """Return X_t'W r and r'W r per task, as numbers for the observed outcome, else as a graph."""
-    s = data.statistics
-    constant = getattr(value, "data", None)
-    if constant is not None and np.array_equal(constant, data.y):
-        return pt.as_tensor_variable(s.moment), pt.as_tensor_variable(s.square)
+def _pseudo_outcomes(value: Tensor, data: TaskData, row_scale: Any) -> tuple[Tensor, Tensor]:
+    """Compress any outcome as `data.pseudo_rows` compresses the observed one, as a graph."""
+    statistics, rows = data.statistics, data.pseudo_rows
     scaled = data.full_matrix / row_scale[:, None]
-    residual = (value - data.offset - data.full_matrix @ s.reference) / row_scale
-    moment = pt.inc_subtensor(pt.zeros(s.moment.shape)[data.task_index], scaled * residual[:, None])
-    square = pt.inc_subtensor(pt.zeros(s.square.shape)[data.task_index], residual**2)
-    return moment, square
+    residual = (value - data.offset - data.full_matrix @ rows.reference) / row_scale
+    moment = pt.inc_subtensor(pt.zeros(statistics.moment.shape)[data.task_index], scaled * residual[:, None])
+    square = pt.inc_subtensor(pt.zeros(statistics.square.shape)[data.task_index], residual**2)
+    target = (rows.solve * moment.T[None, :, :]).sum(axis=1)
+    return target, square - (target**2).sum(axis=0)

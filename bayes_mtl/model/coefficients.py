@@ -14,6 +14,7 @@ from bayes_mtl._typing import IntArray, Tensor
 from bayes_mtl.errors import Finding, SpecError, raise_if_any
 from bayes_mtl.kernels import product
 from bayes_mtl.model.coords import FACTOR, bis
+from bayes_mtl.model.numbers import Numbers, constants
 from bayes_mtl.model.priors import register
 from bayes_mtl.prior import Prior
 from bayes_mtl.spec import PRIOR_NAMES, PriorEntry, outside_features, prior_findings
@@ -31,15 +32,17 @@ from bayes_mtl.structures import (
 
 @dataclass(frozen=True)
 class CoefficientPrior:
-    """beta_t = mean_t + L u_t, given the hyperparameters.
+    """Law of the deviations L u_t of the coefficients from their means, given the hyperparameters.
 
-    Inside the task covariance u_t = sum_k loadings_tk f_k + unique_sd_t e_t; outside u_t = e_t.
+    L = diag(sd) C is the Cholesky factor of Sigma. Inside the task covariance
+    u_t = sum_k loadings_tk f_k + unique_sd_t e_t; outside u_t = e_t.
 
     Attributes
     ----------
-    mean : (n_tasks, n_features)
-    cholesky : (n_features, n_features)
-        L, the Cholesky factor of Sigma.
+    sd : (n_features,)
+    correlation : (n_inside, n_inside)
+        Cholesky factor of the correlation of the features inside the task covariance. The others are
+        independent.
     loadings : (n_tasks, n_factors) or None
     unique_sd : (n_tasks,) or None
     inside : ndarray of int
@@ -48,16 +51,31 @@ class CoefficientPrior:
         False if beta equals its mean (complete pooling).
     """
 
-    mean: Tensor
-    cholesky: Tensor
+    sd: Tensor
+    correlation: Tensor
     loadings: Tensor | None
     unique_sd: Tensor | None
     inside: IntArray
     varies: bool
 
+    @property
+    def n_features(self) -> int:
+        """Number of features."""
+        return int(self.sd.type.shape[0])
+
+    @property
+    def own(self) -> IntArray:
+        """Positions of the features in which tasks deviate on their own."""
+        everything = np.arange(self.n_features)
+        return everything if self.unique_sd is not None else np.setdiff1d(everything, self.inside)
+
+    @property
+    def n_common(self) -> int:
+        """Number of entries of the factors f_k."""
+        return 0 if self.loadings is None else int(self.loadings.type.shape[1]) * len(self.inside)
+
 
 def coefficient_prior(
-    mean: Tensor,
     *,
     task_covariance: TaskCovariance,
     feature_covariance: FeatureCovariance,
@@ -68,6 +86,7 @@ def coefficient_prior(
     feature_sd: Any,
     task_sd: Any,
     name: Namer,
+    numbers: Numbers = constants,
 ) -> CoefficientPrior:
     """Register the hyperparameters of a coefficient block in the current model.
 
@@ -79,26 +98,26 @@ def coefficient_prior(
         One for all tasks; None: no scale per task.
     name : Namer
         From the names of the notation to the names in this model.
+    numbers : callable
+        How the parameters of the priors enter the graph.
     """
     n_tasks, n_features = len(tasks), len(features)
     task_dim, feature_dim = dims
     if isinstance(task_covariance, CompletePooling):
         everything = np.arange(n_features)
-        return CoefficientPrior(mean, pt.eye(n_features), None, None, everything, varies=False)
+        return CoefficientPrior(
+            pt.ones(n_features), pt.eye(n_features), None, pt.zeros(n_tasks), everything, varies=False
+        )
 
     inside = np.array([i for i, f in enumerate(features) if f not in outside], dtype=np.int64)
-    sd = register(name("feature_sd"), feature_sd, dims=feature_dim)
+    sd = register(name("feature_sd"), feature_sd, dims=feature_dim, numbers=numbers)
     independent = isinstance(task_covariance, NoPooling) or not len(inside)
     correlation = None if independent else feature_covariance.correlation_cholesky(len(inside), name)
     if correlation is None:
-        cholesky = pt.diag(sd)
+        correlation = pt.eye(len(inside))
     else:
-        if len(inside) < n_features:
-            correlation = _embed(correlation, inside, n_features)
-        pm.Deterministic(
-            name("feature_corr"), correlation @ correlation.T, dims=(feature_dim, bis(feature_dim))
-        )
-        cholesky = sd[:, None] * correlation
+        whole = _embed(correlation, inside, n_features) if len(inside) < n_features else correlation
+        pm.Deterministic(name("feature_corr"), whole @ whole.T, dims=(feature_dim, bis(feature_dim)))
 
     law = task_covariance.task_loadings(n_tasks, name)
     if task_covariance.relates_tasks:
@@ -119,7 +138,7 @@ def coefficient_prior(
             loadings=None if law.loadings is None else scale[:, None] * law.loadings,
             unique_sd=None if law.unique_sd is None else scale * law.unique_sd,
         )
-    return CoefficientPrior(mean, cholesky, law.loadings, law.unique_sd, inside, varies=True)
+    return CoefficientPrior(sd, correlation, law.loadings, law.unique_sd, inside, varies=True)
 
 
 def inside_features(
@@ -131,33 +150,46 @@ def inside_features(
 
 
 def latent_coefficients(
-    prior: CoefficientPrior, *, n_tasks: int, n_features: int, dims: tuple[str, str], name: Namer
+    prior: CoefficientPrior, mean: Tensor, *, n_tasks: int, dims: tuple[str, str], name: Namer
 ) -> Tensor:
-    """Register the coefficients themselves, as an affine map of standard normals (non-centered)."""
+    """Register the coefficients themselves, as an affine map of standard normals (non-centered).
+
+    `mean` has one row per task, or one for all.
+    """
+    if mean.type.shape[0] == 1 and n_tasks > 1:
+        mean = repeat(mean, n_tasks)
     if not prior.varies:
-        return pm.Deterministic(name("beta"), prior.mean, dims=dims)
-    inside, n_inside = prior.inside, len(prior.inside)
-    unique = (
-        np.arange(n_features) if prior.unique_sd is not None else np.setdiff1d(np.arange(n_features), inside)
-    )
+        return pm.Deterministic(name("beta"), mean, dims=dims)
+    inside, own, n_features = prior.inside, prior.own, prior.n_features
     whitened = pt.zeros((n_tasks, n_features))
-    if len(unique):
-        offset = pm.Normal(name("beta_offset"), 0.0, 1.0, shape=(n_tasks, len(unique)))
+    if len(own):
+        offset = pm.Normal(name("beta_offset"), 0.0, 1.0, shape=(n_tasks, len(own)))
         if prior.unique_sd is not None:
             is_inside = np.isin(np.arange(n_features), inside)
             whitened = offset * pt.switch(is_inside, prior.unique_sd[:, None], 1.0)
         else:
-            whitened = product(offset, pt.as_tensor_variable(np.eye(n_features)[unique]))
+            whitened = product(offset, pt.as_tensor_variable(np.eye(n_features)[own]))
     if prior.loadings is not None:
-        factors = pm.Normal(name("basis_offset"), 0.0, 1.0, shape=(prior.loadings.type.shape[1], n_inside))
-        if n_inside < n_features:
+        factors = pm.Normal(name("basis_offset"), 0.0, 1.0, shape=(prior.loadings.type.shape[1], len(inside)))
+        if len(inside) < n_features:
             factors = product(factors, pt.as_tensor_variable(np.eye(n_features)[inside]))
         whitened = whitened + product(prior.loadings, factors)
-    return pm.Deterministic(name("beta"), prior.mean + product(whitened, prior.cholesky.T), dims=dims)
+    correlation = prior.correlation
+    if len(inside) < n_features:
+        correlation = _embed(correlation, inside, n_features)
+    cholesky = prior.sd[:, None] * correlation
+    return pm.Deterministic(name("beta"), mean + product(whitened, cholesky.T), dims=dims)
+
+
+def repeat(row: Tensor, n: int) -> Tensor:
+    """Repeat a row n times, as a product: its gradient then needs no sum, which compiles slowly."""
+    return product(np.ones((n, 1)), row)
 
 
 def _embed(block: Tensor, at: IntArray, size: int) -> Tensor:
     """Return the identity of the given size with `block` at these rows and columns."""
+    if not len(at):
+        return pt.eye(size)
     first, last = int(at[0]), int(at[-1]) + 1
     if last - first == len(at):
         return pt.set_subtensor(pt.eye(size)[first:last, first:last], block)
@@ -273,7 +305,6 @@ def task_coefficients(
             namer("beta_mean"), per_feature("beta_mean", Prior("Normal", mu=0, sigma=2.5)), dims=dims[1]
         )
     block = coefficient_prior(
-        pt.broadcast_to(pt.as_tensor_variable(mean), (len(tasks), len(features))),
         task_covariance=task_covariance,
         feature_covariance=feature_covariance,
         outside=outside,
@@ -284,4 +315,5 @@ def task_coefficients(
         task_sd=priors.get("task_sd", Prior("LogNormal", mu=0, sigma=0.5)) if task_sd else None,
         name=namer,
     )
-    return latent_coefficients(block, n_tasks=len(tasks), n_features=len(features), dims=dims, name=namer)
+    mean = pt.broadcast_to(pt.as_tensor_variable(mean), (len(tasks), len(features)))
+    return latent_coefficients(block, mean, n_tasks=len(tasks), dims=dims, name=namer)

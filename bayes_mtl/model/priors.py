@@ -13,6 +13,7 @@ from pymc.logprob.transforms import Transform
 from bayes_mtl._typing import FloatArray, Tensor
 from bayes_mtl.data import TaskData
 from bayes_mtl.data.schema import INTERCEPT
+from bayes_mtl.model.numbers import Numbers, constants
 from bayes_mtl.prior import Prior
 from bayes_mtl.spec import ModelSpec, PriorEntry, PriorValue
 from bayes_mtl.structures import NoPooling
@@ -25,8 +26,8 @@ class Scaled(Transform):
 
     name = "scaled"
 
-    def __init__(self, scale: FloatArray):
-        self.scale = np.asarray(scale, dtype=float)
+    def __init__(self, scale: Tensor):
+        self.scale = scale
 
     def forward(self, value: Tensor, *inputs: Tensor) -> Tensor:
         """Divide."""
@@ -38,7 +39,7 @@ class Scaled(Transform):
 
     def log_jac_det(self, value: Tensor, *inputs: Tensor) -> Tensor:
         """Log scale per element."""
-        return pt.broadcast_to(np.log(self.scale), value.shape)
+        return pt.broadcast_to(pt.log(self.scale), value.shape)
 
 
 def default_priors(spec: ModelSpec, data: TaskData) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -131,7 +132,13 @@ def _pick(entry: PriorEntry, feature: str, default: PriorValue) -> PriorValue:
 
 
 def register(
-    name: str, priors: Any, *, dims: Any = None, scale: FloatArray | None = None, shape: Any = None
+    name: str,
+    priors: Any,
+    *,
+    dims: Any = None,
+    scale: FloatArray | None = None,
+    shape: Any = None,
+    numbers: Numbers = constants,
 ) -> Tensor:
     """Register a parameter in the current model, whose elements may differ in their priors.
 
@@ -150,6 +157,8 @@ def register(
         Size of each element, for the sampler.
     shape : tuple of int, optional
         Shape, where `priors` is a single value.
+    numbers : callable
+        How the parameters of the priors enter the graph.
 
     Returns
     -------
@@ -161,14 +170,14 @@ def register(
     size = np.ones(elements.shape) if scale is None else np.broadcast_to(scale, elements.shape)
     kinds = list(dict.fromkeys(p.distribution if isinstance(p, Prior) else None for p in flat))
     if len(kinds) == 1 and kinds[0] is not None:
-        return _random(name, flat, size, elements.shape, dims)
-    values: Tensor = np.array([0.0 if isinstance(p, Prior) else float(p) for p in flat])
+        return _random(name, flat, size, elements.shape, dims, numbers)
+    fixed = np.array([0.0 if isinstance(p, Prior) else float(p) for p in flat])
+    values: Tensor = numbers(f"{name}_fixed", fixed)
     for kind in kinds:
         if kind is not None:
             at = [i for i, p in enumerate(flat) if isinstance(p, Prior) and p.distribution == kind]
-            part = _random(
-                f"{name}_{kind.lower()}_part", [flat[i] for i in at], size.ravel()[at], (len(at),), None
-            )
+            part_name, some = f"{name}_{kind.lower()}_part", [flat[i] for i in at]
+            part = _random(part_name, some, size.ravel()[at], (len(at),), None, numbers)
             values = pt.set_subtensor(pt.as_tensor_variable(values)[np.array(at)], part)
     return pm.Deterministic(name, pt.as_tensor_variable(values).reshape(elements.shape), dims=dims)
 
@@ -184,14 +193,15 @@ def _object_array(nested: list[Any]) -> Any:
 
 
 def _random(
-    name: str, priors: Sequence[Prior], scale: FloatArray, shape: tuple[int, ...], dims: Any
+    name: str, priors: Sequence[Prior], scale: FloatArray, shape: tuple[int, ...], dims: Any, numbers: Numbers
 ) -> Tensor:
     distribution = getattr(pm, priors[0].distribution)
     columns = {
-        key: np.array([dict(p.params)[key] for p in priors]).reshape(shape) for key, _ in priors[0].params
+        key: numbers(f"{name}_{key}", np.array([dict(p.params)[key] for p in priors]).reshape(shape))
+        for key, _ in priors[0].params
     }
     transform = {}
     if priors[0].support == "real" and not np.allclose(scale, 1.0):
-        transform = {"transform": Scaled(np.asarray(scale).reshape(shape))}
+        transform = {"transform": Scaled(numbers(f"{name}_scale", np.asarray(scale).reshape(shape)))}
     # The shape is given beside the dims: a shape known when compiling saves seconds per variable.
     return distribution(name, **columns, shape=shape, dims=dims, **transform)

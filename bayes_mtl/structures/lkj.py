@@ -59,4 +59,4 @@ class LKJ(TaskCovariance, FeatureCovariance):
         column = np.concatenate([np.arange(i) for i in range(1, n)])
         concentration = self.eta + (n - 2 - column) / 2.0
         half = pm.Beta(f"{name}_partial", concentration, concentration, shape=len(concentration))
-        return cholesky_from_partials(2.0 * half - 1.0)
+        return cholesky_from_partials(2.0 * half - 1.0, n)

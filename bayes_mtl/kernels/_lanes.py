@@ -1,0 +1,159 @@
+"""Small dense matrices of many tasks at once: arrays whose last axis is the task.
+
+Every scalar step of the algebra is one loop over tasks, which the processor does several at a time, so
+matrices of a few rows run at the speed of long vectors. Arrays hold a block of tasks that fits in the
+cache; `n` is how many of its lanes are in use.
+
+`active[i, j]` says whether entry (i, j) may differ from zero; the others are skipped.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from numba.extending import register_jitable
+
+from bayes_mtl._typing import FloatArray
+
+BoolArray = npt.NDArray[np.bool_]
+
+
+@register_jitable
+def block_length(n_rows: int, n_columns: int, n_tasks: int) -> int:
+    """Return how many tasks to treat at a time: a few matrices of them fit in the cache."""
+    return max(1, min(n_tasks, max(8, min(64, 4096 // max(1, n_rows * n_columns) // 8 * 8))))
+
+
+@register_jitable
+def times_shared(out: FloatArray, a: FloatArray, shared: FloatArray, active: BoolArray, n: int) -> None:
+    """Write a times a matrix that all tasks share: out_ij = sum_m a_im shared_mj."""
+    for i in range(a.shape[0]):
+        for j in range(shared.shape[1]):
+            for b in range(n):
+                out[i, j, b] = 0.0
+            for m in range(shared.shape[0]):
+                factor = shared[m, j]
+                if active[i, m] and factor != 0.0:
+                    for b in range(n):
+                        out[i, j, b] += a[i, m, b] * factor
+
+
+@register_jitable
+def product(out: FloatArray, a: FloatArray, b: FloatArray, active: BoolArray, n: int) -> None:
+    """Write out_ij = sum_m a_im b_mj, where `active` is that of b."""
+    for i in range(a.shape[0]):
+        for j in range(b.shape[1]):
+            for t in range(n):
+                out[i, j, t] = 0.0
+            for m in range(b.shape[0]):
+                if active[m, j]:
+                    for t in range(n):
+                        out[i, j, t] += a[i, m, t] * b[m, j, t]
+
+
+@register_jitable
+def product_transposed(out: FloatArray, a: FloatArray, b: FloatArray, active: BoolArray, n: int) -> None:
+    """Write out_ij = sum_m a_im b_jm, where `active` is that of b."""
+    for i in range(a.shape[0]):
+        for j in range(b.shape[0]):
+            for t in range(n):
+                out[i, j, t] = 0.0
+            for m in range(b.shape[1]):
+                if active[j, m]:
+                    for t in range(n):
+                        out[i, j, t] += a[i, m, t] * b[j, m, t]
+
+
+@register_jitable
+def gram(out: FloatArray, a: FloatArray, n: int) -> None:
+    """Write out = a'a."""
+    for i in range(a.shape[1]):
+        for j in range(i + 1):
+            for t in range(n):
+                out[i, j, t] = 0.0
+            for m in range(a.shape[0]):
+                for t in range(n):
+                    out[i, j, t] += a[m, i, t] * a[m, j, t]
+            for t in range(n):
+                out[j, i, t] = out[i, j, t]
+
+
+@register_jitable
+def cholesky_and_solve(a: FloatArray, right: FloatArray, log_det: FloatArray, n: int) -> bool:
+    """Factor a = K K' and overwrite `right` by K^-1 right.
+
+    The lower triangle of `a` is overwritten by K, its diagonal by 1 / K_ii; log|K| is added to
+    `log_det`. Returns whether every `a` was positive definite.
+    """
+    for i in range(a.shape[0]):
+        for j in range(i + 1):
+            for m in range(j):
+                for t in range(n):
+                    a[i, j, t] -= a[i, m, t] * a[j, m, t]
+            if j < i:
+                for t in range(n):
+                    a[i, j, t] *= a[j, j, t]
+        least = np.inf
+        for t in range(n):
+            least = min(least, a[i, i, t])
+        if not (least > 0.0):
+            return False
+        for t in range(n):
+            log_det[t] += 0.5 * np.log(a[i, i, t])
+            a[i, i, t] = 1.0 / np.sqrt(a[i, i, t])
+        for j in range(right.shape[1]):
+            for m in range(i):
+                for t in range(n):
+                    right[i, j, t] -= a[i, m, t] * right[m, j, t]
+            for t in range(n):
+                right[i, j, t] *= a[i, i, t]
+    return True
+
+
+@register_jitable
+def transposed_product(out: FloatArray, a: FloatArray, b: FloatArray, n: int) -> None:
+    """Write out = a'b."""
+    for i in range(a.shape[1]):
+        for j in range(b.shape[1]):
+            for t in range(n):
+                out[i, j, t] = 0.0
+            for m in range(a.shape[0]):
+                for t in range(n):
+                    out[i, j, t] += a[m, i, t] * b[m, j, t]
+
+
+@register_jitable
+def solve_transposed(a: FloatArray, right: FloatArray, n: int) -> None:
+    """Overwrite `right` by K^-T right, with K as `cholesky_and_solve` left it in `a`."""
+    for i in range(a.shape[0] - 1, -1, -1):
+        for j in range(right.shape[1]):
+            for m in range(i + 1, a.shape[0]):
+                for t in range(n):
+                    right[i, j, t] -= a[m, i, t] * right[m, j, t]
+            for t in range(n):
+                right[i, j, t] *= a[i, i, t]
+
+
+@register_jitable
+def pull_back_cholesky(a: FloatArray, d: FloatArray, work: FloatArray, n: int) -> None:
+    """Overwrite `d`, the cotangent of K (lower triangle), by the symmetric cotangent of K K'.
+
+    With P the lower triangle of K'd, made symmetric, it is K^-T P K^-1 / 2 (Murray, 2016). K is as
+    `cholesky_and_solve` left it in `a`.
+    """
+    size = a.shape[0]
+    for i in range(size):
+        for j in range(i + 1):
+            for t in range(n):
+                work[i, j, t] = 0.5 * d[i, j, t] / a[i, i, t]
+            for m in range(i + 1, size):
+                for t in range(n):
+                    work[i, j, t] += 0.5 * a[m, i, t] * d[m, j, t]
+            for t in range(n):
+                work[j, i, t] = work[i, j, t]
+    solve_transposed(a, work, n)
+    for i in range(size):
+        for j in range(size):
+            for t in range(n):
+                d[i, j, t] = work[j, i, t]
+    solve_transposed(a, d, n)
