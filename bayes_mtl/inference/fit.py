@@ -17,7 +17,7 @@ import xarray as xr
 from bayes_mtl.data import TaskData
 from bayes_mtl.errors import ConvergenceWarning, Finding, SpecError, raise_if_any
 from bayes_mtl.inference.attributes import describe
-from bayes_mtl.inference.compiled import compile_model
+from bayes_mtl.inference.density import Backend, compile_density, nutpie_model
 from bayes_mtl.inference.diagnostics import diagnose
 from bayes_mtl.inference.hyperdraws import REPORTED, evaluate
 from bayes_mtl.inference.log_likelihood import log_likelihood as pointwise
@@ -47,7 +47,7 @@ def fit(
     random_seed: int | np.random.Generator | None = None,
     target_accept: float = 0.8,
     marginal: bool | Literal["auto"] = "auto",
-    backend: Literal["numba", "jax"] = "numba",
+    backend: Backend = "numba",
     progressbar: bool = True,
     log_likelihood: bool | Literal["auto"] = "auto",
 ) -> xr.DataTree:
@@ -117,7 +117,7 @@ def fit(
         "seed": seeds[0],
         "target_accept": target_accept,
     }
-    trace = _sample(assembled, backend, progressbar, settings)
+    trace = _sample(assembled.model, backend, progressbar, settings)
     elapsed = time.perf_counter() - started
     raw = trace["posterior"].to_dataset()
     posterior, hyper = evaluate(assembled, raw, data)
@@ -220,19 +220,21 @@ def _seeds(random_seed: Any) -> list[int]:
     return [int(s) for s in rng.integers(0, 2**31 - 1, size=3)]
 
 
-def _sample(
-    assembled: AssembledModel, backend: str, progressbar: bool, settings: dict[str, Any]
-) -> xr.DataTree:
+def _sample(model: pm.Model, backend: Backend, progressbar: bool, settings: dict[str, Any]) -> xr.DataTree:
+    """Run the chains; return draws of the free variables, and what the sampler says of them."""
     import nutpie  # loads slowly
 
-    if not assembled.model.free_RVs:
+    if not model.free_RVs:
         return _without_sampling(settings["chains"], settings["draws"])
-    compiled = compile_model(assembled, backend=backend, progress=progressbar)
-    adaptation = "low_rank" if compiled.n_dim <= _LEARN_COVARIANCE else "diag"
+    density = compile_density(model, backend=backend, progress=progressbar)
+    compiled = nutpie_model(density)
+    adaptation = "low_rank" if density.size <= _LEARN_COVARIANCE else "diag"
     trace = nutpie.sample(
         compiled, progress_bar=progressbar, save_warmup=False, adaptation=adaptation, **settings
     )
-    return _whole_chains(trace, settings["chains"] * settings["draws"])
+    trace = _whole_chains(trace, settings["chains"] * settings["draws"])
+    draws = density.constrain(trace["posterior"]["position"].to_numpy())
+    return xr.DataTree.from_dict({"posterior": draws, "sample_stats": trace["sample_stats"].to_dataset()})
 
 
 def _without_sampling(chains: int, draws: int) -> xr.DataTree:

@@ -1,0 +1,305 @@
+"""The log density of a model and its gradient as machine code, compiled as seldom as possible.
+
+Numbers that come from data are variables of the graph, so a model of other data of the same shape has the
+same code. Code is kept for the life of the process; numba keeps it on disk between processes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+from zlib import crc32
+
+import numpy as np
+import pymc as pm
+import pytensor
+import pytensor.tensor as pt
+import xarray as xr
+from pymc.pytensorf import join_nonshared_inputs
+from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.graph.basic import Constant, Variable
+from pytensor.graph.traversal import io_toposort
+
+from bayes_mtl._typing import FloatArray
+
+Backend = Literal["numba", "jax"]
+ValueAndGradient = Callable[[FloatArray], tuple[float, FloatArray]]
+
+_KEPT = 16
+_codes: OrderedDict[Hashable, Any] = OrderedDict()
+
+
+@dataclass(frozen=True)
+class MachineCode:
+    """C functions `log_density(size, x, gradient, value, data)` and `copy(size, size, x, out, data)`.
+
+    They return 0, or another number where the density is not finite. `data` holds the addresses of `arrays`.
+    """
+
+    log_density: Any
+    copy: Any
+    arrays: list[Any]
+    data: Any
+
+    def bind(self, size: int) -> ValueAndGradient:
+        """Return the density as a Python function, for one thread."""
+        x, gradient, value = np.empty(size), np.empty(size), np.empty(1)
+        arguments = [a.ctypes.data_as(ctypes.POINTER(ctypes.c_double)) for a in (x, gradient, value)]
+        call, data = self.log_density.ctypes, ctypes.c_void_p(self.data.ctypes.data)
+
+        def evaluate(position: FloatArray) -> tuple[float, FloatArray]:
+            x[:] = position
+            failed = call(size, *arguments, data)
+            return -np.inf if failed else float(value[0]), gradient
+
+        return evaluate
+
+
+@dataclass(frozen=True)
+class Density:
+    """The log density of a model over the unconstrained space.
+
+    Attributes
+    ----------
+    model : pm.Model
+    size : int
+        Number of dimensions.
+    make : callable
+        Returns a function from a position to value and gradient, for one thread.
+    machine_code : MachineCode or None
+        The same as a C function, and what it reads.
+    """
+
+    model: pm.Model
+    size: int
+    make: Callable[[], ValueAndGradient]
+    machine_code: MachineCode | None = None
+
+    def start(self, seed: int) -> FloatArray:
+        """Return a starting point: the centre of the prior, moved by up to one in each coordinate."""
+        point = self.model.initial_point()
+        flat = np.concatenate([np.ravel(point[v.name]) for v in self.model.value_vars])
+        return flat + np.random.default_rng(seed).uniform(-1.0, 1.0, flat.shape)
+
+    def constrain(self, draws: FloatArray) -> xr.Dataset:
+        """Turn positions, shape (chain, draw, size), into draws of the model's free variables."""
+        found, used = {}, 0
+        chains, length = draws.shape[:2]
+        point = self.model.initial_point()
+        for rv in self.model.free_RVs:
+            variable = self.model.rvs_to_values[rv]
+            shape = np.shape(point[variable.name])
+            size = int(np.prod(shape))
+            values = draws[..., used : used + size].reshape(chains * length, *shape)
+            used += size
+            transform = self.model.rvs_to_transforms[rv]
+            if transform is not None:
+                backward = transform.backward(pt.as_tensor_variable(values), *rv.owner.inputs)
+                values = pytensor.function([], backward, mode="FAST_COMPILE")()
+            dims = [f"{rv.name}_dim_{i}" for i in range(len(shape))]
+            found[rv.name] = (("chain", "draw", *dims), values.reshape(chains, length, *shape))
+        return xr.Dataset(found, coords={"chain": np.arange(chains), "draw": np.arange(length)})
+
+
+def compile_density(model: pm.Model, *, backend: Backend = "numba", progress: bool = False) -> Density:
+    """Compile the log density of a model, or find the code of one like it."""
+    logp = model.logp()
+    point = model.initial_point()
+    values = model.value_vars
+    size = int(sum(np.size(point[v.name]) for v in values))
+    structure, variables = _structure(logp, [(v.name, np.shape(point[v.name])) for v in values])
+    key = (backend, structure)
+    if key not in _codes:
+        with _note("Compiling the model", enabled=progress):
+            (joined,), position = join_nonshared_inputs(point, [logp], values)
+            gradient = pytensor.grad(joined, position)
+            compile_code = _machine_code if backend == "numba" else _jax_code
+            _codes[key] = compile_code(position, [joined, gradient], variables, size)
+        if len(_codes) > _KEPT:
+            _codes.popitem(last=False)
+    _codes.move_to_end(key)
+    code, numbers = _codes[key], [np.array(v.get_value(), order="C") for v in variables]
+    if backend == "jax":
+        return Density(model, size, lambda: _call_jax(code, numbers))
+    log_density, copy = code
+    machine_code = MachineCode(
+        log_density, copy, numbers, np.array([n.ctypes.data for n in numbers], dtype=np.uintp)
+    )
+    return Density(model, size, lambda: machine_code.bind(size), machine_code)
+
+
+def nutpie_model(density: Density) -> Any:
+    """Hand a density to nutpie; it reports one variable, ``position``."""
+    code, size = density.machine_code, density.size
+    if code is not None:
+        try:
+            from nutpie.compile_pymc import CompiledPyMCModel
+
+            return CompiledPyMCModel(
+                _n_dim=size,
+                dims={},
+                _coords={},
+                _shapes={"position": (size,)},
+                compiled_logp_func=code.log_density,
+                compiled_expand_func=code.copy,
+                initial_point_func=density.start,
+                shared_data={str(i): array for i, array in enumerate(code.arrays)},
+                shared_var_keys={},
+                user_data=code.data,
+                n_expanded=size,
+                shape_info=(["position"], [slice(0, size)], [(size,)]),
+                logp_func=None,
+                expand_func=None,
+                reparameterized_names=[],
+            )
+        except (ImportError, TypeError):  # not a documented interface: the one below is, but is slower
+            pass
+    from nutpie.compiled_pyfunc import from_pyfunc
+
+    return from_pyfunc(
+        ndim=size,
+        make_logp_fn=density.make,
+        make_expand_fn=lambda *_: lambda position: {"position": position.copy()},
+        make_initial_point_fn=density.start,
+        expanded_dtypes=[np.dtype("float64")],
+        expanded_shapes=[(size,)],
+        expanded_names=["position"],
+    )
+
+
+def _structure(logp: Variable, sizes: Sequence[Any]) -> tuple[Hashable, list[SharedVariable]]:
+    """Return what is compiled, apart from the values of variables; and these variables in order."""
+    place: dict[Variable, Hashable] = {}
+    variables: dict[SharedVariable, None] = {}
+
+    def reference(variable: Variable) -> Hashable:
+        if variable in place:
+            return place[variable]
+        if isinstance(variable, Constant):
+            return ("constant", variable.type, np.asarray(variable.data).tobytes())
+        if isinstance(variable, SharedVariable):
+            variables[variable] = None
+        return (type(variable).__name__, variable.name, variable.type)
+
+    steps = []
+    for step, node in enumerate(io_toposort([], [logp])):
+        steps.append((node.op, *map(reference, node.inputs)))
+        place.update({out: (step, i) for i, out in enumerate(node.outputs)})
+    return (tuple(sizes), tuple(steps)), list(variables)
+
+
+def _function(
+    position: Variable, outputs: list[Variable], variables: list[SharedVariable], mode: str
+) -> tuple[Any, list[SharedVariable]]:
+    """Compile to a function of the position, and of the variables as arguments."""
+    arguments = [v.type(name=v.name) for v in variables]
+    outputs = pytensor.graph.clone_replace(outputs, dict(zip(variables, arguments, strict=True)))
+    return pm.pytensorf.compile([position, *arguments], outputs, mode=mode, on_unused_input="ignore")
+
+
+def _machine_code(
+    position: Variable, outputs: list[Variable], variables: list[SharedVariable], size: int
+) -> tuple[Any, Any]:
+    """Compile by numba to the C functions of `MachineCode`."""
+    import numba
+    from numba import types
+    from pytensor.link.numba.cache import CACHED_SRC_FUNCTIONS
+
+    density = _function(position, outputs, variables, "NUMBA").vm.jit_fn
+    kinds = [(v.type.dtype, v.get_value(borrow=True).shape) for v in variables]
+    names = [f"n{i}" for i in range(len(kinds))]
+    lines = [
+        "def log_density(size, x, gradient, value, data):",
+        f"    addresses = carray(data, ({len(kinds)},), dtype=uintp)",
+    ]
+    for i, (name, (dtype, shape)) in enumerate(zip(names, kinds, strict=True)):
+        lines.append(f"    {name} = carray(pointer(addresses[{i}]), {shape!r}, dtype={dtype})")
+    lines += [
+        f"    logp, slope = density(carray(x, ({size},)), {', '.join(names)})",
+        "    value[0] = logp.item()",
+        f"    for i in range({size}):",
+        "        gradient[i] = slope[i]",
+        "        if not abs(slope[i]) < inf:",
+        "            return 3",
+        "    return 0 if abs(value[0]) < inf else 4",
+    ]
+    environment = {"carray": numba.carray, "density": density, "pointer": _pointer(), "inf": np.inf}
+    environment |= {"uintp": np.uintp, **{dtype: getattr(np, dtype) for dtype, _ in kinds}}
+    number, numbers, data = types.uint64, types.CPointer(types.double), types.voidptr
+    log_density = _c_function(
+        "\n".join(lines),
+        environment,
+        types.int64(number, numbers, numbers, numbers, data),
+        CACHED_SRC_FUNCTIONS.get(density.py_func),
+    )
+    copy = _c_function(
+        "def copy(size, n, x, out, data):\n    for i in range(n):\n        out[i] = x[i]\n    return 0",
+        {},
+        types.int64(number, number, numbers, numbers, data),
+        "",
+    )
+    return log_density, copy
+
+
+def _c_function(source: str, environment: dict[str, Any], prototype: Any, key: str | None) -> Any:
+    """Compile a C function; numba keeps it on disk if `key` says what its environment holds."""
+    import numba
+    from pytensor import config
+    from pytensor.link.numba.cache import compile_numba_function_src
+
+    keep = bool(config.numba__cache) and key is not None
+    name = f"bayes_mtl_{key}_{crc32(source.encode()):08x}" if keep else None
+    environment = {"__name__": __name__, **environment}
+    function = compile_numba_function_src(source, source[4 : source.index("(")], environment, cache_key=name)
+    return numba.cfunc(prototype, cache=keep)(function)
+
+
+@cache
+def _pointer() -> Any:
+    """Return a function in the numba subset that makes an address a pointer."""
+    from numba.core import cgutils, types
+    from numba.extending import intrinsic
+
+    @intrinsic
+    def pointer(typing_context: Any, address: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.inttoptr(arguments[0], cgutils.voidptr_t)
+
+        return types.voidptr(address), generate
+
+    return pointer
+
+
+def _jax_code(position: Variable, outputs: list[Variable], variables: list[SharedVariable], size: int) -> Any:
+    """Compile by JAX, for whatever device it finds."""
+    return _function(position, outputs, variables, "JAX").vm.jit_fn
+
+
+def _call_jax(code: Any, numbers: list[Any]) -> ValueAndGradient:
+    import jax
+
+    data = [jax.device_put(n) for n in numbers]
+
+    def evaluate(position: FloatArray) -> tuple[float, FloatArray]:
+        value, gradient = code(position, *data)
+        return float(value), np.asarray(gradient)
+
+    return evaluate
+
+
+@contextmanager
+def _note(text: str, *, enabled: bool) -> Iterator[None]:
+    """Tell the reader what takes long, and how long it took."""
+    started = time.perf_counter()
+    if enabled:
+        print(f"{text} ...", end=" ", file=sys.stderr, flush=True)
+    yield
+    if enabled:
+        print(f"{time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
