@@ -14,9 +14,10 @@ import pytensor
 import pytensor.tensor as pt
 from pytensor.compile.mode import Mode
 from pytensor.graph.traversal import ancestors
-from scipy.stats import multivariate_normal
+from scipy.stats import multivariate_normal, norm
 
 import bayes_mtl as mtl
+from bayes_mtl.model import sampling_model
 from bayes_mtl.structures import TaskCovariance
 
 MODE = Mode(
@@ -45,9 +46,10 @@ class Evaluator:
         self.names = [v.name for v in model.value_vars]
         self.start = {k: np.asarray(v, dtype=float) for k, v in model.initial_point().items()}
         terms = dict(zip(model.basic_RVs, model.logp(vars=model.basic_RVs, sum=False), strict=True))
+        potentials = [t.sum() for t in model.replace_rvs_by_values(model.potentials)]
         self.reported = [name for name in REPORTED if name in model.named_vars]
         values = model.replace_rvs_by_values([model[name] for name in self.reported])
-        logp = pt.add(*[t.sum() for t in terms.values()])
+        logp = pt.add(*[t.sum() for t in terms.values()], *potentials)
         outputs = [logp, terms[model["y"]].sum(), *values]
         self.has_gradient = gradient
         if gradient:
@@ -213,6 +215,25 @@ def assert_collapsed_equals_latent(collapsed: Evaluator, latent: Evaluator, poin
     offsets = [name for name in latent.names if name not in collapsed.names]
     assert set(offsets) <= {"beta_offset", "basis_offset"}
     assert_close(collapsed.logp(point), integrated_log_density(latent, point, offsets))
+
+
+def assert_sampling_models_are_the_latent_one(
+    spec: mtl.ModelSpec, data: mtl.TaskData, latent: Evaluator, rng: np.random.Generator
+) -> None:
+    """What `fit` samples is the same posterior: with the population integrated out, and whitened."""
+    collapsed = Evaluator(sampling_model(spec, data, collapsed=True, rows=data.pseudo_rows).model)
+    whitened = Evaluator(sampling_model(spec, data, collapsed=False, rows=data.pseudo_rows).model)
+    integrated = [name for name in latent.names if name not in collapsed.names]
+    population = ("beta_mean", "beta_shared", "task_feature_effects")
+    assert all(n.startswith(population) for n in integrated if n not in ("beta_offset", "basis_offset"))
+    point = collapsed.random_point(rng)
+    expected = integrated_log_density(latent, point, integrated)
+    assert_close(collapsed.logp(point), expected, 1e-7)
+    # Whitened with what the rows say exactly, the coefficients are standard normal.
+    z = {name: rng.standard_normal(v.shape) for name, v in whitened.start.items() if name not in point}
+    assert set(z) == {"common_offset", "task_offset"}
+    standard = sum(norm.logpdf(v).sum() for v in z.values())
+    assert_close(whitened.logp(point | z), collapsed.logp(point) + standard, 1e-7)
 
 
 def assert_latent_law_is_the_reported_one(

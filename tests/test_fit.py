@@ -18,6 +18,8 @@ from scipy import stats
 import bayes_mtl as mtl
 from bayes_mtl import errors
 from bayes_mtl.inference.fit import _prior
+from bayes_mtl.inference.pilot import pilot
+from bayes_mtl.model import sampling_model
 
 
 def test_both_paths_return_the_same_variables(sleepstudy_fit, sleepstudy_case):
@@ -308,7 +310,8 @@ def test_no_pooling_with_nothing_to_sample(family):
     if family == "bernoulli":
         data = mtl.TaskData.from_arrays(X, (y > 0).astype(int), np.repeat([1, 2], 30))
         spec = mtl.ModelSpec(family="bernoulli", task_covariance=mtl.NoPooling())
-        prior = _prior(mtl.model.assemble(spec, data), data, 1)
+        model = sampling_model(spec, data, collapsed=False, rows=pilot(spec, data))
+        prior = _prior(model, data, 1)
         assert prior["beta"].shape == (1, 1000, 2, 2)
         return
     data = mtl.TaskData.from_arrays(X, y, np.repeat([1, 2], 30), noise=noise)

@@ -116,6 +116,7 @@ def test_the_two_paths_are_one_model(structure, feature_covariance, option):
     )
     contracts.assert_collapsed_equals_latent(collapsed, latent, point)
     contracts.assert_latent_law_is_the_reported_one(spec, data, latent, rng)
+    contracts.assert_sampling_models_are_the_latent_one(spec, data, latent, rng)
     # Both paths report the same hyperparameters under the same names.
     ours, theirs = collapsed.values(point), latent.values(latent.start | point)
     assert set(theirs) - set(ours) == {"beta"}

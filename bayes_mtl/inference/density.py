@@ -103,7 +103,8 @@ class Density:
             if transform is not None:
                 backward = transform.backward(pt.as_tensor_variable(values), *rv.owner.inputs)
                 values = pytensor.function([], backward, mode="FAST_COMPILE")()
-            dims = [f"{rv.name}_dim_{i}" for i in range(len(shape))]
+            dims = self.model.named_vars_to_dims.get(rv.name)
+            dims = dims or [f"{rv.name}_dim_{i}" for i in range(len(shape))]
             found[rv.name] = (("chain", "draw", *dims), values.reshape(chains, length, *shape))
         return xr.Dataset(found, coords={"chain": np.arange(chains), "draw": np.arange(length)})
 

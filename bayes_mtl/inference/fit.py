@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 import warnings
@@ -280,23 +279,14 @@ def _whole_chains(trace: xr.DataTree, asked: int) -> xr.DataTree:
 def _prior(assembled: AssembledModel, data: TaskData, seed: int) -> xr.Dataset:
     """Draw hyperparameters and coefficients from the prior."""
     model = assembled.model
-    names = [v.name for v in model.free_RVs if v.name not in COORDINATES]
-    if names:
-        logger = logging.getLogger("pymc")
-        level = logger.level
-        logger.setLevel(logging.ERROR)
-        try:
-            drawn = pm.sample_prior_predictive(
-                PRIOR_DRAWS,
-                model=model,
-                var_names=names,
-                random_seed=seed,
-                compile_kwargs={"mode": "FAST_COMPILE"},
-            )["prior"].to_dataset()
-        finally:
-            logger.setLevel(level)
-    else:
-        drawn = _without_sampling(1, PRIOR_DRAWS)["posterior"].to_dataset()
+    free = [v for v in model.free_RVs if v.name not in COORDINATES]
+    drawn = _without_sampling(1, PRIOR_DRAWS)["posterior"].to_dataset()
+    if free:
+        draws = pm.draw(free, PRIOR_DRAWS, random_seed=seed, mode="FAST_COMPILE")
+        for variable, values in zip(free, draws, strict=True):
+            dims = model.named_vars_to_dims.get(variable.name)
+            dims = dims or [f"{variable.name}_dim_{i}" for i in range(values.ndim - 1)]
+            drawn[variable.name] = (("chain", "draw", *dims), values[None])
     prior, hyper = evaluate(assembled, drawn, data)
     coefficients = recover(assembled, hyper, None, np.random.default_rng(seed))
     return _with_coefficients(prior, coefficients, assembled, data)

@@ -181,5 +181,5 @@ def _size(letter: str) -> str:
 @cache
 def fingerprint() -> int:
     """Return a number that changes with the kernels: machine code of an older version must not be reused."""
-    files = sorted(Path(__file__).parent.glob("*.py"))
-    return crc32(b"".join(f.read_bytes() for f in files))
+    files = sorted(f for f in Path(__file__).parent.glob("_[a-z]*.py") if f.name != "_jax.py")
+    return crc32(b"".join(f.read_bytes() for f in [*files, Path(__file__)]))

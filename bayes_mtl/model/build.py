@@ -72,6 +72,7 @@ def build_model(spec: ModelSpec, data: TaskData, *, marginal: Marginal = "auto")
     >>> sorted(v.name for v in model.free_RVs)
     ['beta_mean', 'feature_corr_partial', 'feature_sd', 'sigma']
     """
+    _check(spec, data)
     collapsed = is_collapsed(spec, marginal)
     return _assemble(spec, data, collapsed=collapsed, integrate=False, numbers=constants, pilot=None).model
 

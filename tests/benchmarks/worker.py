@@ -58,7 +58,7 @@ def tasks(folder: Path, size: int, settings: dict[str, int], full: bool) -> dict
     data = task_data(simulate(description, 40, size, options.seed))
     spec = model_spec(description)
     if not full:
-        return gradient_seconds(mtl.build_model(spec, data), options.seed)
+        return gradient_seconds(spec, data, options.seed)
     # Without the clock: it keeps the warm-up, which would count as memory.
     before = _peak_gigabytes()
     started = time.perf_counter()
@@ -82,17 +82,20 @@ def tasks(folder: Path, size: int, settings: dict[str, int], full: bool) -> dict
     } | _quality({k: np.asarray(tree["posterior"][k]) for k in ("beta_mean", "feature_sd", "sigma")})
 
 
-def gradient_seconds(model: Any, seed: int) -> dict[str, Any]:
+def gradient_seconds(spec: Any, data: Any, seed: int) -> dict[str, Any]:
     """Time the compiled function that the sampler calls, without the sampler."""
-    import nutpie
+    from bayes_mtl.inference.density import compile_density
+    from bayes_mtl.model import sampling_model
 
-    compiled = nutpie.compile_pymc_model(model, var_names=[v.name for v in model.free_RVs])
-    function = compiled.compiled_logp_func.ctypes  # of (dimension, x, gradient, value, data), pointers
-    x = np.random.default_rng(seed).normal(0.0, 0.1, compiled.n_dim)
+    density = compile_density(sampling_model(spec, data, collapsed=True, rows=data.pseudo_rows).model)
+    code = density.machine_code
+    assert code is not None
+    function = code.log_density.ctypes  # of (dimension, x, gradient, value, data), pointers
+    x = np.random.default_rng(seed).normal(0.0, 0.1, density.size)
     gradient, value = np.empty_like(x), np.zeros(1)
     types = list(function.argtypes)
-    arrays = (x.ctypes.data, gradient.ctypes.data, value.ctypes.data, compiled.user_data.ctypes.data)
-    arguments = [compiled.n_dim, *(ctypes.cast(a, t) for a, t in zip(arrays, types[1:], strict=True))]
+    arrays = (x.ctypes.data, gradient.ctypes.data, value.ctypes.data, code.data.ctypes.data)
+    arguments = [density.size, *(ctypes.cast(a, t) for a, t in zip(arrays, types[1:], strict=True))]
     if function(*arguments) != 0 or not np.isfinite(value[0]):
         raise RuntimeError("the log density cannot be evaluated where it is timed")
     calls = max(1, int(0.2 / machine.best_time(lambda: function(*arguments), 3)))
@@ -101,7 +104,7 @@ def gradient_seconds(model: Any, seed: int) -> dict[str, Any]:
         for _ in range(calls):
             function(*arguments)
 
-    return {"gradient": machine.best_time(many, 7) / calls, "dimensions": int(compiled.n_dim)}
+    return {"gradient": machine.best_time(many, 7) / calls, "dimensions": density.size}
 
 
 def kernel(folder: Path, size: int, seed: int) -> dict[str, Any]:
@@ -127,9 +130,8 @@ def _bernoulli_call(table: Any, beta: np.ndarray) -> Callable[[], Any]:
 
     from bayes_mtl.kernels import bernoulli_tasks
 
-    n = len(table.y)
     starts = np.searchsorted(table.task, np.arange(table.n_tasks + 1)).astype(np.int64)
-    arrays = (beta, table.y.astype(float), table.X, np.ones(n), np.zeros(n), starts)
+    arrays = (beta, table.y.astype(np.int8), table.X, np.ones(1), np.zeros(1), starts)
     inputs = [pt.tensor(dtype=str(a.dtype), shape=(None,) * a.ndim) for a in arrays]
     value = bernoulli_tasks(*inputs)
     function = pytensor.function(inputs, [value, pytensor.grad(value, inputs[0])], mode="NUMBA")

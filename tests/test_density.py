@@ -1,0 +1,150 @@
+"""The sampler's density: right, compiled once, and right again for other data; the pilot only helps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib import import_module
+
+import arviz as az
+import numpy as np
+import nutpie
+import pytensor
+import pytest
+
+import bayes_mtl as mtl
+from bayes_mtl.data import PseudoRows, TaskStatistics
+from bayes_mtl.inference import density as module
+from bayes_mtl.inference.density import compile_density, nutpie_model
+from bayes_mtl.inference.pilot import pilot
+from bayes_mtl.model import sampling_model
+from tests import contracts
+
+
+def binary(seed, n_tasks=6, n_rows=30, equal=True):
+    rng = np.random.default_rng(seed)
+    beta = np.array([-0.3, 0.8]) + 0.7 * rng.standard_normal((n_tasks, 2))
+    task = np.repeat(np.arange(n_tasks), n_rows)
+    if not equal:  # as many rows, but otherwise shared out
+        task = np.sort(np.concatenate([np.arange(n_tasks), rng.integers(0, n_tasks, n_tasks * (n_rows - 1))]))
+    x = rng.standard_normal(len(task)) * (1 + seed)
+    y = rng.binomial(1, 1 / (1 + np.exp(-beta[task, 0] - beta[task, 1] * x)))
+    return mtl.TaskData.from_arrays(x[:, None], y, task, allow_one_class=True)
+
+
+def gaussian(seed, n_tasks=5):
+    rng = np.random.default_rng(seed)
+    task = np.repeat(np.arange(n_tasks), 6)
+    X = 3.0**seed * rng.standard_normal((len(task), 2))
+    y = seed + X @ rng.standard_normal(2) + rng.standard_normal(len(task))
+    return mtl.TaskData.from_arrays(X, y, task)
+
+
+def model_of(spec, data):
+    collapsed = spec.family.gaussian_coefficients
+    rows = data.pseudo_rows if collapsed else pilot(spec, data)
+    return sampling_model(spec, data, collapsed=collapsed, rows=rows).model
+
+
+@pytest.fixture
+def compilations(monkeypatch):
+    """Count what is compiled, starting with nothing in memory."""
+    count, compile_code = [], module._machine_code
+    monkeypatch.setattr(module, "_codes", type(module._codes)())
+    monkeypatch.setattr(module, "_machine_code", lambda *a: [count.append(1), compile_code(*a)][1])
+    return count
+
+
+CASES = {
+    "gaussian": (mtl.ModelSpec(task_covariance=mtl.LowRank(1)), gaussian(0), gaussian(1)),
+    "bernoulli": (mtl.ModelSpec(family="bernoulli"), binary(0), binary(1, equal=False)),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_other_data_of_the_same_shape_need_no_compilation(case, compilations):
+    spec, *both = CASES[case]
+    for data in both:
+        model = model_of(spec, data)
+        found = compile_density(model)
+        evaluate = found.make()
+        slow = pytensor.function(
+            model.value_vars,
+            [model.logp(), *pytensor.grad(model.logp(), model.value_vars)],
+            mode=contracts.MODE,
+        )
+        for seed in (1, 2):
+            position = found.start(seed)
+            shapes = [np.shape(model.initial_point()[v.name]) for v in model.value_vars]
+            parts = np.split(position, np.cumsum([int(np.prod(s)) for s in shapes])[:-1])
+            expected, *slopes = slow(*(p.reshape(s) for p, s in zip(parts, shapes, strict=True)))
+            value, gradient = evaluate(position)
+            np.testing.assert_allclose(value, expected, rtol=1e-10)
+            flat = np.concatenate([np.ravel(s) for s in slopes])
+            np.testing.assert_allclose(gradient, flat, rtol=1e-8, atol=1e-9 * np.abs(flat).max())
+    assert len(compilations) == 1
+
+
+def test_another_model_is_compiled_anew(compilations):
+    spec, data, _ = CASES["gaussian"]
+    compile_density(model_of(spec, data))
+    compile_density(model_of(replace(spec, task_covariance=mtl.Exchangeable()), data))
+    compile_density(model_of(spec, gaussian(0, n_tasks=7)))
+    compile_density(model_of(spec, data))
+    assert len(compilations) == 3
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e200, -1e200])
+def test_positions_that_make_no_sense(value):
+    found = compile_density(model_of(*CASES["gaussian"][:2]))
+    assert found.make()(np.full(found.size, value))[0] == -np.inf
+
+
+def test_draws_are_constrained_as_pymc_does():
+    spec, data, _ = CASES["gaussian"]
+    model = model_of(spec, data)
+    found = compile_density(model)
+    positions = np.stack([[found.start(s) for s in (1, 2)], [found.start(s) for s in (3, 4)]])
+    draws = found.constrain(positions)
+    slow = pytensor.function(
+        model.value_vars, model.replace_rvs_by_values(model.free_RVs), mode=contracts.MODE
+    )
+    shapes = [np.shape(model.initial_point()[v.name]) for v in model.value_vars]
+    parts = np.split(positions[1, 0], np.cumsum([int(np.prod(s)) for s in shapes])[:-1])
+    expected = slow(*(p.reshape(s) for p, s in zip(parts, shapes, strict=True)))
+    for rv, value in zip(model.free_RVs, expected, strict=True):
+        np.testing.assert_allclose(draws[rv.name][1, 0], value, rtol=1e-12)
+
+
+def test_the_documented_interface_of_the_sampler_agrees():
+    """The callback in Python, used where nutpie's own class is not as expected, gives the same draws."""
+    found = compile_density(model_of(*CASES["gaussian"][:2]))
+    settings = {"draws": 50, "tune": 100, "chains": 1, "seed": 1, "progress_bar": False}
+    one = nutpie.sample(nutpie_model(found), **settings)["posterior"]["position"]
+    two = nutpie.sample(nutpie_model(replace(found, machine_code=None)), **settings)["posterior"]["position"]
+    np.testing.assert_allclose(one, two, rtol=1e-9)
+
+
+def test_a_bad_pilot_does_not_make_the_answer_wrong(monkeypatch):
+    data, spec = binary(3, n_tasks=5, n_rows=15), mtl.ModelSpec(family="bernoulli")
+    good = mtl.fit(data, spec, draws=2000, chains=2, random_seed=1, progressbar=False)
+
+    def bad(spec, data):
+        rng = np.random.default_rng(0)
+        gram = rng.standard_normal((data.n_tasks, 2, 2))
+        nonsense = TaskStatistics(
+            gram=gram @ gram.swapaxes(1, 2),
+            moment=3 * rng.standard_normal((data.n_tasks, 2)),
+            square=np.zeros(data.n_tasks),
+            count=np.zeros(data.n_tasks),
+            reference=np.ones(2),
+            log_weight=0.0,
+        )
+        return PseudoRows.compress(nonsense)
+
+    monkeypatch.setattr(import_module("bayes_mtl.inference.fit"), "pilot", bad)
+    other = mtl.fit(data, spec, draws=4000, chains=2, random_seed=2, target_accept=0.95, progressbar=False)
+    for name in ("beta_mean", "feature_sd", "beta"):
+        means = [idata["posterior"][name].mean(("chain", "draw")) for idata in (good, other)]
+        mcse = [az.mcse(idata["posterior"].to_dataset())[name] for idata in (good, other)]
+        z = (means[0] - means[1]) / np.sqrt(mcse[0] ** 2 + mcse[1] ** 2)
+        assert float(np.abs(z).max()) < 4, name
