@@ -297,6 +297,23 @@ class TestBernoulli:
         by_hand = data.weights @ np.where(data.y == 1, np.log(p), np.log1p(-p))
         contracts.assert_close(latent.data_term(point), by_hand, 1e-12)
 
+    def test_single_precision(self):
+        """The features are rounded to single precision, and nothing else is."""
+        data = mtl.TaskData.from_table(
+            self.frame, task="task", outcome="y", features=["x1"], allow_one_class=True
+        )
+        spec = mtl.ModelSpec(family=mtl.Bernoulli(single_precision=True))
+        single = contracts.Evaluator(mtl.build_model(spec, data))
+        point = single.random_point(np.random.default_rng(1))
+        beta = single.values(point)["beta"][data.task_index]
+        sign = np.where(data.y == 1, 1.0, -1.0)
+        by_hand = {
+            kind: -np.logaddexp(0.0, -sign * (data.X.astype(kind) * beta).sum(axis=1)).sum()
+            for kind in (np.float32, np.float64)
+        }
+        contracts.assert_close(single.data_term(point), by_hand[np.float32], 1e-13)
+        assert abs(single.data_term(point) - by_hand[np.float64]) > 1e-11
+
     def test_cannot_be_collapsed(self):
         data = mtl.TaskData.from_table(
             self.frame, task="task", outcome="y", features=["x1"], allow_one_class=True

@@ -196,9 +196,7 @@ def _structure(logp: Variable, sizes: Sequence[Any]) -> tuple[Hashable, list[Sha
     return (tuple(sizes), tuple(steps)), list(variables)
 
 
-def _function(
-    position: Variable, outputs: list[Variable], variables: list[SharedVariable], mode: str
-) -> tuple[Any, list[SharedVariable]]:
+def _function(position: Variable, outputs: list[Variable], variables: list[SharedVariable], mode: str) -> Any:
     """Compile to a function of the position, and of the variables as arguments."""
     arguments = [v.type(name=v.name) for v in variables]
     outputs = pytensor.graph.clone_replace(outputs, dict(zip(variables, arguments, strict=True)))

@@ -298,22 +298,18 @@ def _with_coefficients(
     """Add the coefficients, and the population effects that they were recovered with, under their names."""
     chains, length = draws.sizes["chain"], draws.sizes["draw"]
     effects, n_features = assembled.population, data.n_features
-    dims = {
+    dims: dict[str, tuple[str, ...]] = {
         "beta_mean": (FEATURE,),
         "beta_shared": (SHARED_FEATURE,),
         "task_feature_effects": (FEATURE, TASK_FEATURE),
     }
-    added = {
-        name: ((CHAIN, DRAW, *dims[name]), part.values(found.alpha))
-        for name, part in effects.integrated.items()
+    everything: dict[str, tuple[tuple[Any, ...], Any]] = {
+        str(name): (values.dims, values.to_numpy()) for name, values in draws.items()
     }
-    kept = {name: (draws[name].dims, draws[name].to_numpy()) for name in draws}
-    added["beta"] = ((CHAIN, DRAW, TASK, FEATURE), found.beta[..., :n_features])
-    shaped = {
-        name: (dims, values.reshape(chains, length, *values.shape[1:]))
-        for name, (dims, values) in added.items()
-    }
-    everything = {**kept, **shaped}
+    added = {name: (dims[name], part.values(found.alpha)) for name, part in effects.integrated.items()}
+    added["beta"] = ((TASK, FEATURE), found.beta[..., :n_features])
+    for name, (inner, values) in added.items():
+        everything[name] = ((CHAIN, DRAW, *inner), values.reshape(chains, length, *values.shape[1:]))
     order = [n for n in REPORTED if n in everything] + [n for n in everything if n not in REPORTED]
     labels = {k: v for k, v in model_coords(data).items() if any(k in everything[n][0] for n in order)}
     coords = {**{k: draws[k].to_numpy() for k in draws.coords}, **labels}

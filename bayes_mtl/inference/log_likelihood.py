@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
@@ -62,8 +64,8 @@ def linear_predictor(
     order = np.argsort(task, kind="stable")
     starts = np.searchsorted(task[order], np.arange(len(beta) + 1))
     for t, begin, end in zip(range(len(beta)), starts[:-1], starts[1:], strict=True):
-        rows = order[begin:end]
-        if len(rows) == rows[-1:].sum() - rows[:1].sum() + 1:  # neighbours: a view, not a copy
+        rows: Any = order[begin:end]
+        if len(rows) and len(rows) == rows[-1] - rows[0] + 1:  # neighbours: a view, not a copy
             rows = slice(rows[0], rows[-1] + 1)
         eta[:, rows] = beta[t] @ X[rows].T
     eta += offset

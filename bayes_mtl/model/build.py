@@ -253,7 +253,7 @@ def _observe_collapsed(
 
     def logp(value: Tensor, *parameters: Tensor) -> Tensor:
         y, unexplained = target, rest
-        if not np.array_equal(getattr(value, "data", None), data.y):
+        if not np.array_equal(getattr(value, "data", ()), data.y):
             y, unexplained = _pseudo_outcomes(value, data, row_scale)
         kernel = collapsed_gaussian(
             *parameters, root, y, unexplained, count, block.inside, effects.column, design
