@@ -1,4 +1,4 @@
-"""The PyTensor `Op`s around the kernels: Python evaluation, numba dispatch, pullback."""
+"""The PyTensor `Op`s around the kernels: Python evaluation, numba and JAX dispatch, pullback."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from functools import cache
 from typing import Any, ClassVar
 
 import pytensor.tensor as pt
+from pytensor.compile import optdb
 from pytensor.gradient import DisconnectedType, disconnected_type
 from pytensor.graph.basic import Apply
+from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.op import Op
+from pytensor.graph.rewriting.basic import GraphRewriter
 
 from bayes_mtl._typing import Tensor
 from bayes_mtl.kernels.compile import MachineCode, Signature, caller, fingerprint, machine_code
@@ -195,3 +198,14 @@ def _register_with_numba() -> None:
     @register_funcify_default_op_cache_key(KernelOp)
     def funcify(op: KernelOp, node: Apply, **kwargs: Any) -> tuple[Any, int]:
         return numba_njit(caller(op.machine_code(node))), fingerprint()
+
+
+class _RegisterWithJax(GraphRewriter):
+    """Changes nothing: the first thing that is sure to run when, and only when, JAX compiles a graph."""
+
+    def apply(self, fgraph: FunctionGraph) -> None:
+        """Import what registers the kernels, and JAX with it, which takes a second that others save."""
+        from bayes_mtl.kernels import _jax  # noqa: F401
+
+
+optdb.register("bayes_mtl_register_with_jax", _RegisterWithJax(), "jax", position=0)

@@ -1,0 +1,245 @@
+"""The kernels as functions of JAX arrays; importing this module tells PyTensor of them.
+
+The equations are those of the numba kernels. Tasks come first here, since that is how JAX batches linear
+algebra, and derivatives are JAX's own. A function must not branch on numbers: whatever comes out of inputs
+that the kernels refuse is computed, then replaced. Integers (positions, starts) may be traced, so they
+index, but make no shapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.scipy.linalg import solve_triangular
+from pytensor.graph.basic import Apply
+from pytensor.link.jax.dispatch import jax_funcify
+
+from bayes_mtl.kernels import ops
+from bayes_mtl.kernels.compile import Signature
+
+_HALF_LOG_2PI = float(0.5 * np.log(2.0 * np.pi))
+
+
+def collapsed_gaussian(
+    sd: Array,
+    correlation: Array,
+    loadings: Array,
+    unique_sd: Array,
+    sigma: Array,
+    mean: Array,
+    root: Array,
+    target: Array,
+    rest: Array,
+    count: Array,
+    inside: Array,
+    column: Array,
+    design: Array,
+) -> Array:
+    """Return the log density of `_collapsed_gaussian.kernel`; not finite, or NaN, where that refuses."""
+    n_columns = root.shape[0]
+    L = _feature_cholesky(sd, correlation, inside)
+    R, s, means = _by_task(root, sigma, mean)
+    RLS = (R[:, :, : len(sd)] @ L) * _own_scale(unique_sd, inside, jnp.arange(len(sd)))[:, None, :]
+    K = _cholesky(s[:, None, None] ** 2 * jnp.eye(n_columns) + RLS @ _transposed(RLS))
+    left = target.T - jnp.einsum("tfg,tg->tf", R, means)
+    V = _solve(K, jnp.concatenate([R, left[:, :, None]], axis=2))
+    V, v = V[:, :, :-1], V[:, :, -1]
+    logp = -jnp.sum((count - n_columns) * jnp.log(s) + count * _HALF_LOG_2PI) - _log_det(K)
+    logp -= 0.5 * (jnp.sum(v**2) + jnp.sum(rest / s**2))
+    Z = _design(L, loadings, inside, column, design, n_columns)
+    VZ = V @ Z
+    U = _cholesky(jnp.eye(Z.shape[2]) + jnp.einsum("tfi,tfj->ij", VZ, VZ))
+    h = _solve(U, jnp.einsum("tfi,tf->i", VZ, v)[:, None])
+    logp += 0.5 * jnp.sum(h**2) - _log_det(U)
+    return _unless_refused(logp, sigma, sd, correlation, loadings, unique_sd, mean)
+
+
+def whitened_coefficients(
+    sd: Array,
+    correlation: Array,
+    loadings: Array,
+    unique_sd: Array,
+    sigma: Array,
+    mean: Array,
+    z_common: Array,
+    z: Array,
+    root: Array,
+    target: Array,
+    inside: Array,
+    own: Array,
+    column: Array,
+    design: Array,
+) -> tuple[Array, Array, Array]:
+    """Return what `_whitening.forward` writes; the value is not finite, or NaN, where that refuses."""
+    n_columns, _, n_tasks = root.shape
+    n_own, size = z.shape[1], len(z_common)
+    L = _feature_cholesky(sd, correlation, inside)
+    R, s, means = _by_task(root, sigma, mean)
+    left = target.T - jnp.einsum("tfg,tg->tf", R, means)
+    rows = jnp.concatenate([R, left[:, :, None]], axis=2) / s[:, None, None]
+    S = _own_scale(unique_sd, inside, own)
+    M = (rows[:, :, : len(sd)] @ L[:, own]) * S[:, None, :]
+    K = _cholesky(jnp.eye(n_own) + _transposed(M) @ M)
+    Y = _solve(K, _transposed(M) @ rows)
+    G = _transposed(rows[:, :, :-1]) @ rows - _transposed(Y[:, :, :-1]) @ Y
+    Z = _design(L, loadings, inside, column, design, n_columns)
+    U = _cholesky(jnp.eye(size) + jnp.einsum("tfi,tfj->ij", Z, G[:, :, :-1] @ Z))
+    h = jnp.einsum("tfi,tf->i", Z, G[:, :, -1])
+    shifted = _solve(U, h[:, None])[:, 0] + z_common
+    alpha = _solve_transposed(U, shifted[:, None])[:, 0]
+    phi = Z @ alpha
+    w = Y[:, :, -1] - jnp.einsum("tuf,tf->tu", Y[:, :, :-1], phi) + z
+    eps = _solve_transposed(K, w[:, :, None])[:, :, 0]
+    deviation = (S * eps) @ L[:, own].T
+    beta = (means + phi).at[:, : len(sd)].add(deviation)
+    value = -(size + n_tasks * n_own) * _HALF_LOG_2PI - _log_det(U) - _log_det(K)
+    value -= 0.5 * (jnp.sum(alpha**2) + jnp.sum(eps**2))
+    value = _unless_refused(value, sigma, sd, correlation, loadings, unique_sd, mean, z_common, z)
+    return value, beta, alpha
+
+
+def bernoulli_tasks(beta: Array, y: Array, X: Array, weights: Array, offset: Array, starts: Array) -> Array:
+    """Return the log-likelihood of `_task_glm.bernoulli`; not finite, or NaN, where that refuses."""
+    # The last task that starts at this row or before it: tasks without rows start where the next one does.
+    task = jnp.searchsorted(starts, jnp.arange(len(X)), side="right") - 1
+    eta = jnp.sum(X.astype(beta.dtype) * beta[task], axis=1) + offset
+    # abs() and maximum() have no derivative at 0, where a chain may start: choose between two lines.
+    positive = eta >= 0.0
+    linear = jnp.where(positive, y - 1.0, y) * eta
+    return jnp.sum(weights * (linear - jnp.log1p(jnp.exp(jnp.where(positive, -eta, eta)))))
+
+
+def cholesky_from_partials(partials: Array, n: int) -> Array:
+    """Return the factor that `_lkj.forward` writes."""
+    r = jnp.zeros((n, n)).at[np.tril_indices(n, -1)].set(partials)
+    square = (1.0 - r) * (1.0 + r)
+    # The square root has no derivative at 0: it must not see 0 even where its result is not used.
+    root = jnp.where(square > 0.0, jnp.sqrt(jnp.where(square > 0.0, square, 1.0)), 0.0)
+    remaining = jnp.cumprod(jnp.concatenate([jnp.ones((n, 1)), root[:, :-1]], axis=1), axis=1)
+    return r * remaining + jnp.diag(jnp.diag(remaining))
+
+
+def _feature_cholesky(sd: Array, correlation: Array, inside: Array) -> Array:
+    C = jnp.eye(len(sd)).at[inside[:, None], inside[None, :]].set(jnp.tril(correlation))
+    return sd[:, None] * C
+
+
+def _by_task(root: Array, sigma: Array, mean: Array) -> tuple[Array, Array, Array]:
+    """Return R (T, F, F), s (T,) and the means (T, F) of each task."""
+    n_columns, _, n_tasks = root.shape
+    s = jnp.broadcast_to(sigma, (n_tasks,))
+    return jnp.moveaxis(root, 2, 0), s, jnp.broadcast_to(mean, (n_tasks, n_columns))
+
+
+def _own_scale(unique_sd: Array, inside: Array, own: Array) -> Array:
+    """Return S (T, U): `unique_sd` inside the task covariance, 1 outside of it."""
+    is_inside = jnp.any(own[:, None] == inside[None, :], axis=1)
+    return jnp.where(is_inside[None, :], unique_sd[:, None], 1.0)
+
+
+def _design(L: Array, loadings: Array, inside: Array, column: Array, design: Array, n_columns: int) -> Array:
+    """Return Z (T, F, A); see `_population.fill_design`."""
+    n_tasks, n_factors = loadings.shape
+    common = jax.nn.one_hot(column, n_columns, dtype=design.dtype)
+    common = jnp.einsum("ct,cf->tfc", design, common)
+    factors = jnp.einsum("tk,px->tpkx", loadings, L[:, inside])
+    factors = factors.reshape(n_tasks, len(L), n_factors * len(inside))
+    factors = jnp.pad(factors, ((0, 0), (0, n_columns - len(L)), (0, 0)))
+    return jnp.concatenate([common, factors], axis=2)
+
+
+def _unless_refused(value: Array, sigma: Array, *parameters: Array) -> Array:
+    """Return `value`, or -inf if a parameter is not finite or a scale not positive."""
+    total = sum((jnp.sum(p) for p in parameters), jnp.sum(sigma))  # finite only if all terms are
+    return jnp.where(jnp.isfinite(total) & (jnp.min(sigma) > 0.0), value, -jnp.inf)
+
+
+# Linear algebra of no rows: LAPACK need not know what that is.
+
+
+def _cholesky(a: Array) -> Array:
+    return jnp.linalg.cholesky(a) if a.size else a
+
+
+def _solve(factor: Array, b: Array) -> Array:
+    return solve_triangular(factor, b, lower=True) if b.size else b
+
+
+def _solve_transposed(factor: Array, b: Array) -> Array:
+    return solve_triangular(factor, b, lower=True, trans=1) if b.size else b
+
+
+def _log_det(factor: Array) -> Array:
+    return jnp.sum(jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)))
+
+
+def _transposed(a: Array) -> Array:
+    return jnp.swapaxes(a, -1, -2)
+
+
+def _value_and_gradient(function: Callable[..., Array], n: int) -> Callable[..., tuple[Array, ...]]:
+    """Return a function of the value, and its derivatives by the first `n` inputs."""
+    differentiated = jax.value_and_grad(function, argnums=tuple(range(n)))
+
+    def evaluate(*inputs: Array) -> tuple[Array, ...]:
+        value, gradient = differentiated(*inputs)
+        accepted = jnp.isfinite(value)
+        return jnp.where(accepted, value, -jnp.inf), *(jnp.where(accepted, g, 0.0) for g in gradient)
+
+    return evaluate
+
+
+def _whitened(*inputs: Array) -> tuple[Array, Array, Array]:
+    value, beta, alpha = whitened_coefficients(*inputs)
+    accepted = jnp.isfinite(value)
+    mean = jnp.broadcast_to(inputs[5], beta.shape)
+    return (
+        jnp.where(accepted, value, -jnp.inf),
+        jnp.where(accepted, beta, mean),
+        jnp.where(accepted, alpha, 0.0),
+    )
+
+
+def _whitened_pullback(*arguments: Array) -> tuple[Array, ...]:
+    parameters, data, cotangents = arguments[:8], arguments[8:14], arguments[14:]
+    (value, _, _), pull_back = jax.vjp(lambda *p: whitened_coefficients(*p, *data), *parameters)
+    accepted = jnp.isfinite(value)
+    return tuple(jnp.where(accepted, g, 0.0) for g in pull_back(cotangents))
+
+
+def _lkj_pullback(partials: Array, factor: Array, cotangent: Array) -> Array:
+    _, pull_back = jax.vjp(lambda p: cholesky_from_partials(p, len(factor)), partials)
+    return pull_back(cotangent)[0]
+
+
+_FUNCTIONS: dict[type[ops.KernelOp], Callable[..., Any]] = {
+    ops.CollapsedGaussian: _value_and_gradient(collapsed_gaussian, 6),
+    ops.WhitenedCoefficients: _whitened,
+    ops.WhitenedCoefficientsPullback: _whitened_pullback,
+    ops.BernoulliTasks: _value_and_gradient(bernoulli_tasks, 1),
+    ops.CholeskyFromPartialsPullback: _lkj_pullback,
+    ops.Product: jnp.matmul,
+}
+
+
+@jax_funcify.register(ops.KernelOp)
+def funcify(op: ops.KernelOp, node: Apply, **kwargs: Any) -> Callable[..., Any]:
+    """Return the function of an `Op`; it checks sizes, which JAX would stretch to fit instead."""
+    if isinstance(op, ops.CholeskyFromPartials):
+        function: Callable[..., Any] = partial(cholesky_from_partials, n=op.n)
+    else:
+        function = _FUNCTIONS[type(op)]
+    signature = Signature(op.signature)
+
+    def evaluate(*inputs: Any) -> Any:
+        arrays = [jnp.asarray(x) for x in inputs]  # PyTensor hands scalars over as Python numbers
+        signature.sizes([a.shape for a in arrays])
+        return function(*arrays)
+
+    return evaluate
