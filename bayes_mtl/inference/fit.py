@@ -312,7 +312,7 @@ def _with_coefficients(
         everything[name] = ((CHAIN, DRAW, *inner), values.reshape(chains, length, *values.shape[1:]))
     order = [n for n in REPORTED if n in everything] + [n for n in everything if n not in REPORTED]
     labels = {k: v for k, v in model_coords(data).items() if any(k in everything[n][0] for n in order)}
-    coords = {**{k: draws[k].to_numpy() for k in draws.coords}, **labels}
+    coords: dict[str, Any] = {str(k): draws[k].to_numpy() for k in draws.coords} | labels
     return xr.Dataset({name: everything[name] for name in order}, coords=coords)
 
 

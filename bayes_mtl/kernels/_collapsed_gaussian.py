@@ -107,10 +107,10 @@ def kernel(
     d_unique[:] = 0.0
     d_sigma[:] = 0.0
     d_mean[:] = 0.0
-    # A sum is finite only if all its terms are.
-    total = sd.sum() + correlation.sum() + loadings.sum() + unique_sd.sum() + mean.sum() + sigma.sum()
-    if not (abs(total) < np.inf and sigma.min() > 0.0):
-        return
+    # Whatever else is not finite makes the value so, which is looked at before anything is written.
+    for t in range(sigma.shape[0]):
+        if not sigma[t] > 0.0:
+            return
 
     L = feature_cholesky(sd, correlation, inside)
     is_inside = membership(inside, n_varying)
