@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import xarray as xr
@@ -15,6 +16,8 @@ _MANY = 100
 MIN_ESS_PER_CHAIN = 100
 MIN_BFMI = 0.3
 _MAX_ELEMENTS = 300  # of one parameter; more are looked at in a spread-out sample
+
+_KEPT = "bayes_mtl_diagnosis"
 
 # Rotations of loadings do not matter, so their mixing does not either.
 _NOT_IDENTIFIED = ("task_loadings", "task_loadings_scale", "task_unique_sd")
@@ -107,6 +110,22 @@ def diagnose(idata: xr.DataTree) -> Diagnosis:
             Finding("chains", "there is only one, so disagreement between chains cannot be seen", "Use 4")
         )
     return Diagnosis(tuple(problems), worst, least, divergences, draws, chains)
+
+
+def keep(idata: xr.DataTree, diagnosis: Diagnosis) -> None:
+    """Write down in a fit what was found: it takes a while to find it again."""
+    idata.attrs[_KEPT] = json.dumps(asdict(diagnosis))
+
+
+def kept(idata: xr.DataTree) -> Diagnosis:
+    """Return what `keep` wrote down if the fit still has these draws, or find it again."""
+    sizes = idata["posterior"].sizes
+    if _KEPT in idata.attrs:
+        found = json.loads(idata.attrs[_KEPT])
+        if (found["chains"], found["draws"]) == (sizes["chain"], sizes["draw"]):
+            problems = tuple(Finding(**p) for p in found.pop("problems"))
+            return Diagnosis(problems=problems, **found)
+    return diagnose(idata)
 
 
 def _convergence(posterior: xr.Dataset, problems: list[Finding]) -> tuple[float, float]:

@@ -17,7 +17,7 @@ from bayes_mtl.data import TaskData
 from bayes_mtl.errors import ConvergenceWarning, Finding, SpecError, raise_if_any
 from bayes_mtl.inference.attributes import describe
 from bayes_mtl.inference.density import Backend, compile_density, nutpie_model
-from bayes_mtl.inference.diagnostics import diagnose
+from bayes_mtl.inference.diagnostics import diagnose, keep
 from bayes_mtl.inference.hyperdraws import REPORTED, evaluate
 from bayes_mtl.inference.log_likelihood import log_likelihood as pointwise
 from bayes_mtl.inference.pilot import pilot
@@ -145,6 +145,7 @@ def fit(
     ):
         idata["log_likelihood"] = xr.DataTree(pointwise(idata))
     diagnosis = diagnose(idata)
+    keep(idata, diagnosis)
     if diagnosis.problems:
         warnings.warn(str(diagnosis), ConvergenceWarning, stacklevel=2)
     return idata

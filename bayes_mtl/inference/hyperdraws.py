@@ -9,6 +9,7 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import xarray as xr
+from pytensor.graph.replace import vectorize_graph
 
 from bayes_mtl._typing import FloatArray, Tensor
 from bayes_mtl.data import TaskData
@@ -88,18 +89,10 @@ def evaluate(assembled: AssembledModel, draws: xr.Dataset, data: TaskData) -> tu
     reported = {v.name: v for v in model.deterministics if v.name not in skip}
 
     inputs = [rv for rv in model.free_RVs if rv.name in draws]
-    outputs = [*reported.values(), *law.values()]
-    # Python evaluation: a few nodes a few thousand times cost less than compiling them.
-    function = pytensor.function(inputs, outputs, mode="FAST_COMPILE", on_unused_input="ignore")
-    function.trust_input = True
     chains, length = draws.sizes["chain"], draws.sizes["draw"]
     n_draws = chains * length
     columns = [draws[rv.name].to_numpy().reshape(n_draws, *draws[rv.name].shape[2:]) for rv in inputs]
-    first = function(*(np.asarray(c[0]) for c in columns))
-    stacks = [np.empty((n_draws, *np.shape(value))) for value in first]
-    for d in range(n_draws):
-        for stack, value in zip(stacks, function(*(np.asarray(c[d]) for c in columns)), strict=True):
-            stack[d] = value
+    stacks = _for_every_draw(inputs, [*reported.values(), *law.values()], columns, n_draws)
     named = dict(zip([*reported, *(f"law:{k}" for k in law)], stacks, strict=True))
     hyper = Hyperdraws(**{key: named[f"law:{key}"] for key in law})
 
@@ -124,6 +117,33 @@ def evaluate(assembled: AssembledModel, draws: xr.Dataset, data: TaskData) -> tu
     coords = {"chain": draws["chain"].to_numpy(), "draw": draws["draw"].to_numpy(), **labels}
     order = [n for n in REPORTED if n in variables] + [n for n in variables if n not in REPORTED]
     return xr.Dataset({n: variables[n].variable for n in order}, coords=coords), hyper
+
+
+def _for_every_draw(
+    inputs: list[Tensor], outputs: list[Tensor], columns: list[FloatArray], n_draws: int
+) -> list[FloatArray]:
+    """Evaluate a graph for draws of its inputs, without compiling: few calls of many draws each."""
+    many = [
+        pt.tensor(dtype=str(c.dtype), shape=(None, *v.type.shape))
+        for v, c in zip(inputs, columns, strict=True)
+    ]
+    batched = vectorize_graph(outputs, dict(zip(inputs, many, strict=True)))
+    function = pytensor.function(many, batched, mode="FAST_COMPILE", on_unused_input="ignore")
+
+    def call(at: slice) -> list[FloatArray]:
+        size = len(range(*at.indices(n_draws)))
+        found = zip(outputs, function(*(c[at] for c in columns)), strict=True)
+        # What does not depend on the inputs comes once.
+        return [v if v.ndim > o.ndim else np.broadcast_to(v, (size, *v.shape)) for o, v in found]
+
+    first = call(slice(0, 1))
+    stacks = [np.empty((n_draws, *value.shape[1:])) for value in first]
+    step = max(1, CHUNK_BYTES // (4 * sum(value.nbytes for value in first)))
+    for start in range(0, n_draws, step):
+        at = slice(start, start + step)
+        for stack, value in zip(stacks, call(at), strict=True):
+            stack[at] = value
+    return stacks
 
 
 REPORTED = (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,8 +59,15 @@ def from_whitened(
     size = z_common.shape[1]
     beta, alpha = np.empty((n_draws, n_tasks, n_columns)), np.empty((n_draws, size))
     per_draw = 8 * (n_tasks * n_columns * (4 * n_columns + 4 * size + n_factors) + 4 * size**2)
-    for at, chunk in hyper.chunks(CHUNK_BYTES // max(1, per_draw)):
+    threads = os.cpu_count() or 1
+    length = min(CHUNK_BYTES // (threads * max(1, per_draw)), -(-n_draws // (4 * threads)))
+
+    def fill(piece: tuple[slice, Hyperdraws]) -> None:
+        at, chunk = piece
         beta[at], alpha[at] = _chunk(assembled, chunk, rows, z_common[at], z[at])
+
+    with ThreadPoolExecutor(threads) as pool:  # linear algebra leaves the interpreter to others
+        list(pool.map(fill, hyper.chunks(length)))
     return Coefficients(beta, alpha)
 
 
@@ -95,8 +104,8 @@ def _chunk(
         y = (rows.target.T - np.einsum("fgt,dtg->dtf", rows.root, beta - reference)) / hyper.sigma[..., None]
         M = R[..., :n_varying] @ own
         Mt = np.swapaxes(M, -1, -2)
-        K = np.linalg.cholesky(Mt @ M + np.eye(n_own))
-        Y = _solve(K, Mt @ np.concatenate([R, y[..., None]], axis=-1))
+        inverse = _inverse(np.linalg.cholesky(Mt @ M + np.eye(n_own)))  # K^-1: well conditioned, K >= I
+        Y = inverse @ (Mt @ np.concatenate([R, y[..., None]], axis=-1))
         Yt, Rt = np.swapaxes(Y[..., :-1], -1, -2), np.swapaxes(R, -1, -2)
         G = Rt @ R - Yt @ Y[..., :-1]
         g = Rt @ y[..., None] - Yt @ Y[..., -1:]
@@ -106,10 +115,15 @@ def _chunk(
         U = np.linalg.cholesky(Q)
         alpha = _solve(np.swapaxes(U, -1, -2), _solve(U, h) + z_common[..., None])[..., 0]
         phi = Z @ alpha[:, None, :, None]
-        eps = _solve(np.swapaxes(K, -1, -2), Y[..., -1:] - Y[..., :-1] @ phi + z[..., None])[..., 0]
+        w = Y[..., -1:] - Y[..., :-1] @ phi + z[..., None]
+        eps = (np.swapaxes(inverse, -1, -2) @ w)[..., 0]
     beta += (Z @ alpha[:, None, :, None])[..., 0]
     beta[..., :n_varying] += (own @ eps[..., None])[..., 0]
     return beta, alpha
+
+
+def _inverse(a: FloatArray) -> FloatArray:
+    return np.linalg.inv(a) if a.shape[-1] else a
 
 
 def _solve(a: FloatArray, b: FloatArray) -> FloatArray:

@@ -32,20 +32,17 @@ from __future__ import annotations
 import numpy as np
 
 from bayes_mtl._typing import FloatArray, IntArray
-from bayes_mtl.kernels._lanes import (
-    block_length,
-    cholesky_and_solve,
-    gram,
-    product,
-    product_transposed,
-    times_shared,
-)
+from bayes_mtl.kernels._lanes import block_length, cholesky_and_solve, gram, product, take, times_lower, weighted_sum
 from bayes_mtl.kernels._population import (
     add_gradient_of_cholesky,
+    add_information,
+    apply_design,
     feature_cholesky,
-    fill_design,
     membership,
-    structure,
+    mix_factors,
+    project,
+    pull_back_factors,
+    spread,
 )
 from bayes_mtl.kernels._small_linalg import cholesky_in_place, inverse_from_cholesky
 
@@ -114,22 +111,24 @@ def kernel(
 
     L = feature_cholesky(sd, correlation, inside)
     is_inside = membership(inside, n_varying)
-    active = structure(L, inside, column, n_columns, n_factors)
-    dense = np.ones((n_columns + 1, n_columns + 1), dtype=np.bool_)
     length = block_length(n_columns, n_columns, n_tasks)
     n_blocks = (n_tasks + length - 1) // length
-    Z = np.zeros((n_columns, size, length))
 
     # First pass: the information on phi_t, kept for the second pass.
     V = np.empty((n_blocks, n_columns, n_columns + 1, length))  # V and v
     G = np.empty((n_blocks, n_columns + 1, n_columns + 1, length))  # G, g and |v|^2
+    GL = np.empty((n_blocks, n_columns, n_inside, length))
+    LGL = np.empty((n_blocks, n_inside, n_inside, length))
+    Lg = np.empty((n_inside, length))
+    lam = np.empty((n_blocks, n_factors, length))
+    effects = np.empty((n_blocks, n_common, length))
     Q = np.eye(size)
     h = np.zeros(size)
     RL = np.empty((n_columns, n_varying, length))
     B = np.empty((n_columns, n_columns, length))
-    GZ = np.empty((n_columns + 1, size, length))
     s = np.empty(length)
-    unique = np.empty(length)
+    centre = np.empty(length)
+    square = np.empty(length)
     log_det = np.empty(length)
     logp = 0.0
     for block in range(n_blocks):
@@ -138,33 +137,39 @@ def kernel(
         right = V[block]
         for t in range(n):
             s[t] = sigma[start + t] if per_task_sigma else sigma[0]
+            square[t] = unique_sd[start + t] * unique_sd[start + t]
             log_det[t] = 0.0
-        for f in range(n_columns):
-            for t in range(n):
-                right[f, n_columns, t] = target[f, start + t]
-            for g in range(n_columns):
+        for c in range(n_common):
+            take(effects[block, c], design[c], start, n)
+        for g in range(n_columns):
+            take(right[g, n_columns], target[g], start, n)
+            for f in range(n_columns):
+                take(right[f, g], root[f, g], start, n)
+        for g in range(n_columns):
+            moved = mean[0, g]
+            if per_task_mean:
                 for t in range(n):
-                    right[f, g, t] = root[f, g, start + t]
-                if per_task_mean:
-                    for t in range(n):
-                        right[f, n_columns, t] -= root[f, g, start + t] * mean[start + t, g]
-                elif mean[0, g] != 0.0:
-                    for t in range(n):
-                        right[f, n_columns, t] -= root[f, g, start + t] * mean[0, g]
-
-        times_shared(RL, right, L, dense, n)
-        for p in range(n_varying):
-            if is_inside[p]:
-                for f in range(n_columns):
-                    for t in range(n):
-                        RL[f, p, t] *= unique_sd[start + t]
+                    centre[t] = mean[start + t, g]
+            elif moved != 0.0:
+                for t in range(n):
+                    centre[t] = moved
+            else:
+                continue
+            for f in range(n_columns):
+                for t in range(n):
+                    right[f, n_columns, t] -= right[f, g, t] * centre[t]
+        times_lower(RL, right, L, n)
         for f in range(n_columns):
             for g in range(f + 1):
                 for t in range(n):
                     B[f, g, t] = s[t] * s[t] if f == g else 0.0
                 for p in range(n_varying):
-                    for t in range(n):
-                        B[f, g, t] += RL[f, p, t] * RL[g, p, t]
+                    if is_inside[p]:
+                        for t in range(n):
+                            B[f, g, t] += RL[f, p, t] * RL[g, p, t] * square[t]
+                    else:
+                        for t in range(n):
+                            B[f, g, t] += RL[f, p, t] * RL[g, p, t]
         if not cholesky_and_solve(B, right, log_det, n):
             return
         gram(G[block], right, n)
@@ -172,70 +177,64 @@ def kernel(
             rows = count[start + t]
             logp -= (rows - n_columns) * np.log(s[t]) + rows * _HALF_LOG_2PI + log_det[t]
             logp -= 0.5 * (G[block, n_columns, n_columns, t] + rest[start + t] / (s[t] * s[t]))
-
-        if size > 0:
-            fill_design(Z, L, loadings, inside, column, design, start, n)
-            product(GZ, G[block], Z, active, n)
-            for i in range(size):
-                for t in range(n):
-                    h[i] += GZ[n_columns, i, t]
-                for f in range(n_columns):
-                    if active[f, i]:
-                        for j in range(i + 1):
-                            entry = 0.0
-                            for t in range(n):
-                                entry += Z[f, i, t] * GZ[f, j, t]
-                            Q[i, j] += entry
+        for k in range(n_factors):
+            for t in range(n):
+                lam[block, k, t] = loadings[start + t, k]
+        if n_factors > 0:
+            project(GL[block], LGL[block], Lg, G[block], G[block, n_columns], L, inside, n)
+        add_information(
+            Q, h, G[block], G[block, n_columns], GL[block], LGL[block], Lg, lam[block], column, effects[block], n
+        )
 
     # alpha ~ N(m, C) given the data.
     C = np.empty((size, size))
     m = np.zeros(size)
-    if size > 0:
-        if not cholesky_in_place(Q):
-            return
-        inverse_from_cholesky(Q, C)
-        for i in range(size):
-            for j in range(size):
-                m[i] += C[i, j] * h[j]
-            logp += 0.5 * m[i] * h[i] - np.log(Q[i, i])
+    if not cholesky_in_place(Q):
+        return
+    inverse_from_cholesky(Q, C)
+    for i in range(size):
+        for j in range(size):
+            m[i] += C[i, j] * h[j]
+        logp += 0.5 * m[i] * h[i] - np.log(Q[i, i])
     if not abs(logp) < np.inf:
         return
 
     # Second pass: the gradient.
     d_L = np.zeros((n_varying, n_varying))
-    ZC = np.empty((n_columns, size, length))
-    Phi = np.zeros((n_columns, n_columns, length))
-    GPhi = np.zeros((n_columns + 1, n_columns, length))
+    d_lam = np.empty((n_factors, length))
+    u = np.empty((n_inside, length))
+    ZC = np.empty((n_columns, n_inside, length))
+    Phi = np.empty((n_columns, n_columns, length))
+    GPhi = np.empty((n_columns, n_columns, length))
     E = np.empty((n_varying, n_varying, length))
     EL = np.empty(length)
     LEL = np.empty(length)
-    m_phi = np.zeros((n_columns, length))
+    m_phi = np.empty((n_columns, length))
     e = np.empty((n_columns, length))
     rho = np.empty((n_columns, length))
     noise = np.empty(length)
+    unique = np.empty(length)
     for block in range(n_blocks):
         start = block * length
         n = min(length, n_tasks - start)
         for t in range(n):
             s[t] = sigma[start + t] if per_task_sigma else sigma[0]
+            square[t] = unique_sd[start + t] * unique_sd[start + t]
             noise[t] = rest[start + t] / (s[t] * s[t]) - count[start + t]
             unique[t] = 0.0
-        if size > 0:
-            fill_design(Z, L, loadings, inside, column, design, start, n)
-            times_shared(ZC, Z, C, active, n)
-            product_transposed(Phi, ZC, Z, active, n)
-            product(GPhi, G[block], Phi, dense, n)
-            for f in range(n_columns):
-                for t in range(n):
-                    m_phi[f, t] = 0.0
-                    noise[t] += GPhi[f, f, t]
-                for i in range(size):
-                    if active[f, i]:
-                        for t in range(n):
-                            m_phi[f, t] += Z[f, i, t] * m[i]
+        for k in range(n_factors):
+            for t in range(n):
+                d_lam[k, t] = 0.0
+        mix_factors(u, lam[block], m, n)
+        apply_design(m_phi, u, L, inside, m, column, effects[block], n)
+        spread(
+            ZC, Phi, d_lam, C, GL[block], LGL[block], lam[block], L, inside, column, effects[block], -1.0, n
+        )
+        product(GPhi, G[block, :n_columns], Phi, n)
         for f in range(n_columns):
             for t in range(n):
                 e[f, t] = V[block, f, n_columns, t]
+                noise[t] += GPhi[f, f, t]
             for g in range(n_columns):
                 for t in range(n):
                     e[f, t] -= V[block, f, g, t] * m_phi[g, t]
@@ -247,35 +246,31 @@ def kernel(
             for g in range(n_columns):
                 for t in range(n):
                     rho[f, t] += V[block, g, f, t] * e[g, t]
-            for t in range(n):
-                d_mean[start + t if per_task_mean else 0, f] += rho[f, t]
+            if per_task_mean:
+                for t in range(n):
+                    d_mean[start + t, f] = rho[f, t]
+            else:
+                entry = 0.0
+                for t in range(n):
+                    entry += rho[f, t]
+                d_mean[0, f] += entry
 
-        # d Z, for the part of Z that is made of loadings and L.
-        for k in range(n_factors):
+        # d Z = rho m' - G Z C, for the part of Z that is made of loadings and L.
+        if n_factors > 0:
+            pull_back_factors(d_lam, d_L, rho, u, L, inside, m, n)
             for x in range(n_inside):
-                i = n_common + k * n_inside + x
                 for p in range(inside[x], n_varying):
-                    if active[p, i]:
-                        for t in range(n):
-                            EL[t] = rho[p, t] * m[i]
-                        for f in range(n_columns):
-                            for t in range(n):
-                                EL[t] -= G[block, p, f, t] * ZC[f, i, t]
-                        entry = 0.0
-                        for t in range(n):
-                            entry += EL[t] * loadings[start + t, k]
-                            d_loadings[start + t, k] += EL[t] * L[p, inside[x]]
-                        d_L[p, inside[x]] += entry
+                    for f in range(n_columns):
+                        d_L[p, inside[x]] -= weighted_sum(G[block, p, f], ZC[f, x], n)
 
         # E = rho rho' + G Phi G - G, then E L S^2 and the diagonal of L'E L.
         for p in range(n_varying):
             for q in range(p + 1):
                 for t in range(n):
                     E[p, q, t] = rho[p, t] * rho[q, t] - G[block, p, q, t]
-                if size > 0:
-                    for f in range(n_columns):
-                        for t in range(n):
-                            E[p, q, t] += GPhi[p, f, t] * G[block, f, q, t]
+                for f in range(n_columns):
+                    for t in range(n):
+                        E[p, q, t] += GPhi[p, f, t] * G[block, f, q, t]
                 for t in range(n):
                     E[q, p, t] = E[p, q, t]
         for q in range(n_varying):
@@ -285,20 +280,36 @@ def kernel(
                 for t in range(n):
                     EL[t] = 0.0
                 for i in range(q, n_varying):
-                    if L[i, q] != 0.0:
+                    entry = L[i, q]
+                    if entry != 0.0:
                         for t in range(n):
-                            EL[t] += E[p, i, t] * L[i, q]
+                            EL[t] += E[p, i, t] * entry
+                entry = L[p, q]
+                for t in range(n):
+                    LEL[t] += entry * EL[t]
                 entry = 0.0
                 for t in range(n):
-                    entry += EL[t] * unique_sd[start + t] ** 2 if is_inside[q] else EL[t]
-                    LEL[t] += L[p, q] * EL[t]
+                    entry += EL[t] * square[t] if is_inside[q] else EL[t]
                 d_L[p, q] += entry
-            for t in range(n):
-                noise[t] -= LEL[t] * unique_sd[start + t] ** 2 if is_inside[q] else LEL[t]
-                unique[t] += LEL[t] if is_inside[q] else 0.0
+            if is_inside[q]:
+                for t in range(n):
+                    unique[t] += LEL[t]
+                    noise[t] -= LEL[t] * square[t]
+            else:
+                for t in range(n):
+                    noise[t] -= LEL[t]
+        total = 0.0
         for t in range(n):
             d_unique[start + t] = unique_sd[start + t] * unique[t]
-            d_sigma[start + t if per_task_sigma else 0] += noise[t] / s[t]
+            noise[t] /= s[t]
+            total += noise[t]
+            for k in range(n_factors):
+                d_loadings[start + t, k] = d_lam[k, t]
+        if per_task_sigma:
+            for t in range(n):
+                d_sigma[start + t] = noise[t]
+        else:
+            d_sigma[0] += total
 
     add_gradient_of_cholesky(d_L, sd, correlation, inside, d_sd, d_correlation)
     value[0] = logp

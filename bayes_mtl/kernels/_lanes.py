@@ -4,7 +4,7 @@ Every scalar step of the algebra is one loop over tasks, which the processor doe
 matrices of a few rows run at the speed of long vectors. Arrays hold a block of tasks that fits in the
 cache; `n` is how many of its lanes are in use.
 
-`active[i, j]` says whether entry (i, j) may differ from zero; the others are skipped.
+Upper-triangular parts of symmetric results are filled in.
 """
 
 from __future__ import annotations
@@ -25,49 +25,51 @@ def block_length(n_rows: int, n_columns: int, n_tasks: int) -> int:
 
 
 @register_jitable
-def times_shared(out: FloatArray, a: FloatArray, shared: FloatArray, active: BoolArray, n: int) -> None:
-    """Write a times a matrix that all tasks share: out_ij = sum_m a_im shared_mj."""
-    for i in range(a.shape[0]):
-        for j in range(shared.shape[1]):
-            for b in range(n):
-                out[i, j, b] = 0.0
-            for m in range(shared.shape[0]):
-                factor = shared[m, j]
-                if active[i, m] and factor != 0.0:
-                    for b in range(n):
-                        out[i, j, b] += a[i, m, b] * factor
+def take(out: FloatArray, source: FloatArray, start: int, n: int) -> None:
+    """Copy the entries of tasks start to start + n."""
+    for t in range(n):
+        out[t] = source[np.uintp(start + t)]  # an index without a sign needs no check for one
 
 
 @register_jitable
-def product(out: FloatArray, a: FloatArray, b: FloatArray, active: BoolArray, n: int) -> None:
-    """Write out_ij = sum_m a_im b_mj, where `active` is that of b."""
+def weighted_sum(a: FloatArray, b: FloatArray, n: int) -> float:
+    """Return sum_t a_t b_t."""
+    total = 0.0
+    for t in range(n):
+        total += a[t] * b[t]
+    return total
+
+
+@register_jitable
+def times_lower(out: FloatArray, a: FloatArray, shared: FloatArray, n: int) -> None:
+    """Write a times a lower-triangular matrix that all tasks share: out_ij = sum_m a_im shared_mj."""
     for i in range(a.shape[0]):
-        for j in range(b.shape[1]):
+        for j in range(out.shape[1]):
+            for t in range(n):
+                out[i, j, t] = 0.0
+            for m in range(j, shared.shape[0]):
+                factor = shared[m, j]
+                if factor != 0.0:
+                    for t in range(n):
+                        out[i, j, t] += a[i, m, t] * factor
+
+
+@register_jitable
+def product(out: FloatArray, a: FloatArray, b: FloatArray, n: int) -> None:
+    """Write out = a b, for as many rows and columns as `out` has."""
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
             for t in range(n):
                 out[i, j, t] = 0.0
             for m in range(b.shape[0]):
-                if active[m, j]:
-                    for t in range(n):
-                        out[i, j, t] += a[i, m, t] * b[m, j, t]
-
-
-@register_jitable
-def product_transposed(out: FloatArray, a: FloatArray, b: FloatArray, active: BoolArray, n: int) -> None:
-    """Write out_ij = sum_m a_im b_jm, where `active` is that of b."""
-    for i in range(a.shape[0]):
-        for j in range(b.shape[0]):
-            for t in range(n):
-                out[i, j, t] = 0.0
-            for m in range(b.shape[1]):
-                if active[j, m]:
-                    for t in range(n):
-                        out[i, j, t] += a[i, m, t] * b[j, m, t]
+                for t in range(n):
+                    out[i, j, t] += a[i, m, t] * b[m, j, t]
 
 
 @register_jitable
 def gram(out: FloatArray, a: FloatArray, n: int) -> None:
-    """Write out = a'a."""
-    for i in range(a.shape[1]):
+    """Write out = a'a for the first columns of a, as many as `out` has."""
+    for i in range(out.shape[0]):
         for j in range(i + 1):
             for t in range(n):
                 out[i, j, t] = 0.0
@@ -108,18 +110,6 @@ def cholesky_and_solve(a: FloatArray, right: FloatArray, log_det: FloatArray, n:
             for t in range(n):
                 right[i, j, t] *= a[i, i, t]
     return True
-
-
-@register_jitable
-def transposed_product(out: FloatArray, a: FloatArray, b: FloatArray, n: int) -> None:
-    """Write out = a'b."""
-    for i in range(a.shape[1]):
-        for j in range(b.shape[1]):
-            for t in range(n):
-                out[i, j, t] = 0.0
-            for m in range(a.shape[0]):
-                for t in range(n):
-                    out[i, j, t] += a[m, i, t] * b[m, j, t]
 
 
 @register_jitable

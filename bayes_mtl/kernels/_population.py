@@ -6,7 +6,7 @@ import numpy as np
 from numba.extending import register_jitable
 
 from bayes_mtl._typing import FloatArray, IntArray
-from bayes_mtl.kernels._lanes import BoolArray
+from bayes_mtl.kernels._lanes import BoolArray, weighted_sum
 
 
 @register_jitable
@@ -50,43 +50,259 @@ def membership(inside: IntArray, n_varying: int) -> BoolArray:
         found[inside[x]] = True
     return found
 
-
-@register_jitable
-def structure(L: FloatArray, inside: IntArray, column: IntArray, n_columns: int, n_factors: int) -> BoolArray:
-    """Return which entries of Z_t (F, A) may differ from zero; see `fill_design`."""
-    n_common, n_inside = column.shape[0], inside.shape[0]
-    active = np.zeros((n_columns, n_common + n_factors * n_inside), dtype=np.bool_)
-    for c in range(n_common):
-        active[column[c], c] = True
-    for k in range(n_factors):
-        for x in range(n_inside):
-            for p in range(inside[x], L.shape[0]):
-                active[p, n_common + k * n_inside + x] = L[p, inside[x]] != 0.0
-    return active
+# The design Z_t (F, A) says what one unit of each common variable alpha does to the coefficients of task t:
+# column c < C is design[c, t] at coefficient column[c]; column (k, x) is lambda_tk L_.x. It is never built,
+# since sums over k and over x can be taken apart: with G' = L'G L, the block (k, l) of sum_t Z_t'G_t Z_t is
+# sum_t lambda_tk lambda_tl G'_t. In what follows arrays are a block of n tasks, tasks last; lam[k, t] are its
+# loadings. Scalars are read before a loop over tasks: a loop that stores may not read them again as it is
+# made into vector code.
 
 
 @register_jitable
-def fill_design(
-    Z: FloatArray,
+def project(
+    GL: FloatArray,
+    LGL: FloatArray,
+    Lg: FloatArray,
+    G: FloatArray,
+    g: FloatArray,
     L: FloatArray,
-    loadings: FloatArray,
+    inside: IntArray,
+    n: int,
+) -> None:
+    """Write G L (F, I), the lower triangle of L'G L (I, I), and L'g (I), for L of the features inside."""
+    for x in range(inside.shape[0]):
+        for t in range(n):
+            Lg[x, t] = 0.0
+        for f in range(GL.shape[0]):
+            for t in range(n):
+                GL[f, x, t] = 0.0
+        for p in range(inside[x], L.shape[0]):
+            entry = L[p, inside[x]]
+            if entry == 0.0:
+                continue
+            for t in range(n):
+                Lg[x, t] += entry * g[p, t]
+            for f in range(GL.shape[0]):
+                for t in range(n):
+                    GL[f, x, t] += G[f, p, t] * entry
+    for x in range(inside.shape[0]):
+        for y in range(x + 1):
+            for t in range(n):
+                LGL[x, y, t] = 0.0
+            for p in range(inside[x], L.shape[0]):
+                entry = L[p, inside[x]]
+                for t in range(n):
+                    LGL[x, y, t] += entry * GL[p, y, t]
+
+
+@register_jitable
+def add_information(
+    Q: FloatArray,
+    h: FloatArray,
+    G: FloatArray,
+    g: FloatArray,
+    GL: FloatArray,
+    LGL: FloatArray,
+    Lg: FloatArray,
+    lam: FloatArray,
+    column: IntArray,
+    design: FloatArray,
+    n: int,
+) -> None:
+    """Add sum_t Z'G Z to Q, at least in its lower triangle, and sum_t Z'g to h."""
+    n_common, n_inside = column.shape[0], LGL.shape[0]
+    weight = np.empty(lam.shape[1])
+    for c in range(n_common):
+        f = column[c]
+        h[c] += weighted_sum(design[c], g[f], n)
+        for k in range(lam.shape[0]):
+            for x in range(n_inside):
+                entry = 0.0
+                for t in range(n):
+                    entry += design[c, t] * lam[k, t] * GL[f, x, t]
+                Q[n_common + k * n_inside + x, c] += entry
+        for e in range(c + 1):
+            other = column[e]
+            entry = 0.0
+            for t in range(n):
+                entry += design[c, t] * design[e, t] * G[f, other, t]
+            Q[c, e] += entry
+    for k in range(lam.shape[0]):
+        i = n_common + k * n_inside
+        for x in range(n_inside):
+            h[i + x] += weighted_sum(lam[k], Lg[x], n)
+        for other in range(k + 1):
+            j = n_common + other * n_inside
+            for t in range(n):
+                weight[t] = lam[k, t] * lam[other, t]
+            for x in range(n_inside):
+                for y in range(x + 1):
+                    entry = 0.0
+                    for t in range(n):
+                        entry += weight[t] * LGL[x, y, t]
+                    Q[i + x, j + y] += entry
+                    if y < x:
+                        Q[i + y, j + x] += entry
+
+
+@register_jitable
+def spread(
+    ZX: FloatArray,
+    Phi: FloatArray,
+    d_lam: FloatArray,
+    X: FloatArray,
+    GL: FloatArray,
+    LGL: FloatArray,
+    lam: FloatArray,
+    L: FloatArray,
     inside: IntArray,
     column: IntArray,
     design: FloatArray,
-    start: int,
+    scale: float,
     n: int,
 ) -> None:
-    """Write what one unit of each common variable does to the coefficients of tasks start to start + n.
+    """Pull a symmetric X (A, A) back through Q = sum_t Z'G Z, for d_Z = scale * G Z X.
 
-    Column c < C is design[c, t] at coefficient column[c]; column (k, x) is loadings[t, k] L_.x.
+    Adds to d_lam (K), and writes ZX = Z X (lambda x I) (F, I), from which d_L = scale * G ZX, and
+    Phi = Z X Z' (F, F).
     """
-    n_common, n_inside = column.shape[0], inside.shape[0]
-    for c in range(n_common):
-        for t in range(n):
-            Z[column[c], c, t] = design[c, start + t]
-    for k in range(loadings.shape[1]):
-        for x in range(n_inside):
-            j = n_common + k * n_inside + x
-            for p in range(inside[x], L.shape[0]):
+    n_common, n_inside, n_columns = column.shape[0], inside.shape[0], Phi.shape[0]
+    middle = np.zeros((n_inside, n_inside, lam.shape[1]))  # sum_kl lambda_k lambda_l X_kl
+    across = np.zeros((n_common, n_inside, lam.shape[1]))  # sum_k lambda_k X_ck
+    weight, found = np.empty(lam.shape[1]), np.empty(lam.shape[1])
+    for k in range(lam.shape[0]):
+        i = n_common + k * n_inside
+        for c in range(n_common):
+            f = column[c]
+            for t in range(n):
+                found[t] = 0.0
+            for x in range(n_inside):
+                entry = X[i + x, c]
                 for t in range(n):
-                    Z[p, j, t] = loadings[start + t, k] * L[p, inside[x]]
+                    across[c, x, t] += lam[k, t] * entry
+                    found[t] += GL[f, x, t] * entry
+            for t in range(n):
+                d_lam[k, t] += scale * design[c, t] * found[t]
+        for other in range(k + 1):
+            j = n_common + other * n_inside
+            for t in range(n):
+                weight[t] = lam[k, t] * lam[other, t] * (0.5 if other == k else 1.0)
+                found[t] = 0.0
+            for x in range(n_inside):
+                for y in range(x + 1):
+                    both = X[i + x, j + y] + X[i + y, j + x]
+                    each = both if y < x else 0.5 * both
+                    for t in range(n):
+                        middle[x, y, t] += weight[t] * both
+                        found[t] += LGL[x, y, t] * each
+            for t in range(n):
+                d_lam[k, t] += scale * lam[other, t] * found[t]
+            if other < k:
+                for t in range(n):
+                    d_lam[other, t] += scale * lam[k, t] * found[t]
+
+    for f in range(n_columns):
+        for g in range(n_columns):
+            for t in range(n):
+                Phi[f, g, t] = 0.0
+        for x in range(n_inside):
+            for t in range(n):
+                ZX[f, x, t] = 0.0
+    if lam.shape[0] == 0:
+        n_inside = 0
+    for x in range(n_inside):
+        for y in range(n_inside):
+            high, low = max(x, y), min(x, y)
+            for p in range(inside[y], L.shape[0]):
+                entry = L[p, inside[y]]
+                for t in range(n):
+                    ZX[p, x, t] += entry * middle[high, low, t]
+    for c in range(n_common):
+        f = column[c]
+        for x in range(n_inside):
+            for t in range(n):
+                across[c, x, t] *= design[c, t]
+                ZX[f, x, t] += across[c, x, t]
+            for p in range(inside[x], L.shape[0]):
+                entry = L[p, inside[x]]
+                for t in range(n):
+                    Phi[p, f, t] += entry * across[c, x, t]
+        for e in range(n_common):
+            g, entry = column[e], X[e, c]
+            for t in range(n):
+                Phi[g, f, t] += entry * design[c, t] * design[e, t]
+    for x in range(n_inside):
+        for p in range(inside[x], L.shape[0]):
+            entry = L[p, inside[x]]
+            for f in range(n_columns):
+                for t in range(n):
+                    Phi[f, p, t] += ZX[f, x, t] * entry
+
+
+@register_jitable
+def mix_factors(u: FloatArray, lam: FloatArray, alpha: FloatArray, n: int) -> None:
+    """Write u_x = sum_k lambda_k alpha_kx; `alpha` ends with the factors."""
+    n_inside = u.shape[0]
+    first = alpha.shape[0] - lam.shape[0] * n_inside
+    for x in range(n_inside):
+        for t in range(n):
+            u[x, t] = 0.0
+        for k in range(lam.shape[0]):
+            entry = alpha[first + k * n_inside + x]
+            for t in range(n):
+                u[x, t] += lam[k, t] * entry
+
+
+@register_jitable
+def apply_design(
+    phi: FloatArray,
+    u: FloatArray,
+    L: FloatArray,
+    inside: IntArray,
+    alpha: FloatArray,
+    column: IntArray,
+    design: FloatArray,
+    n: int,
+) -> None:
+    """Write phi = Z alpha (F), with u as `mix_factors` makes it of alpha."""
+    for f in range(phi.shape[0]):
+        for t in range(n):
+            phi[f, t] = 0.0
+    for c in range(column.shape[0]):
+        f, entry = column[c], alpha[c]
+        for t in range(n):
+            phi[f, t] += design[c, t] * entry
+    for x in range(u.shape[0]):
+        for p in range(inside[x], L.shape[0]):
+            entry = L[p, inside[x]]
+            for t in range(n):
+                phi[p, t] += entry * u[x, t]
+
+
+@register_jitable
+def pull_back_factors(
+    d_lam: FloatArray,
+    d_L: FloatArray,
+    d_phi: FloatArray,
+    u: FloatArray,
+    L: FloatArray,
+    inside: IntArray,
+    alpha: FloatArray,
+    n: int,
+) -> None:
+    """Add the derivatives of Z alpha by the loadings and by L, given its cotangent d_phi (F)."""
+    n_inside = u.shape[0]
+    first = alpha.shape[0] - d_lam.shape[0] * n_inside
+    pulled = np.empty(d_lam.shape[1])
+    for x in range(n_inside):
+        for t in range(n):
+            pulled[t] = 0.0
+        for p in range(inside[x], L.shape[0]):
+            d_L[p, inside[x]] += weighted_sum(d_phi[p], u[x], n)
+            entry = L[p, inside[x]]
+            for t in range(n):
+                pulled[t] += entry * d_phi[p, t]
+        for k in range(d_lam.shape[0]):
+            entry = alpha[first + k * n_inside + x]
+            for t in range(n):
+                d_lam[k, t] += pulled[t] * entry

@@ -4,12 +4,12 @@ Rows are sorted by task, so X is read once: eta_i = x_i . beta_t, add w_i log p(
 grad_t += w_i (d log p / d eta) x_i in the same pass. A linear predictor that is not finite gives -inf, not a
 NaN that would stop a chain.
 
-`_sum_rows` is the pass, for any family; what a family adds is a function of some rows of one task
+`_sum_rows` is the pass, for any family; what a family adds is a function of some rows
 
     log_p(y, eta, weights) -> float
 
-that returns sum w log p and overwrites eta by w (d log p / d eta). It sees many rows at once because loops of
-simple steps run several rows at a time, and because the logarithm of a product is cheaper than a sum of
+that returns sum w log p and overwrites eta by w (d log p / d eta). It sees many rows at once, of one task or
+of several, because loops of simple steps run several rows at a time, and because the logarithm of a product is cheaper than a sum of
 logarithms. `weights` has one entry if all rows have the same weight.
 """
 
@@ -21,6 +21,7 @@ import numpy as np
 from numba.extending import register_jitable
 
 from bayes_mtl._typing import FloatArray, IntArray
+from bayes_mtl.kernels._small_linalg import dot
 
 _LOG2_E = float(np.log2(np.e))
 _LOG_2 = float(np.log(2.0))
@@ -94,45 +95,58 @@ def _sum_rows(
     gradient: FloatArray,
 ) -> float:
     """Return the value and write the derivative of any family; see `bernoulli`."""
-    T, F = beta.shape
+    F = beta.shape[1]
     total = 0.0
     gradient[:] = 0.0
     length = min(256, max(16, 16384 // max(1, F)))  # both passes over a block find it in the cache
     eta_block = np.empty(length)
     columns = np.empty((F, length if F < _NARROW else 0))
-    for t in range(T):
-        slope, sums = beta[t], gradient[t]
-        for begin in range(starts[t], starts[t + 1], length):
-            rows = slice(begin, min(begin + length, starts[t + 1]))
-            X_block = X[rows]
-            n = len(X_block)
-            eta = eta_block[:n]
-            shift = offset[rows] if len(offset) > 1 else offset
-            for i in range(n):
-                eta[i] = shift[i] if len(offset) > 1 else shift[0]
+    first = 0  # task of the block's first row; a block may hold many tasks, or a part of one
+    for begin in range(0, len(X), length):
+        rows = slice(begin, min(begin + length, len(X)))
+        X_block = X[rows]
+        n = len(X_block)
+        eta = eta_block[:n]
+        shift = offset[rows] if len(offset) > 1 else offset
+        for i in range(n):
+            eta[i] = shift[i] if len(offset) > 1 else shift[0]
+        if F < _NARROW:
+            for p in range(F):
+                for i in range(n):
+                    columns[p, i] = X_block[i, p]
+        while starts[first + 1] <= begin:
+            first += 1
+        t, low = first, 0
+        while low < n:
+            high = min(starts[t + 1] - begin, n)
             if F < _NARROW:
                 for p in range(F):
-                    for i in range(n):
-                        columns[p, i] = X_block[i, p]
-                    for i in range(n):
-                        eta[i] += slope[p] * columns[p, i]
+                    _add_multiple(eta[low:high], columns[p, low:high], beta[t, p])
             else:
-                for i in range(n):
-                    for p in range(F):
-                        eta[i] += slope[p] * X_block[i, p]
-            total += log_p(y[rows], eta, weights[rows] if len(weights) > 1 else weights)
+                for i in range(low, high):
+                    eta[i] += dot(beta[t], X_block[i])
+            t, low = t + 1, high
+        total += log_p(y[rows], eta, weights[rows] if len(weights) > 1 else weights)
+        t, low = first, 0
+        while low < n:
+            high = min(starts[t + 1] - begin, n)
             if F < _NARROW:
                 for p in range(F):
-                    for i in range(n):
-                        sums[p] += eta[i] * columns[p, i]
+                    gradient[t, p] += dot(eta[low:high], columns[p, low:high])
             else:
-                for i in range(n):
-                    for p in range(F):
-                        sums[p] += eta[i] * X_block[i, p]
+                for i in range(low, high):
+                    _add_multiple(gradient[t], X_block[i], eta[i])
+            t, low = t + 1, high
     if not abs(total) < np.inf:
         gradient[:] = 0.0
         return -np.inf
     return total
+
+
+@register_jitable
+def _add_multiple(out: FloatArray, x: FloatArray, factor: float) -> None:
+    for i in range(len(x)):
+        out[i] += factor * x[i]
 
 
 @register_jitable

@@ -4,11 +4,11 @@ With the symbols of `_collapsed_gaussian`, and pseudo-rows R_t, y_t that say abo
 beta_t (exactly for Gaussian outcomes; by a quadratic approximation from a pilot fit otherwise), coordinates
 z, z_t that look standard normal become
 
-    M = R L S / s      W = I + M'M = K K'      Y = K^-1 M'R / s      y' = K^-1 M'(y - R mean) / s
-    G = R'R / s^2 - Y'Y                        g = R'(y - R mean) / s^2 - Y'y'
-    Q = I + sum_t Z_t'G_t Z_t = U U'           h = sum_t Z_t'g_t
+    H = R'R / s^2      b = R'y / s^2 - H mean      A = L S
+    W = I + A'H A = K K'      Y = K^-1 A'H      y' = K^-1 A'b      G = H - Y'Y      g = b - Y'y'
+    Q = I + sum_t Z_t'G_t Z_t = U U'                           h = sum_t Z_t'g_t
     alpha = U^-T (U^-1 h + z)                  eps_t = K^-T (y' - Y phi_t + z_t)          phi_t = Z_t alpha
-    beta_t = mean_t + phi_t + L S eps_t
+    beta_t = mean_t + phi_t + A_t eps_t
 
 which are draws from the posterior if z is standard normal and the pseudo-rows are exact. As coordinates
 they are exact whatever the pseudo-rows: log p(alpha, eps) + log |d(alpha, eps) / dz| is
@@ -25,18 +25,22 @@ from bayes_mtl._typing import FloatArray, IntArray
 from bayes_mtl.kernels._lanes import (
     block_length,
     cholesky_and_solve,
-    product,
     pull_back_cholesky,
     solve_transposed,
-    times_shared,
-    transposed_product,
+    take,
+    times_lower,
+    weighted_sum,
 )
 from bayes_mtl.kernels._population import (
     add_gradient_of_cholesky,
+    add_information,
+    apply_design,
     feature_cholesky,
-    fill_design,
     membership,
-    structure,
+    mix_factors,
+    project,
+    pull_back_factors,
+    spread,
 )
 from bayes_mtl.kernels._small_linalg import (
     cholesky_in_place,
@@ -85,18 +89,26 @@ def forward(
         Outputs.
     """
     n_tasks, n_columns, n_own, size = z.shape[0], root.shape[0], own.shape[0], z_common.shape[0]
+    n_inside, n_common, n_factors = inside.shape[0], column.shape[0], loadings.shape[1]
     length = block_length(n_columns, n_columns, n_tasks)
     n_blocks = (n_tasks + length - 1) // length
-    RL = np.empty((n_blocks, n_columns, n_own, length))
+    H = np.empty((n_blocks, n_columns, n_columns + 1, length))
+    HA = np.empty((n_blocks, n_columns, n_own, length))
     K = np.empty((n_blocks, n_own, n_own, length))
     Y = np.empty((n_blocks, n_own, n_columns + 1, length))
-    G = np.empty((n_blocks, n_columns, n_columns + 1, length))
+    G = np.empty((n_blocks, n_columns + 1, n_columns, length))
+    GL = np.empty((n_blocks, n_columns, n_inside, length))
+    LGL = np.empty((n_blocks, n_inside, n_inside, length))
+    lam = np.empty((n_blocks, n_factors, length))
+    effects = np.empty((n_blocks, n_common, length))
+    S = np.empty((n_blocks, n_own, length))
+    phi = np.empty((n_blocks, n_columns, length))
     eps = np.empty((n_blocks, n_own, 1, length))
     U = np.empty((size, size))
     shifted = np.empty(size)
     value[0] = _evaluate(
-        sd, correlation, loadings, unique_sd, sigma, mean, z_common, z, root, target, inside, own,
-        column, design, RL, K, Y, G, eps, U, shifted, beta, alpha,
+        sd, correlation, loadings, unique_sd, sigma, mean, z_common, z, root, target, inside, own, column,
+        design, H, HA, K, Y, G, GL, LGL, lam, effects, S, phi, eps, U, shifted, beta, alpha,
     )  # fmt: skip
 
 
@@ -129,19 +141,20 @@ def reverse(
 ) -> None:
     """Pull cotangents of `forward`'s outputs back to its first eight inputs."""
     n_tasks, n_columns, n_own, size = z.shape[0], root.shape[0], own.shape[0], z_common.shape[0]
-    n_varying, n_inside, n_common, n_factors = (
-        sd.shape[0],
-        inside.shape[0],
-        column.shape[0],
-        loadings.shape[1],
-    )
-    per_task_sigma, per_task_mean = sigma.shape[0] > 1, mean.shape[0] > 1
+    n_inside, n_common, n_factors = inside.shape[0], column.shape[0], loadings.shape[1]
     length = block_length(n_columns, n_columns, n_tasks)
     n_blocks = (n_tasks + length - 1) // length
-    RL = np.empty((n_blocks, n_columns, n_own, length))
+    H = np.empty((n_blocks, n_columns, n_columns + 1, length))
+    HA = np.empty((n_blocks, n_columns, n_own, length))
     K = np.empty((n_blocks, n_own, n_own, length))
     Y = np.empty((n_blocks, n_own, n_columns + 1, length))
-    G = np.empty((n_blocks, n_columns, n_columns + 1, length))
+    G = np.empty((n_blocks, n_columns + 1, n_columns, length))
+    GL = np.empty((n_blocks, n_columns, n_inside, length))
+    LGL = np.empty((n_blocks, n_inside, n_inside, length))
+    lam = np.empty((n_blocks, n_factors, length))
+    effects = np.empty((n_blocks, n_common, length))
+    S = np.empty((n_blocks, n_own, length))
+    phi = np.empty((n_blocks, n_columns, length))
     eps = np.empty((n_blocks, n_own, 1, length))
     U = np.empty((size, size))
     shifted = np.empty(size)
@@ -155,166 +168,125 @@ def reverse(
     d_z_common[:] = 0.0
     d_z[:] = 0.0
     found = _evaluate(
-        sd, correlation, loadings, unique_sd, sigma, mean, z_common, z, root, target, inside, own,
-        column, design, RL, K, Y, G, eps, U, shifted, beta, alpha,
+        sd, correlation, loadings, unique_sd, sigma, mean, z_common, z, root, target, inside, own, column,
+        design, H, HA, K, Y, G, GL, LGL, lam, effects, S, phi, eps, U, shifted, beta, alpha,
     )  # fmt: skip
     if not abs(found) < np.inf:
         return
 
     weight = d_value[0]
+    n_varying, per_task_sigma, per_task_mean = sd.shape[0], sigma.shape[0] > 1, mean.shape[0] > 1
     L = feature_cholesky(sd, correlation, inside)
     is_inside = membership(inside, n_varying)
-    active = structure(L, inside, column, n_columns, n_factors)
-    Z = np.zeros((n_columns, size, length))
     d_L = np.zeros((n_varying, n_varying))
-    d_Z = np.empty((n_columns, size, length))
-    d_K = np.empty((n_own, n_own, length))
-    d_Y = np.empty((n_own, n_columns + 1, length))
-    d_G = np.empty((n_columns, n_columns, length))
-    d_g = np.empty((n_columns, length))
-    d_M = np.empty((n_columns, n_own, length))
-    d_S = np.empty(length)
-    S = np.empty((n_own, length))
-    s = np.empty(length)
-    phi = np.empty((n_columns, length))
     d_phi = np.empty((n_blocks, n_columns, length))
     d_w = np.empty((n_blocks, n_own, 1, length))
-    work = np.empty((n_own, n_own, length))
-    rows = np.empty((n_columns, n_columns + 1, length))
-    d_rows = np.empty(length)
-    GZ = np.empty((n_columns, size, length))
-    ZQ = np.empty((n_columns, size, length))
+    given = np.empty((n_columns, length))
 
     # From beta back to alpha: eps = K^-T w, w = y' - Y phi + z.
-    d_a = d_alpha.copy()
+    d_alpha = d_alpha.copy()
+    for i in range(size):
+        d_alpha[i] -= weight * alpha[i]
     for block in range(n_blocks):
         start = block * length
         n = min(length, n_tasks - start)
-        for u in range(n_own):
-            for t in range(n):
-                S[u, t] = unique_sd[start + t] if is_inside[own[u]] else 1.0
         for f in range(n_columns):
             for t in range(n):
                 d_phi[block, f, t] = d_beta[start + t, f]
-                d_mean[start + t if per_task_mean else 0, f] += d_beta[start + t, f]
         for u in range(n_own):
+            o = own[u]
             for t in range(n):
                 d_w[block, u, 0, t] = -weight * eps[block, u, 0, t]
-                d_S[t] = 0.0
-            for p in range(own[u], n_varying):
-                entry = 0.0
+            for p in range(o, n_varying):
+                entry = L[p, o]
                 for t in range(n):
-                    pull = d_beta[start + t, p] * eps[block, u, 0, t]
-                    d_w[block, u, 0, t] += d_beta[start + t, p] * L[p, own[u]] * S[u, t]
-                    d_S[t] += pull * L[p, own[u]]
-                    entry += pull * S[u, t]
-                d_L[p, own[u]] += entry
-            if is_inside[own[u]]:
-                for t in range(n):
-                    d_unique[start + t] += d_S[t]
-        # d_w = K^-1 d_eps
+                    d_w[block, u, 0, t] += entry * S[block, u, t] * d_phi[block, p, t]
+        # d_w = K^-1 d_eps; d_phi, still d_beta so far, changes from here on.
         for i in range(n_own):
             for m in range(i):
                 for t in range(n):
                     d_w[block, i, 0, t] -= K[block, i, m, t] * d_w[block, m, 0, t]
             for t in range(n):
                 d_w[block, i, 0, t] *= K[block, i, i, t]
-                d_z[start + t, i] = d_w[block, i, 0, t]
             for f in range(n_columns):
                 for t in range(n):
                     d_phi[block, f, t] -= Y[block, i, f, t] * d_w[block, i, 0, t]
-        if size > 0:
-            fill_design(Z, L, loadings, inside, column, design, start, n)
-            for i in range(size):
-                for f in range(n_columns):
-                    if active[f, i]:
-                        entry = 0.0
-                        for t in range(n):
-                            entry += Z[f, i, t] * d_phi[block, f, t]
-                        d_a[i] += entry
+            for t in range(n):
+                d_z[start + t, i] = d_w[block, i, 0, t]
+        for c in range(n_common):
+            d_alpha[c] += weighted_sum(effects[block, c], d_phi[block, column[c]], n)
+        for x in range(n_inside):
+            for t in range(n):
+                given[0, t] = 0.0
+            for p in range(inside[x], n_varying):
+                entry = L[p, inside[x]]
+                for t in range(n):
+                    given[0, t] += entry * d_phi[block, p, t]
+            for k in range(n_factors):
+                d_alpha[n_common + k * n_inside + x] += weighted_sum(lam[block, k], given[0], n)
 
     # From alpha back to Q and h: alpha = U^-T x, x = U^-1 h + z.
     d_h = np.zeros(size)
     d_Q = np.zeros((size, size))
-    if size > 0:
-        for i in range(size):
-            d_a[i] -= weight * alpha[i]
-        solve_lower(U, d_a)
-        for i in range(size):
-            d_z_common[i] = d_a[i]
-            d_h[i] = d_a[i]
-        solve_lower_transposed(U, d_h)
-        for i in range(size):
-            for j in range(i + 1):
-                d_Q[i, j] = -alpha[i] * d_a[j] - d_h[i] * (shifted[j] - z_common[j])
-            d_Q[i, i] -= weight / U[i, i]
-        pull_back_cholesky_shared(U, d_Q)
+    solve_lower(U, d_alpha)
+    for i in range(size):
+        d_z_common[i] = d_alpha[i]
+        d_h[i] = d_alpha[i]
+    solve_lower_transposed(U, d_h)
+    for i in range(size):
+        for j in range(i + 1):
+            d_Q[i, j] = -alpha[i] * d_alpha[j] - d_h[i] * (shifted[j] - z_common[j])
+        d_Q[i, i] -= weight / U[i, i]
+    pull_back_cholesky_shared(U, d_Q)
 
     # From Q, h, eps and beta back to the hyperparameters, task by task.
+    s = np.empty(length)
+    ZQ = np.empty((n_columns, n_inside, length))
+    u_factors = np.empty((n_inside, length))
+    d_lam = np.empty((n_factors, length))
+    d_G = np.empty((n_columns, n_columns, length))
+    d_g = np.empty((n_columns, length))
+    d_Y = np.empty((n_own, n_columns + 1, length))
+    d_K = np.empty((n_own, n_own, length))
+    work = np.empty((n_own, n_own, length))
+    d_b = np.empty((n_columns, length))
+    d_scale = np.empty(length)  # <H, d_H> + <b, d_b>: both are multiples of 1 / s^2
+    d_A, d_S = np.empty(length), np.empty(length)
     for block in range(n_blocks):
         start = block * length
         n = min(length, n_tasks - start)
-        for t in range(n):
-            s[t] = sigma[start + t] if per_task_sigma else sigma[0]
-        for u in range(n_own):
+        for k in range(n_factors):
             for t in range(n):
-                S[u, t] = unique_sd[start + t] if is_inside[own[u]] else 1.0
-        _scaled_rows(rows, root, target, mean, s, start, n)
-        for f in range(n_columns):
-            for t in range(n):
-                phi[f, t] = 0.0
-                d_g[f, t] = 0.0
-            for g in range(n_columns):
-                for t in range(n):
-                    d_G[f, g, t] = 0.0
-        if size > 0:
-            fill_design(Z, L, loadings, inside, column, design, start, n)
-            times_shared(ZQ, Z, d_Q, active, n)
-            product(GZ, G[block], ZQ, np.ones(active.shape, dtype=np.bool_), n)
-            for f in range(n_columns):
-                for i in range(size):
-                    if active[f, i]:
-                        for t in range(n):
-                            phi[f, t] += Z[f, i, t] * alpha[i]
-                            d_g[f, t] += Z[f, i, t] * d_h[i]
-                for g in range(n_columns):
-                    for i in range(size):
-                        if active[g, i]:
-                            for t in range(n):
-                                d_G[f, g, t] += ZQ[f, i, t] * Z[g, i, t]
-                for i in range(n_common, size):
-                    if active[f, i]:
-                        for t in range(n):
-                            d_Z[f, i, t] = (
-                                d_phi[block, f, t] * alpha[i]
-                                + 2.0 * GZ[f, i, t]
-                                + G[block, f, n_columns, t] * d_h[i]
-                            )
-            for k in range(n_factors):
-                for x in range(n_inside):
-                    i = n_common + k * n_inside + x
-                    for p in range(inside[x], n_varying):
-                        if active[p, i]:
-                            entry = 0.0
-                            for t in range(n):
-                                entry += d_Z[p, i, t] * loadings[start + t, k]
-                                d_loadings[start + t, k] += d_Z[p, i, t] * L[p, inside[x]]
-                            d_L[p, inside[x]] += entry
+                d_lam[k, t] = 0.0
+        # d_G = Z d_Q Z' and d_g = Z d_h; Z by d_phi alpha' + 2 G Z d_Q + g d_h'.
+        spread(
+            ZQ, d_G, d_lam, d_Q, GL[block], LGL[block], lam[block], L, inside, column, effects[block], 2.0, n
+        )
+        mix_factors(u_factors, lam[block], d_h, n)
+        apply_design(d_g, u_factors, L, inside, d_h, column, effects[block], n)
+        if n_factors > 0:
+            pull_back_factors(d_lam, d_L, G[block, n_columns], u_factors, L, inside, d_h, n)
+            mix_factors(u_factors, lam[block], alpha, n)
+            pull_back_factors(d_lam, d_L, d_phi[block], u_factors, L, inside, alpha, n)
+            for x in range(n_inside):
+                for p in range(inside[x], n_varying):
+                    for f in range(n_columns):
+                        d_L[p, inside[x]] += 2.0 * weighted_sum(G[block, p, f], ZQ[f, x], n)
 
-        # d_Y, by way of eps, G = R'R - Y'Y and g = R'y - Y'y'; then d_N = K^-T d_Y.
-        for u in range(n_own):
-            for g in range(n_columns):
-                for t in range(n):
-                    d_Y[u, g, t] = -d_w[block, u, 0, t] * phi[g, t]
-                    d_Y[u, g, t] -= Y[block, u, n_columns, t] * d_g[g, t]
-                for f in range(n_columns):
-                    for t in range(n):
-                        d_Y[u, g, t] -= 2.0 * Y[block, u, f, t] * d_G[f, g, t]
-            for t in range(n):
-                d_Y[u, n_columns, t] = d_w[block, u, 0, t]
+        # d_Y, by way of eps, G = H - Y'Y and g = b - Y'y'; then d_N = K^-T d_Y, for N = A'(H, b).
+        for i in range(n_own):
             for f in range(n_columns):
                 for t in range(n):
-                    d_Y[u, n_columns, t] -= Y[block, u, f, t] * d_g[f, t]
+                    d_Y[i, f, t] = -d_w[block, i, 0, t] * phi[block, f, t]
+                    d_Y[i, f, t] -= Y[block, i, n_columns, t] * d_g[f, t]
+                for m in range(n_columns):
+                    for t in range(n):
+                        d_Y[i, f, t] -= 2.0 * Y[block, i, m, t] * d_G[m, f, t]
+            for t in range(n):
+                d_Y[i, n_columns, t] = d_w[block, i, 0, t]
+            for f in range(n_columns):
+                for t in range(n):
+                    d_Y[i, n_columns, t] -= Y[block, i, f, t] * d_g[f, t]
         solve_transposed(K[block], d_Y, n)
 
         # d_K, from eps, Y and log|K|; then d_W.
@@ -329,88 +301,85 @@ def reverse(
                 d_K[i, i, t] -= weight * K[block, i, i, t]
         pull_back_cholesky(K[block], d_K, work, n)
 
-        # M = R L S / s, in W = I + M'M and N = M'(R, y) / s.
+        # b, in g and in N; H, in G and in N (W follows below).
+        for t in range(n):
+            d_scale[t] = 0.0
         for f in range(n_columns):
-            for u in range(n_own):
-                for t in range(n):
-                    d_M[f, u, t] = 0.0
-                for m in range(n_own):
-                    for t in range(n):
-                        d_M[f, u, t] += 2.0 * RL[block, f, m, t] * S[m, t] * d_K[m, u, t]
-                for g in range(n_columns + 1):
-                    for t in range(n):
-                        d_M[f, u, t] += rows[f, g, t] * d_Y[u, g, t]
-        for u in range(n_own):
             for t in range(n):
-                d_S[t] = 0.0
+                d_b[f, t] = d_g[f, t]
+            for g in range(n_columns):
+                for t in range(n):
+                    d_scale[t] += H[block, f, g, t] * d_G[f, g, t]
+        for i in range(n_own):
+            o = own[i]
+            for p in range(o, n_varying):
+                entry = L[p, o]
+                for t in range(n):
+                    d_b[p, t] += entry * S[block, i, t] * d_Y[i, n_columns, t]
             for f in range(n_columns):
                 for t in range(n):
-                    d_S[t] += RL[block, f, u, t] * d_M[f, u, t]
+                    d_scale[t] += 0.5 * HA[block, f, i, t] * d_Y[i, f, t]
+        for f in range(n_columns):
             for t in range(n):
-                if is_inside[own[u]]:
-                    d_unique[start + t] += d_S[t]
-                d_sigma[start + t if per_task_sigma else 0] -= S[u, t] * d_S[t] / s[t]
-            for p in range(own[u], n_varying):
-                entry = 0.0
+                d_scale[t] += H[block, f, n_columns, t] * d_b[f, t]
+
+        # A, in beta, in N and in W = I + A'H A.
+        for i in range(n_own):
+            o = own[i]
+            for t in range(n):
+                d_S[t] = 0.0
+            for p in range(o, n_varying):
+                entry = L[p, o]
+                for t in range(n):
+                    d_A[t] = 0.0
+                for m in range(n_own):
+                    for t in range(n):
+                        d_A[t] += 2.0 * HA[block, p, m, t] * d_K[m, i, t]
                 for f in range(n_columns):
                     for t in range(n):
-                        entry += rows[f, p, t] * d_M[f, u, t] * S[u, t]
-                d_L[p, own[u]] += entry
+                        d_A[t] += H[block, p, f, t] * d_Y[i, f, t]
+                total = 0.0
+                for t in range(n):
+                    d_scale[t] += 0.5 * entry * S[block, i, t] * d_A[t]  # of W, once, and half of that of N
+                    d_A[t] += H[block, p, n_columns, t] * d_Y[i, n_columns, t]
+                    d_A[t] += d_beta[start + t, p] * eps[block, i, 0, t]
+                    d_S[t] += entry * d_A[t]
+                    total += S[block, i, t] * d_A[t]
+                d_L[p, o] += total
+            if is_inside[o]:
+                for t in range(n):
+                    d_unique[start + t] += d_S[t]
 
-        # The pseudo-outcomes (y - R mean) / s and pseudo-rows R / s, for the mean and for s.
-        for f in range(n_columns):
-            for g in range(n_columns):
-                for t in range(n):
-                    d_rows[t] = rows[f, n_columns, t] * d_g[g, t]
-                for m in range(n_columns):
-                    for t in range(n):
-                        d_rows[t] += 2.0 * rows[f, m, t] * d_G[m, g, t]
-                for u in range(n_own):
-                    for t in range(n):
-                        d_rows[t] += RL[block, f, u, t] * S[u, t] * d_Y[u, g, t]
-                for t in range(n):
-                    d_sigma[start + t if per_task_sigma else 0] -= rows[f, g, t] * d_rows[t] / s[t]
-            for t in range(n):
-                d_rows[t] = 0.0
-            for g in range(n_columns):
-                for t in range(n):
-                    d_rows[t] += rows[f, g, t] * d_g[g, t]
-            for u in range(n_own):
-                for t in range(n):
-                    d_rows[t] += RL[block, f, u, t] * S[u, t] * d_Y[u, n_columns, t]
-            for t in range(n):
-                d_sigma[start + t if per_task_sigma else 0] -= rows[f, n_columns, t] * d_rows[t] / s[t]
-            for g in range(n_columns):
-                for t in range(n):
-                    d_mean[start + t if per_task_mean else 0, g] -= rows[f, g, t] * d_rows[t]
-
-    add_gradient_of_cholesky(d_L, sd, correlation, inside, d_sd, d_correlation)
-
-
-@register_jitable
-def _scaled_rows(
-    rows: FloatArray,
-    root: FloatArray,
-    target: FloatArray,
-    mean: FloatArray,
-    s: FloatArray,
-    start: int,
-    n: int,
-) -> None:
-    """Write (R, y - R mean) / s of a block of tasks."""
-    n_columns, per_task_mean = root.shape[0], mean.shape[0] > 1
-    for f in range(n_columns):
+        # b = R'y / s^2 - H mean, and beta = mean + ...
+        total = 0.0
         for t in range(n):
-            rows[f, n_columns, t] = target[f, start + t] / s[t]
-        for g in range(n_columns):
+            s[t] = sigma[start + t] if per_task_sigma else sigma[0]
+            d_scale[t] *= -2.0 / s[t]
+            total += d_scale[t]
+        if per_task_sigma:
             for t in range(n):
-                rows[f, g, t] = root[f, g, start + t] / s[t]
+                d_sigma[start + t] = d_scale[t]
+        else:
+            d_sigma[0] += total
+        for f in range(n_columns):
+            for t in range(n):
+                d_A[t] = d_beta[start + t, f]
+            for g in range(n_columns):
+                for t in range(n):
+                    d_A[t] -= H[block, f, g, t] * d_b[g, t]
             if per_task_mean:
                 for t in range(n):
-                    rows[f, n_columns, t] -= rows[f, g, t] * mean[start + t, g]
-            elif mean[0, g] != 0.0:
+                    d_mean[start + t, f] = d_A[t]
+            else:
+                total = 0.0
                 for t in range(n):
-                    rows[f, n_columns, t] -= rows[f, g, t] * mean[0, g]
+                    total += d_A[t]
+                d_mean[0, f] += total
+            for k in range(n_factors if f == 0 else 0):
+                for t in range(n):
+                    d_loadings[start + t, k] = d_lam[k, t]
+
+    add_gradient_of_cholesky(d_L, sd, correlation, inside, d_sd, d_correlation)
 
 
 @register_jitable
@@ -429,22 +398,29 @@ def _evaluate(
     own: IntArray,
     column: IntArray,
     design: FloatArray,
-    RL: FloatArray,
+    H: FloatArray,
+    HA: FloatArray,
     K: FloatArray,
     Y: FloatArray,
     G: FloatArray,
+    GL: FloatArray,
+    LGL: FloatArray,
+    lam: FloatArray,
+    effects: FloatArray,
+    S: FloatArray,
+    phi: FloatArray,
     eps: FloatArray,
     U: FloatArray,
     shifted: FloatArray,
     beta: FloatArray,
     alpha: FloatArray,
 ) -> float:
-    """Return the value; keep everything that the reverse sweep needs.
+    """Return the value; keep what the reverse sweep needs, in blocks of tasks.
 
-    `shifted` is U^-1 h + z. R L / s, K, Y beside y', G beside g, and eps are kept in blocks of tasks.
+    Beside H stands b, beside Y stands y', below G stands g; `shifted` is U^-1 h + z.
     """
     n_tasks, n_columns, n_own, size = z.shape[0], root.shape[0], own.shape[0], z_common.shape[0]
-    n_varying, n_factors = sd.shape[0], loadings.shape[1]
+    n_varying, n_factors, n_inside = sd.shape[0], loadings.shape[1], inside.shape[0]
     per_task_sigma, per_task_mean = sigma.shape[0] > 1, mean.shape[0] > 1
     length, n_blocks = K.shape[3], K.shape[0]
     for t in range(n_tasks):
@@ -458,12 +434,12 @@ def _evaluate(
 
     L = feature_cholesky(sd, correlation, inside)
     is_inside = membership(inside, n_varying)
-    active = structure(L, inside, column, n_columns, n_factors)
-    Z = np.zeros((n_columns, size, length))
-    GZ = np.empty((n_columns, size, length))
-    M = np.empty((n_columns, n_own, length))
-    rows = np.empty((n_columns, n_columns + 1, length))
-    s = np.empty(length)
+    R = np.empty((n_columns, n_columns + 1, length))
+    HL = np.empty((n_columns, n_varying, length))
+    Lg = np.empty((n_inside, length))
+    u_factors = np.empty((n_inside, length))
+    centre = np.empty(length)
+    precision = np.empty(length)
     log_det = np.empty(length)
     U[:] = 0.0
     shifted[:] = 0.0
@@ -474,100 +450,130 @@ def _evaluate(
         start = block * length
         n = min(length, n_tasks - start)
         for t in range(n):
-            s[t] = sigma[start + t] if per_task_sigma else sigma[0]
+            scale = sigma[start + t] if per_task_sigma else sigma[0]
+            precision[t] = 1.0 / (scale * scale)
             log_det[t] = 0.0
-        _scaled_rows(rows, root, target, mean, s, start, n)
-        for u in range(n_own):
+        for c in range(effects.shape[1]):
+            take(effects[block, c], design[c], start, n)
+        for k in range(n_factors):
+            for t in range(n):
+                lam[block, k, t] = loadings[start + t, k]
+        for i in range(n_own):
+            if is_inside[own[i]]:
+                take(S[block, i], unique_sd, start, n)
+            else:
+                for t in range(n):
+                    S[block, i, t] = 1.0
+
+        # H = R'R / s^2 and b = R'y / s^2 - H mean.
+        for f in range(n_columns):
+            take(R[f, n_columns], target[f], start, n)
+            for g in range(n_columns):
+                take(R[f, g], root[f, g], start, n)
+        for f in range(n_columns):
+            for g in range(f, n_columns + 1):
+                for t in range(n):
+                    centre[t] = 0.0
+                for m in range(n_columns):
+                    for t in range(n):
+                        centre[t] += R[m, f, t] * R[m, g, t]
+                for t in range(n):
+                    H[block, f, g, t] = centre[t] * precision[t]
+                if g < n_columns:
+                    for t in range(n):
+                        H[block, g, f, t] = H[block, f, g, t]
+        for g in range(n_columns):
+            if not per_task_mean and mean[0, g] == 0.0:
+                continue
+            for t in range(n):
+                centre[t] = mean[start + t if per_task_mean else 0, g]
             for f in range(n_columns):
                 for t in range(n):
-                    RL[block, f, u, t] = 0.0
-                for p in range(own[u], n_varying):
-                    if L[p, own[u]] != 0.0:
-                        for t in range(n):
-                            RL[block, f, u, t] += rows[f, p, t] * L[p, own[u]]
-                if is_inside[own[u]]:
-                    for t in range(n):
-                        M[f, u, t] = RL[block, f, u, t] * unique_sd[start + t]
-                else:
-                    for t in range(n):
-                        M[f, u, t] = RL[block, f, u, t]
-        transposed_product(K[block], M, M, n)
-        for u in range(n_own):
+                    H[block, f, n_columns, t] -= H[block, f, g, t] * centre[t]
+
+        # K K' = W = I + A'H A, and (Y, y') = K^-1 A'(H, b).
+        times_lower(HL, H[block], L, n)
+        for i in range(n_own):
+            o = own[i]
             for t in range(n):
-                K[block, u, u, t] += 1.0
-        transposed_product(Y[block], M, rows, n)
+                Y[block, i, n_columns, t] = 0.0
+            for p in range(o, n_varying):
+                entry = L[p, o]
+                for t in range(n):
+                    Y[block, i, n_columns, t] += entry * S[block, i, t] * H[block, p, n_columns, t]
+            for f in range(n_columns):
+                for t in range(n):
+                    HA[block, f, i, t] = HL[f, o, t] * S[block, i, t]
+                    Y[block, i, f, t] = HA[block, f, i, t]
+            for j in range(i + 1):
+                diagonal = 1.0 if i == j else 0.0
+                for t in range(n):
+                    centre[t] = 0.0
+                for p in range(o, n_varying):
+                    entry = L[p, o]
+                    for t in range(n):
+                        centre[t] += entry * HA[block, p, j, t]
+                for t in range(n):
+                    K[block, i, j, t] = diagonal + S[block, i, t] * centre[t]
         if not cholesky_and_solve(K[block], Y[block], log_det, n):
             return -np.inf
         for t in range(n):
             value -= log_det[t]
+
+        # G = H - Y'Y and g = b - Y'y'.
         for f in range(n_columns):
-            for g in range(n_columns + 1):
+            for t in range(n):
+                G[block, n_columns, f, t] = H[block, f, n_columns, t]
+            for i in range(n_own):
                 for t in range(n):
-                    G[block, f, g, t] = 0.0
-                for m in range(n_columns):
+                    G[block, n_columns, f, t] -= Y[block, i, f, t] * Y[block, i, n_columns, t]
+            for g in range(f + 1):
+                for t in range(n):
+                    G[block, f, g, t] = H[block, f, g, t]
+                for i in range(n_own):
                     for t in range(n):
-                        G[block, f, g, t] += rows[m, f, t] * rows[m, g, t]
-                for u in range(n_own):
-                    for t in range(n):
-                        G[block, f, g, t] -= Y[block, u, f, t] * Y[block, u, g, t]
-        if size > 0:
-            fill_design(Z, L, loadings, inside, column, design, start, n)
-            product(GZ, G[block], Z, active, n)
-            for i in range(size):
-                for f in range(n_columns):
-                    if active[f, i]:
-                        entry = 0.0
-                        for t in range(n):
-                            entry += Z[f, i, t] * G[block, f, n_columns, t]
-                        shifted[i] += entry
-                        for j in range(i + 1):
-                            entry = 0.0
-                            for t in range(n):
-                                entry += Z[f, i, t] * GZ[f, j, t]
-                            U[i, j] += entry
+                        G[block, f, g, t] -= Y[block, i, f, t] * Y[block, i, g, t]
+                for t in range(n):
+                    G[block, g, f, t] = G[block, f, g, t]
+        if n_factors > 0:
+            project(GL[block], LGL[block], Lg, G[block], G[block, n_columns], L, inside, n)
+        add_information(
+            U, shifted, G[block], G[block, n_columns], GL[block], LGL[block], Lg, lam[block], column, effects[block], n
+        )
 
-    if size > 0:
-        if not cholesky_in_place(U):
-            return -np.inf
-        solve_lower(U, shifted)
-        for i in range(size):
-            shifted[i] += z_common[i]
-            alpha[i] = shifted[i]
-            value -= np.log(U[i, i])
-        solve_lower_transposed(U, alpha)
-        for i in range(size):
-            value -= 0.5 * alpha[i] * alpha[i]
+    if not cholesky_in_place(U):
+        return -np.inf
+    solve_lower(U, shifted)
+    for i in range(size):
+        shifted[i] += z_common[i]
+        alpha[i] = shifted[i]
+        value -= np.log(U[i, i])
+    solve_lower_transposed(U, alpha)
+    for i in range(size):
+        value -= 0.5 * alpha[i] * alpha[i]
 
-    phi = np.zeros((n_columns, length))
     for block in range(n_blocks):
         start = block * length
         n = min(length, n_tasks - start)
-        if size > 0:
-            fill_design(Z, L, loadings, inside, column, design, start, n)
-            for f in range(n_columns):
-                for t in range(n):
-                    phi[f, t] = 0.0
-                for i in range(size):
-                    if active[f, i]:
-                        for t in range(n):
-                            phi[f, t] += Z[f, i, t] * alpha[i]
-                for t in range(n):
-                    beta[start + t, f] += phi[f, t]
-        for u in range(n_own):
+        mix_factors(u_factors, lam[block], alpha, n)
+        apply_design(phi[block], u_factors, L, inside, alpha, column, effects[block], n)
+        for i in range(n_own):
             for t in range(n):
-                eps[block, u, 0, t] = Y[block, u, n_columns, t] + z[start + t, u]
+                eps[block, i, 0, t] = Y[block, i, n_columns, t] + z[start + t, i]
             for f in range(n_columns):
                 for t in range(n):
-                    eps[block, u, 0, t] -= Y[block, u, f, t] * phi[f, t]
+                    eps[block, i, 0, t] -= Y[block, i, f, t] * phi[block, f, t]
         solve_transposed(K[block], eps[block], n)
-        for u in range(n_own):
+        for f in range(n_columns):
             for t in range(n):
-                value -= 0.5 * eps[block, u, 0, t] ** 2
-            for p in range(own[u], n_varying):
-                if is_inside[own[u]]:
+                centre[t] = phi[block, f, t]
+            for i in range(n_own):
+                if own[i] <= f < n_varying:
+                    entry = L[f, own[i]]
                     for t in range(n):
-                        beta[start + t, p] += L[p, own[u]] * unique_sd[start + t] * eps[block, u, 0, t]
-                else:
-                    for t in range(n):
-                        beta[start + t, p] += L[p, own[u]] * eps[block, u, 0, t]
+                        centre[t] += entry * S[block, i, t] * eps[block, i, 0, t]
+            for t in range(n):
+                beta[start + t, f] += centre[t]
+        for i in range(n_own):
+            value -= 0.5 * weighted_sum(eps[block, i, 0], eps[block, i, 0], n)
     return value if abs(value) < np.inf else -np.inf

@@ -8,7 +8,7 @@ import pandas as pd
 import xarray as xr
 
 from bayes_mtl.inference.attributes import spec_of
-from bayes_mtl.inference.diagnostics import diagnose, unique_elements
+from bayes_mtl.inference.diagnostics import kept, unique_elements
 from bayes_mtl.summaries.correlation import interval_probability
 
 _SHOWN = (
@@ -94,5 +94,5 @@ def summary(idata: xr.DataTree, *, ci_prob: float | None = None, coefficients: b
             columns[str(label)] = values.sel({axis: label}, drop=True)
     table = arviz_stats.summary(xr.Dataset(columns), ci_prob=ci_prob)
     out = Summary(pd.DataFrame(table))
-    out.diagnosis = diagnose(idata)
+    out.diagnosis = kept(idata)
     return out
