@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, Literal
 from zlib import crc32
 
@@ -25,9 +25,11 @@ import xarray as xr
 from pymc.pytensorf import join_nonshared_inputs
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Constant, Variable
+from pytensor.graph.replace import clone_replace
 from pytensor.graph.traversal import io_toposort
 
 from bayes_mtl._typing import FloatArray
+from bayes_mtl.kernels import KernelOp, in_parallel
 
 Backend = Literal["numba", "jax"]
 ValueAndGradient = Callable[[FloatArray], tuple[float, FloatArray]]
@@ -109,31 +111,66 @@ class Density:
         return xr.Dataset(found, coords={"chain": np.arange(chains), "draw": np.arange(length)})
 
 
-def compile_density(model: pm.Model, *, backend: Backend = "numba", progress: bool = False) -> Density:
+class DensityGraph:
+    """The log density of a model as a graph.
+
+    Attributes
+    ----------
+    model : pm.Model
+    size : int
+        Number of dimensions.
+    variables : list
+        Numbers that may differ while the code is the same.
+    structure : hashable
+        What identifies the code.
+    """
+
+    def __init__(self, model: pm.Model):
+        self.model, self._logp, self._point = model, model.logp(), model.initial_point()
+        sizes = [(v.name, np.shape(self._point[v.name])) for v in model.value_vars]
+        self.size = int(sum(np.prod(shape) for _, shape in sizes))
+        self.structure, self.variables = _structure(self._logp, sizes)
+
+    @cached_property
+    def function(self) -> tuple[Variable, list[Variable]]:
+        """Position, and value and gradient there."""
+        (joined,), position = join_nonshared_inputs(self._point, [self._logp], self.model.value_vars)
+        return position, [joined, pytensor.grad(joined, position)]
+
+    def begin(self) -> None:
+        """Start to compile the large kernels, in other processes, unless the code is there already."""
+        if ("numba", self.structure) in _codes:
+            return
+        for node in io_toposort([], self.function[1]):
+            if isinstance(node.op, KernelOp) and node.op.large:
+                node.op.machine_code(node).begin()
+
+
+def compile_density(
+    model: pm.Model | DensityGraph, *, backend: Backend = "numba", progress: bool = False
+) -> Density:
     """Compile the log density of a model, or find the code of one like it."""
-    logp = model.logp()
-    point = model.initial_point()
-    values = model.value_vars
-    size = int(sum(np.size(point[v.name]) for v in values))
-    structure, variables = _structure(logp, [(v.name, np.shape(point[v.name])) for v in values])
-    key = (backend, structure)
+    graph = model if isinstance(model, DensityGraph) else DensityGraph(model)
+    key = (backend, graph.structure)
     if key not in _codes:
         with _note("Compiling the model", enabled=progress):
-            (joined,), position = join_nonshared_inputs(point, [logp], values)
-            gradient = pytensor.grad(joined, position)
-            compile_code = _machine_code if backend == "numba" else _jax_code
-            _codes[key] = compile_code(position, [joined, gradient], variables, size)
+            if backend == "jax":
+                _codes[key] = _function(graph, "JAX")
+            else:
+                graph.begin()
+                with in_parallel():
+                    _codes[key] = _machine_code(graph)
         if len(_codes) > _KEPT:
             _codes.popitem(last=False)
     _codes.move_to_end(key)
-    code, numbers = _codes[key], [np.array(v.get_value(), order="C") for v in variables]
+    code, numbers = _codes[key], [np.array(v.get_value(), order="C") for v in graph.variables]
     if backend == "jax":
-        return Density(model, size, lambda: _call_jax(code, numbers))
+        return Density(graph.model, graph.size, lambda: _call_jax(code, numbers))
     log_density, copy = code
     machine_code = MachineCode(
         log_density, copy, numbers, np.array([n.ctypes.data for n in numbers], dtype=np.uintp)
     )
-    return Density(model, size, lambda: machine_code.bind(size), machine_code)
+    return Density(graph.model, graph.size, lambda: machine_code.bind(graph.size), machine_code)
 
 
 def nutpie_model(density: Density) -> Any:
@@ -196,23 +233,24 @@ def _structure(logp: Variable, sizes: Sequence[Any]) -> tuple[Hashable, list[Sha
     return (tuple(sizes), tuple(steps)), list(variables)
 
 
-def _function(position: Variable, outputs: list[Variable], variables: list[SharedVariable], mode: str) -> Any:
+def _function(graph: DensityGraph, mode: str) -> Any:
     """Compile to a function of the position, and of the variables as arguments."""
-    arguments = [v.type(name=v.name) for v in variables]
-    outputs = pytensor.graph.clone_replace(outputs, dict(zip(variables, arguments, strict=True)))
-    return pm.pytensorf.compile([position, *arguments], outputs, mode=mode, on_unused_input="ignore")
+    arguments = [v.type(name=v.name) for v in graph.variables]
+    position, outputs = graph.function
+    outputs = clone_replace(outputs, dict(zip(graph.variables, arguments, strict=True)))
+    return pm.pytensorf.compile(
+        [position, *arguments], outputs, mode=mode, on_unused_input="ignore"
+    ).vm.jit_fn
 
 
-def _machine_code(
-    position: Variable, outputs: list[Variable], variables: list[SharedVariable], size: int
-) -> tuple[Any, Any]:
+def _machine_code(graph: DensityGraph) -> tuple[Any, Any]:
     """Compile by numba to the C functions of `MachineCode`."""
     import numba
     from numba import types
     from pytensor.link.numba.cache import CACHED_SRC_FUNCTIONS
 
-    density = _function(position, outputs, variables, "NUMBA").vm.jit_fn
-    kinds = [(v.type.dtype, v.get_value(borrow=True).shape) for v in variables]
+    density, size = _function(graph, "NUMBA"), graph.size
+    kinds = [(v.type.dtype, v.get_value(borrow=True).shape) for v in graph.variables]
     names = [f"n{i}" for i in range(len(kinds))]
     lines = [
         "def log_density(size, x, gradient, value, data):",
@@ -274,11 +312,6 @@ def _pointer() -> Any:
         return types.voidptr(address), generate
 
     return pointer
-
-
-def _jax_code(position: Variable, outputs: list[Variable], variables: list[SharedVariable], size: int) -> Any:
-    """Compile by JAX, for whatever device it finds."""
-    return _function(position, outputs, variables, "JAX").vm.jit_fn
 
 
 def _call_jax(code: Any, numbers: list[Any]) -> ValueAndGradient:

@@ -16,7 +16,7 @@ import xarray as xr
 from bayes_mtl.data import TaskData
 from bayes_mtl.errors import ConvergenceWarning, Finding, SpecError, raise_if_any
 from bayes_mtl.inference.attributes import describe
-from bayes_mtl.inference.density import Backend, compile_density, nutpie_model
+from bayes_mtl.inference.density import Backend, DensityGraph, compile_density, nutpie_model
 from bayes_mtl.inference.diagnostics import diagnose, keep
 from bayes_mtl.inference.hyperdraws import REPORTED, evaluate
 from bayes_mtl.inference.log_likelihood import log_likelihood as pointwise
@@ -106,6 +106,9 @@ def fit(
     collapsed = is_collapsed(spec, marginal)
     rows = data.pseudo_rows if spec.family.gaussian_coefficients else pilot(spec, data)
     assembled = sampling_model(spec, data, collapsed=collapsed, rows=rows)
+    graph = DensityGraph(assembled.model) if assembled.model.free_RVs else None
+    if graph is not None and backend == "numba":
+        graph.begin()
     prior = _prior(assembled, data, seeds[1])  # first, so that what fails here costs no sampling
     started = time.perf_counter()
     settings = {
@@ -116,7 +119,7 @@ def fit(
         "seed": seeds[0],
         "target_accept": target_accept,
     }
-    trace = _sample(assembled.model, backend, progressbar, settings)
+    trace = _sample(graph, backend, progressbar, settings)
     elapsed = time.perf_counter() - started
     raw = trace["posterior"].to_dataset()
     posterior, hyper = evaluate(assembled, raw, data)
@@ -220,13 +223,15 @@ def _seeds(random_seed: Any) -> list[int]:
     return [int(s) for s in rng.integers(0, 2**31 - 1, size=3)]
 
 
-def _sample(model: pm.Model, backend: Backend, progressbar: bool, settings: dict[str, Any]) -> xr.DataTree:
+def _sample(
+    graph: DensityGraph | None, backend: Backend, progressbar: bool, settings: dict[str, Any]
+) -> xr.DataTree:
     """Run the chains; return draws of the free variables, and what the sampler says of them."""
+    if graph is None:
+        return _without_sampling(settings["chains"], settings["draws"])
     import nutpie  # loads slowly
 
-    if not model.free_RVs:
-        return _without_sampling(settings["chains"], settings["draws"])
-    density = compile_density(model, backend=backend, progress=progressbar)
+    density = compile_density(graph, backend=backend, progress=progressbar)
     compiled = nutpie_model(density)
     adaptation = "low_rank" if density.size <= _LEARN_COVARIANCE else "diag"
     trace = nutpie.sample(

@@ -5,7 +5,9 @@ memory round trip per node. A kernel here is one function in the numba subset of
 arrays, and nothing of models.
 """
 
+from bayes_mtl.kernels.compile import in_parallel
 from bayes_mtl.kernels.ops import (
+    KernelOp,
     bernoulli_tasks,
     cholesky_from_partials,
     collapsed_gaussian,
@@ -14,9 +16,11 @@ from bayes_mtl.kernels.ops import (
 )
 
 __all__ = [
+    "KernelOp",
     "bernoulli_tasks",
     "cholesky_from_partials",
     "collapsed_gaussian",
+    "in_parallel",
     "product",
     "whitened_coefficients",
 ]

@@ -32,7 +32,15 @@ from __future__ import annotations
 import numpy as np
 
 from bayes_mtl._typing import FloatArray, IntArray
-from bayes_mtl.kernels._lanes import block_length, cholesky_and_solve, gram, product, take, times_lower, weighted_sum
+from bayes_mtl.kernels._lanes import (
+    block_length,
+    cholesky_and_solve,
+    gram,
+    product,
+    take,
+    times_lower,
+    weighted_sum,
+)
 from bayes_mtl.kernels._population import (
     add_gradient_of_cholesky,
     add_information,
@@ -183,7 +191,17 @@ def kernel(
         if n_factors > 0:
             project(GL[block], LGL[block], Lg, G[block], G[block, n_columns], L, inside, n)
         add_information(
-            Q, h, G[block], G[block, n_columns], GL[block], LGL[block], Lg, lam[block], column, effects[block], n
+            Q,
+            h,
+            G[block],
+            G[block, n_columns],
+            GL[block],
+            LGL[block],
+            Lg,
+            lam[block],
+            column,
+            effects[block],
+            n,
         )
 
     # alpha ~ N(m, C) given the data.

@@ -11,27 +11,27 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numba.extending import register_jitable
 
 from bayes_mtl._typing import FloatArray
+from bayes_mtl.kernels.compile import subroutine
 
 BoolArray = npt.NDArray[np.bool_]
 
 
-@register_jitable
+@subroutine
 def block_length(n_rows: int, n_columns: int, n_tasks: int) -> int:
     """Return how many tasks to treat at a time: a few matrices of them fit in the cache."""
     return max(1, min(n_tasks, max(8, min(64, 4096 // max(1, n_rows * n_columns) // 8 * 8))))
 
 
-@register_jitable
+@subroutine
 def take(out: FloatArray, source: FloatArray, start: int, n: int) -> None:
     """Copy the entries of tasks start to start + n."""
     for t in range(n):
         out[t] = source[np.uintp(start + t)]  # an index without a sign needs no check for one
 
 
-@register_jitable
+@subroutine
 def weighted_sum(a: FloatArray, b: FloatArray, n: int) -> float:
     """Return sum_t a_t b_t."""
     total = 0.0
@@ -40,7 +40,7 @@ def weighted_sum(a: FloatArray, b: FloatArray, n: int) -> float:
     return total
 
 
-@register_jitable
+@subroutine
 def times_lower(out: FloatArray, a: FloatArray, shared: FloatArray, n: int) -> None:
     """Write a times a lower-triangular matrix that all tasks share: out_ij = sum_m a_im shared_mj."""
     for i in range(a.shape[0]):
@@ -54,7 +54,7 @@ def times_lower(out: FloatArray, a: FloatArray, shared: FloatArray, n: int) -> N
                         out[i, j, t] += a[i, m, t] * factor
 
 
-@register_jitable
+@subroutine
 def product(out: FloatArray, a: FloatArray, b: FloatArray, n: int) -> None:
     """Write out = a b, for as many rows and columns as `out` has."""
     for i in range(out.shape[0]):
@@ -66,7 +66,7 @@ def product(out: FloatArray, a: FloatArray, b: FloatArray, n: int) -> None:
                     out[i, j, t] += a[i, m, t] * b[m, j, t]
 
 
-@register_jitable
+@subroutine
 def gram(out: FloatArray, a: FloatArray, n: int) -> None:
     """Write out = a'a for the first columns of a, as many as `out` has."""
     for i in range(out.shape[0]):
@@ -80,7 +80,7 @@ def gram(out: FloatArray, a: FloatArray, n: int) -> None:
                 out[j, i, t] = out[i, j, t]
 
 
-@register_jitable
+@subroutine
 def cholesky_and_solve(a: FloatArray, right: FloatArray, log_det: FloatArray, n: int) -> bool:
     """Factor a = K K' and overwrite `right` by K^-1 right.
 
@@ -112,7 +112,7 @@ def cholesky_and_solve(a: FloatArray, right: FloatArray, log_det: FloatArray, n:
     return True
 
 
-@register_jitable
+@subroutine
 def solve_transposed(a: FloatArray, right: FloatArray, n: int) -> None:
     """Overwrite `right` by K^-T right, with K as `cholesky_and_solve` left it in `a`."""
     for i in range(a.shape[0] - 1, -1, -1):
@@ -124,7 +124,7 @@ def solve_transposed(a: FloatArray, right: FloatArray, n: int) -> None:
                 right[i, j, t] *= a[i, i, t]
 
 
-@register_jitable
+@subroutine
 def pull_back_cholesky(a: FloatArray, d: FloatArray, work: FloatArray, n: int) -> None:
     """Overwrite `d`, the cotangent of K (lower triangle), by the symmetric cotangent of K K'.
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from numba.extending import register_jitable
 
 from bayes_mtl._typing import FloatArray, IntArray
 from bayes_mtl.kernels._lanes import BoolArray, weighted_sum
+from bayes_mtl.kernels.compile import subroutine
 
 
-@register_jitable
+@subroutine
 def feature_cholesky(sd: FloatArray, correlation: FloatArray, inside: IntArray) -> FloatArray:
     """Return L = diag(sd) C, with C the identity outside the task covariance."""
     L = np.zeros((sd.shape[0], sd.shape[0]))
@@ -21,7 +21,7 @@ def feature_cholesky(sd: FloatArray, correlation: FloatArray, inside: IntArray) 
     return L
 
 
-@register_jitable
+@subroutine
 def add_gradient_of_cholesky(
     d_L: FloatArray,
     sd: FloatArray,
@@ -42,13 +42,14 @@ def add_gradient_of_cholesky(
             d_correlation[x, y] += entry * sd[inside[x]]
 
 
-@register_jitable
+@subroutine
 def membership(inside: IntArray, n_varying: int) -> BoolArray:
     """Return which of the varying features are inside the task covariance."""
     found = np.zeros(n_varying, dtype=np.bool_)
     for x in range(inside.shape[0]):
         found[inside[x]] = True
     return found
+
 
 # The design Z_t (F, A) says what one unit of each common variable alpha does to the coefficients of task t:
 # column c < C is design[c, t] at coefficient column[c]; column (k, x) is lambda_tk L_.x. It is never built,
@@ -58,7 +59,7 @@ def membership(inside: IntArray, n_varying: int) -> BoolArray:
 # made into vector code.
 
 
-@register_jitable
+@subroutine
 def project(
     GL: FloatArray,
     LGL: FloatArray,
@@ -95,7 +96,7 @@ def project(
                     LGL[x, y, t] += entry * GL[p, y, t]
 
 
-@register_jitable
+@subroutine
 def add_information(
     Q: FloatArray,
     h: FloatArray,
@@ -145,7 +146,7 @@ def add_information(
                         Q[i + y, j + x] += entry
 
 
-@register_jitable
+@subroutine
 def spread(
     ZX: FloatArray,
     Phi: FloatArray,
@@ -239,7 +240,7 @@ def spread(
                     Phi[f, p, t] += ZX[f, x, t] * entry
 
 
-@register_jitable
+@subroutine
 def mix_factors(u: FloatArray, lam: FloatArray, alpha: FloatArray, n: int) -> None:
     """Write u_x = sum_k lambda_k alpha_kx; `alpha` ends with the factors."""
     n_inside = u.shape[0]
@@ -253,7 +254,7 @@ def mix_factors(u: FloatArray, lam: FloatArray, alpha: FloatArray, n: int) -> No
                 u[x, t] += lam[k, t] * entry
 
 
-@register_jitable
+@subroutine
 def apply_design(
     phi: FloatArray,
     u: FloatArray,
@@ -279,7 +280,7 @@ def apply_design(
                 phi[p, t] += entry * u[x, t]
 
 
-@register_jitable
+@subroutine
 def pull_back_factors(
     d_lam: FloatArray,
     d_L: FloatArray,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numba.extending import register_jitable
 
 from bayes_mtl._typing import FloatArray
+from bayes_mtl.kernels.compile import subroutine
 
 
-@register_jitable
+@subroutine
 def cholesky_in_place(a: FloatArray) -> bool:
     """Overwrite the lower triangle of `a` by its Cholesky factor; say whether `a` was positive definite."""
     n = a.shape[0]
@@ -27,7 +27,7 @@ def cholesky_in_place(a: FloatArray) -> bool:
     return True
 
 
-@register_jitable
+@subroutine
 def invert_factor(factor: FloatArray, columns: FloatArray) -> None:
     """Write the transpose of `factor^-1` to `columns`: row j is column j of the inverse."""
     n = factor.shape[0]
@@ -38,7 +38,7 @@ def invert_factor(factor: FloatArray, columns: FloatArray) -> None:
             columns[j, i] = -dot(factor[i, j:i], columns[j, j:i]) / factor[i, i]
 
 
-@register_jitable
+@subroutine
 def inverse_from_cholesky(factor: FloatArray, inverse: FloatArray) -> None:
     """Write `(factor factor')^-1` to `inverse`."""
     n = factor.shape[0]
@@ -50,14 +50,14 @@ def inverse_from_cholesky(factor: FloatArray, inverse: FloatArray) -> None:
             inverse[j, i] = inverse[i, j]
 
 
-@register_jitable
+@subroutine
 def solve_lower(factor: FloatArray, b: FloatArray) -> None:
     """Overwrite `b` by `factor^-1 b`."""
     for i in range(b.shape[0]):
         b[i] = (b[i] - dot(factor[i, :i], b[:i])) / factor[i, i]
 
 
-@register_jitable
+@subroutine
 def solve_lower_transposed(factor: FloatArray, b: FloatArray) -> None:
     """Overwrite `b` by `factor'^-1 b`."""
     for i in range(b.shape[0] - 1, -1, -1):
@@ -66,7 +66,7 @@ def solve_lower_transposed(factor: FloatArray, b: FloatArray) -> None:
             b[j] -= factor[i, j] * b[i]
 
 
-@register_jitable
+@subroutine
 def pull_back_cholesky_shared(factor: FloatArray, d: FloatArray) -> None:
     """Overwrite `d`, the cotangent of the factor's lower triangle, by that of `factor factor'`.
 
@@ -94,7 +94,7 @@ def pull_back_cholesky_shared(factor: FloatArray, d: FloatArray) -> None:
             d[j, i] = d[i, j]
 
 
-@register_jitable
+@subroutine
 def dot(a: FloatArray, b: FloatArray) -> float:
     """Return the inner product."""
     total = 0.0

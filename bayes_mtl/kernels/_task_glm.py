@@ -9,8 +9,8 @@ NaN that would stop a chain.
     log_p(y, eta, weights) -> float
 
 that returns sum w log p and overwrites eta by w (d log p / d eta). It sees many rows at once, of one task or
-of several, because loops of simple steps run several rows at a time, and because the logarithm of a product is cheaper than a sum of
-logarithms. `weights` has one entry if all rows have the same weight.
+of several, because loops of simple steps run several rows at a time, and because the logarithm of a product
+is cheaper than a sum of logarithms. `weights` has one entry if all rows have the same weight.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numba.extending import register_jitable
 
 from bayes_mtl._typing import FloatArray, IntArray
 from bayes_mtl.kernels._small_linalg import dot
+from bayes_mtl.kernels.compile import subroutine
 
 _LOG2_E = float(np.log2(np.e))
 _LOG_2 = float(np.log(2.0))
@@ -57,7 +57,7 @@ def bernoulli(
     value[0] = _sum_rows(_bernoulli, beta, y, X, weights, offset, starts, gradient)
 
 
-@register_jitable
+@subroutine
 def _bernoulli(y: FloatArray, eta: FloatArray, weights: FloatArray) -> float:
     # With e = exp(-|eta|), q = e / (1 + e), and h = 1 for eta >= 0, else 0:
     # log p = (y - h) eta - log(1 + e), with derivative y - h + (2 h - 1) q. Nothing cancels where y = h.
@@ -83,7 +83,7 @@ def _bernoulli(y: FloatArray, eta: FloatArray, weights: FloatArray) -> float:
     return weights[0] * (total - _sum_log1p(e))
 
 
-@register_jitable
+@subroutine
 def _sum_rows(
     log_p: Callable[[FloatArray, FloatArray, FloatArray], float],
     beta: FloatArray,
@@ -143,13 +143,13 @@ def _sum_rows(
     return total
 
 
-@register_jitable
+@subroutine
 def _add_multiple(out: FloatArray, x: FloatArray, factor: float) -> None:
     for i in range(len(x)):
         out[i] += factor * x[i]
 
 
-@register_jitable
+@subroutine
 def _exp(x: FloatArray, out: FloatArray) -> None:
     """Write exp(x) = 2^k exp(r), |r| < log(2) / 2, several at a time; x beyond +-708 counts as +-708."""
     n = len(x)
@@ -177,7 +177,7 @@ def _exp(x: FloatArray, out: FloatArray) -> None:
         out[i] *= power[i]
 
 
-@register_jitable
+@subroutine
 def _sum_log1p(e: FloatArray) -> float:
     """Sum of log(1 + e) for at most 1000 numbers 0 <= e <= 1, which it overwrites."""
     # (1 + a)(1 + b) = 1 + (a + b + a b): small numbers keep their digits.

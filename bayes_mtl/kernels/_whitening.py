@@ -19,7 +19,6 @@ they are exact whatever the pseudo-rows: log p(alpha, eps) + log |d(alpha, eps) 
 from __future__ import annotations
 
 import numpy as np
-from numba.extending import register_jitable
 
 from bayes_mtl._typing import FloatArray, IntArray
 from bayes_mtl.kernels._lanes import (
@@ -48,6 +47,7 @@ from bayes_mtl.kernels._small_linalg import (
     solve_lower,
     solve_lower_transposed,
 )
+from bayes_mtl.kernels.compile import subroutine
 
 _HALF_LOG_2PI = float(0.5 * np.log(2.0 * np.pi))
 
@@ -382,7 +382,7 @@ def reverse(
     add_gradient_of_cholesky(d_L, sd, correlation, inside, d_sd, d_correlation)
 
 
-@register_jitable
+@subroutine
 def _evaluate(
     sd: FloatArray,
     correlation: FloatArray,
@@ -538,7 +538,17 @@ def _evaluate(
         if n_factors > 0:
             project(GL[block], LGL[block], Lg, G[block], G[block, n_columns], L, inside, n)
         add_information(
-            U, shifted, G[block], G[block, n_columns], GL[block], LGL[block], Lg, lam[block], column, effects[block], n
+            U,
+            shifted,
+            G[block],
+            G[block, n_columns],
+            GL[block],
+            LGL[block],
+            Lg,
+            lam[block],
+            column,
+            effects[block],
+            n,
         )
 
     if not cholesky_in_place(U):

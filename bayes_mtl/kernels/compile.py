@@ -1,18 +1,24 @@
 """How a kernel becomes machine code: compiled once per machine, called by its address from anywhere.
 
 numba builds whatever a function calls into the function itself, and optimises all of it again in every
-process that compiles a new caller. A kernel is therefore compiled by itself, to a C function that numba
-keeps on disk; a graph that uses it holds only its name.
+process that compiles a new caller. A kernel is therefore compiled by itself and kept on disk; a graph that
+uses it holds only the name of a cell where the function's address will be. So a graph and its kernels can be
+compiled at the same time: large kernels in processes of their own.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
-from collections.abc import Callable, Sequence
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib import import_module
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 from zlib import crc32
 
@@ -21,6 +27,13 @@ import numpy as np
 # A reduction may be reordered; NaN and infinity keep their meaning, since kernels check for them. (They
 # check by abs(x) < inf: numba's isfinite is x - x == 0, which reordering breaks.)
 FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
+
+
+def subroutine(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Mark a function that kernels call, and nothing else: it needs no way in from Python."""
+    from numba.extending import register_jitable
+
+    return register_jitable(no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
 
 
 @dataclass(frozen=True)
@@ -78,26 +91,103 @@ class Signature:
         return known
 
 
-@dataclass(frozen=True)
 class MachineCode:
-    """A compiled kernel: the name under which graphs find it, and a way to call it from Python."""
+    """A kernel to be compiled, for arguments of given dtypes.
 
-    symbol: str
-    signature: Signature
-    function: Any
-    external: Any
+    Attributes
+    ----------
+    symbol : str
+        Name of the cell that holds the function's address as soon as `ready` has returned.
+    signature : Signature
+    """
+
+    def __init__(self, kernel: str, signature: str, dtypes: tuple[str, ...]):
+        import llvmlite.binding
+
+        self.kernel, self.signature, self.dtypes = kernel, Signature(signature), dtypes
+        version = crc32("".join([kernel, *dtypes, f"{fingerprint()}"]).encode())
+        self.symbol = f"bayes_mtl{kernel.replace(':', '_')}_{version:08x}"
+        self._cell = ctypes.c_void_p(None)
+        self._function: Any = None
+        self._process: subprocess.Popen[bytes] | None = None
+        llvmlite.binding.add_symbol(self.symbol, ctypes.addressof(self._cell))
 
     def __call__(self, *inputs: Any) -> list[Any]:
         """Evaluate; inputs must have the dtypes that were compiled for."""
+        self.ready()
         arrays = [np.asarray(x, order="C") for x in inputs]
         sizes = self.signature.sizes([a.shape for a in arrays])
         shapes = [
             [int(s) if s.isdigit() else sizes[s] for s in letters] for letters in self.signature.outputs
         ]
         outputs = [np.empty(shape) for shape in shapes]
-        at = [ctypes.c_void_p(a.ctypes.data) for a in [*arrays, *outputs]]
-        self.function.ctypes(*at, *(sizes[letter] for letter in self.signature.letters))
+        self._function(*(a if a.ndim else a[None] for a in [*arrays, *outputs]))
         return outputs
+
+    @property
+    def types(self) -> list[Any]:
+        """The kernel's arguments; scalars are arrays of one."""
+        from numba import from_dtype, types
+
+        sizes = [sizes for _, sizes in self.signature.inputs] + self.signature.outputs
+        kinds = [*self.dtypes, *["float64"] * len(self.signature.outputs)]
+        return [
+            types.Array(from_dtype(np.dtype(kind)), max(1, len(s)), "C")
+            for kind, s in zip(kinds, sizes, strict=True)
+        ]
+
+    def begin(self) -> None:
+        """Start to compile in another process, if nobody has compiled this before."""
+        from pytensor import config
+        from pytensor.link.numba.cache import NUMBA_CACHE_PATH
+
+        if self._function or self._process or not config.numba__cache:
+            return
+        if any(NUMBA_CACHE_PATH.glob(f"*{self.symbol}*.nbi")):
+            return
+        program = f"from bayes_mtl.kernels.compile import machine_code as m; m{self._arguments!r}.ready()"
+        flags = os.environ.get("PYTENSOR_FLAGS", "")
+        folder = f"base_compiledir={config.base_compiledir}"
+        environment = {
+            **os.environ,
+            "PYTENSOR_FLAGS": f"{flags},{folder}" if flags else folder,
+            "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path),
+        }
+        nowhere = subprocess.DEVNULL
+        with contextlib.suppress(OSError):  # then `ready` does it all
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", program],
+                env=environment,
+                stdin=nowhere,
+                stdout=nowhere,
+                stderr=nowhere,
+            )
+
+    def ready(self) -> None:
+        """Compile, or load what an earlier process or the other one compiled."""
+        if self._function:
+            return
+        if self._process:
+            self._process.wait()
+            self._process = None
+        self._function = self._compile()
+        (compiled,) = self._function.overloads.values()
+        self._cell.value = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+
+    @property
+    def _arguments(self) -> tuple[Any, ...]:
+        return self.kernel, self.signature.text, self.dtypes
+
+    def _compile(self) -> Any:
+        import numba
+        from pytensor import config
+        from pytensor.link.numba.cache import CACHED_SRC_FUNCTIONS
+
+        source = load(self.kernel)
+        # A function object of its own, since the key under which it is kept is that of a function.
+        function = FunctionType(source.__code__, source.__globals__, source.__name__)
+        CACHED_SRC_FUNCTIONS[function] = self.symbol
+        return numba.njit(numba.void(*self.types), cache=config.numba__cache, fastmath=FASTMATH)(function)
 
 
 def load(kernel: str) -> Callable[..., Any]:
@@ -106,43 +196,30 @@ def load(kernel: str) -> Callable[..., Any]:
     return getattr(import_module(f"bayes_mtl.kernels.{module}"), function)
 
 
-@cache
-def machine_code(kernel: str, signature: str, dtypes: tuple[str, ...]) -> MachineCode:
-    """Compile a kernel, or find what an earlier process compiled."""
-    import llvmlite.binding
-    import numba
-    from numba import types
-    from pytensor import config
-    from pytensor.link.numba.cache import compile_numba_function_src
+machine_code = cache(MachineCode)
 
-    sign = Signature(signature)
-    names = [f"x{i}" for i in range(len(sign.inputs))]
-    outputs = [f"y{i}" for i in range(len(sign.outputs))]
-    kinds = [*dtypes, *["float64"] * len(outputs)]
-    lines = [f"def entry({', '.join([*names, *outputs, *map(_size, sign.letters)])}):"]
-    all_sizes = [sizes for _, sizes in sign.inputs] + sign.outputs
-    for name, sizes, kind in zip([*names, *outputs], all_sizes, kinds, strict=True):
-        shape = ", ".join(map(_size, sizes)) or "1"  # a scalar output is written as an array of one
-        lines.append(f"    {name}a = carray({name}, ({shape},), dtype={kind})")
-    lines.append(f"    kernel({', '.join(f'{name}a' for name in [*names, *outputs])})")
-    version = crc32("".join([*lines, *dtypes, signature, f"{fingerprint()}"]).encode())
-    symbol = f"bayes_mtl{kernel.replace(':', '_')}_{version:08x}"
-    environment = {
-        "__name__": __name__,
-        "carray": numba.carray,
-        "kernel": numba.njit(fastmath=FASTMATH, no_cpython_wrapper=True, no_cfunc_wrapper=True)(load(kernel)),
-        **{kind: getattr(np, kind) for kind in kinds},
-    }
-    entry = compile_numba_function_src("\n".join(lines), "entry", environment, cache_key=symbol)
-    arguments = [types.voidptr] * len(all_sizes) + [types.intp] * len(sign.letters)
-    prototype = types.void(*arguments)
-    function = numba.cfunc(prototype, cache=config.numba__cache)(entry)
-    llvmlite.binding.add_symbol(symbol, function.address)
-    return MachineCode(symbol, sign, function, types.ExternalFunction(symbol, prototype))
+_waiting: list[MachineCode] | None = None
+
+
+@contextlib.contextmanager
+def in_parallel() -> Iterator[None]:
+    """Let graphs be compiled before the kernels they call are; all are ready at the end."""
+    global _waiting
+    outer, _waiting = _waiting, []
+    try:
+        yield
+        for code in _waiting:
+            code.ready()
+    finally:
+        _waiting = outer
 
 
 def caller(code: MachineCode) -> Callable[..., Any]:
     """Return a function in the numba subset that calls the machine code on arrays."""
+    if _waiting is None:
+        code.ready()
+    else:
+        _waiting.append(code)
     from pytensor.link.numba.cache import compile_numba_function_src
 
     sign = code.signature
@@ -159,19 +236,45 @@ def caller(code: MachineCode) -> Callable[..., Any]:
     if wrong:
         lines += [f"    if {' or '.join(wrong)}:", "        raise ValueError('sizes do not fit together')"]
     for name, (_, sizes) in zip(names, sign.inputs, strict=True):
-        lines.append(f"    {name}c = ascontiguousarray({name})" if sizes else f"    {name}c = {name}")
-    for i, sizes in enumerate(sign.outputs):
-        lines.append(f"    y{i} = empty(({''.join(_size(s) + ', ' for s in sizes)}))")
-    pointers = [f"{name}c.ctypes" for name in names] + [f"y{i}.ctypes" for i in range(len(sign.outputs))]
-    lines.append(f"    external({', '.join([*pointers, *map(_size, sign.letters)])})")
-    lines.append(f"    return {', '.join(f'y{i}' for i in range(len(sign.outputs)))}")
+        lines.append(
+            f"    {name}c = ascontiguousarray({name})" if sizes else f"    {name}c = full(1, {name}.item())"
+        )
+    outputs = [f"y{i}" for i in range(len(sign.outputs))]
+    for name, sizes in zip(outputs, sign.outputs, strict=True):
+        lines.append(f"    {name} = empty(({''.join(_size(s) + ', ' for s in sizes or ('1',))}))")
+    lines.append(f"    external({', '.join([*(f'{name}c' for name in names), *outputs])})")
+    found = [
+        name if sizes else f"asarray({name}[0])" for name, sizes in zip(outputs, sign.outputs, strict=True)
+    ]
+    lines.append(f"    return {', '.join(found)}")
     environment = {
         "__name__": __name__,
-        "external": code.external,
-        "empty": np.empty,
-        "ascontiguousarray": np.ascontiguousarray,
+        "external": _external(code.symbol, code.types),
+        **{name: getattr(np, name) for name in ("ascontiguousarray", "asarray", "empty", "full")},
     }
     return compile_numba_function_src("\n".join(lines), "call", environment)
+
+
+def _external(symbol: str, arguments: list[Any]) -> Any:
+    """Return a function in the numba subset that calls the kernel whose address is in a cell."""
+    from llvmlite import ir
+    from numba import types
+    from numba.extending import intrinsic
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        pointer = context.call_conv.get_function_type(types.none, arguments).as_pointer()
+        cell = builder.module.globals.get(symbol) or ir.GlobalVariable(builder.module, pointer, symbol)
+        function = builder.load(cell)
+        status, _ = context.call_conv.call_function(builder, function, types.none, arguments, values)
+        with builder.if_then(status.is_error, likely=False):
+            context.call_conv.return_status_propagate(builder, status)
+        return context.get_dummy_value()
+
+    # numba wants every argument of an intrinsic to have a name.
+    names = ", ".join(f"a{i}" for i in range(len(arguments)))
+    found: dict[str, Any] = {"void": types.void, "generate": generate}
+    exec(f"def external(typing_context, {names}): return void({names}), generate", found)
+    return intrinsic(found["external"])
 
 
 def _size(letter: str) -> str:

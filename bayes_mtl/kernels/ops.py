@@ -27,6 +27,7 @@ class KernelOp(Op):
 
     __props__: ClassVar[tuple[str, ...]] = ()
     kernel: ClassVar[str]
+    large: ClassVar[bool] = False  # takes longer to compile than another process to start
     signature: str
 
     def make_node(self, *inputs: Tensor) -> Apply:
@@ -81,6 +82,7 @@ class CollapsedGaussian(ValueAndGradient):
     """Marginal log density of Gaussian outcomes with the coefficients integrated out."""
 
     kernel = "_collapsed_gaussian:kernel"
+    large = True
     signature = (
         "(p),(i,i),(t,k),(t),(s),(m,f),(f,f,t),(f,t),(t),(t),int(i),int(c),(c,t)"
         "->(),(p),(i,i),(t,k),(t),(s),(m,f)"
@@ -91,6 +93,7 @@ class WhitenedCoefficients(KernelOp):
     """Coefficients from coordinates that look standard normal, and the log density of the coordinates."""
 
     kernel = "_whitening:forward"
+    large = True
     signature = (
         "(p),(i,i),(t,k),(t),(s),(m,f),(a),(t,u),(f,f,t),(f,t),int(i),int(u),int(c),(c,t)->(),(t,f),(a)"
     )
@@ -115,6 +118,7 @@ class WhitenedCoefficientsPullback(KernelOp):
     """The reverse sweep of `WhitenedCoefficients`."""
 
     kernel = "_whitening:reverse"
+    large = True
     signature = (
         "(p),(i,i),(t,k),(t),(s),(m,f),(a),(t,u),(f,f,t),(f,t),int(i),int(u),int(c),(c,t),(),(t,f),(a)"
         "->(p),(i,i),(t,k),(t),(s),(m,f),(a),(t,u)"
@@ -125,6 +129,7 @@ class BernoulliTasks(ValueAndGradient):
     """Log-likelihood of binary outcomes with coefficients that differ by task."""
 
     kernel = "_task_glm:bernoulli"
+    large = True
     signature = "(t,f),any(n),any(n,f),(w),(o),int(b)->(),(t,f)"
 
 
