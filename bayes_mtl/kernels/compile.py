@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib import import_module
@@ -115,13 +116,13 @@ class MachineCode:
     def __call__(self, *inputs: Any) -> list[Any]:
         """Evaluate; inputs must have the dtypes that were compiled for."""
         self.ready()
-        arrays = [np.asarray(x, order="C") for x in inputs]
+        arrays = [np.require(x, requirements="CAW") for x in inputs]
         sizes = self.signature.sizes([a.shape for a in arrays])
         shapes = [
             [int(s) if s.isdigit() else sizes[s] for s in letters] for letters in self.signature.outputs
         ]
         outputs = [np.empty(shape) for shape in shapes]
-        self._function(*(a if a.ndim else a[None] for a in [*arrays, *outputs]))
+        self._function(*(a if a.ndim else a[None] for a in (*arrays, *outputs)))
         return outputs
 
     @property
@@ -141,7 +142,7 @@ class MachineCode:
         from pytensor import config
         from pytensor.link.numba.cache import NUMBA_CACHE_PATH
 
-        if self._function or self._process or not config.numba__cache:
+        if self._function or self._process or not (config.numba__cache and sys.executable):
             return
         if any(NUMBA_CACHE_PATH.glob(f"*{self.symbol}*.nbi")):
             return
@@ -198,28 +199,29 @@ def load(kernel: str) -> Callable[..., Any]:
 
 machine_code = cache(MachineCode)
 
-_waiting: list[MachineCode] | None = None
+_waiting: ContextVar[list[MachineCode] | None] = ContextVar("waiting", default=None)
 
 
 @contextlib.contextmanager
 def in_parallel() -> Iterator[None]:
-    """Let graphs be compiled before the kernels they call are; all are ready at the end."""
-    global _waiting
-    outer, _waiting = _waiting, []
+    """Let graphs be compiled before the kernels that they call; all are ready at the end."""
+    called: list[MachineCode] = []
+    token = _waiting.set(called)
     try:
         yield
-        for code in _waiting:
-            code.ready()
     finally:
-        _waiting = outer
+        _waiting.reset(token)
+    for code in called:
+        code.ready()
 
 
 def caller(code: MachineCode) -> Callable[..., Any]:
     """Return a function in the numba subset that calls the machine code on arrays."""
-    if _waiting is None:
+    waiting = _waiting.get()
+    if waiting is None:
         code.ready()
     else:
-        _waiting.append(code)
+        waiting.append(code)
     from pytensor.link.numba.cache import compile_numba_function_src
 
     sign = code.signature
