@@ -235,7 +235,7 @@ class TestBernoulli:
 
     def test_no_columns_and_other_types(self):
         p = test_task_glm.Problem(2, [5, 0, 12, 1], 3)
-        agree(bernoulli()(*p.arguments(X=p.X[:, :0], beta=p.beta[:, :0])))
+        agree(bernoulli()(*p.arguments(X=p.X[:0], beta=p.beta[:, :0])))
         x = [pt.constant(a) for a in p.arguments(y=p.y.astype(np.uint8), X=p.X.astype(np.float32))]
         beta = pt.matrix()
         value = bernoulli_tasks(beta, *x[1:])

@@ -32,7 +32,7 @@ class Problem:
         rng = np.random.default_rng(seed)
         n = sum(counts)
         self.starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        self.X = rng.standard_normal((n, n_columns))
+        self.X = rng.standard_normal((n_columns, n))
         self.beta = size * rng.standard_normal((len(counts), n_columns)) / np.sqrt(n_columns)
         self.y = rng.integers(0, 2, n).astype(np.int8)
         self.weights = rng.uniform(0.2, 3.0, n)
@@ -46,7 +46,7 @@ class Problem:
 def check(beta, y, X, weights, offset, starts):
     """Value and gradient to 1e-12 of the sizes of what is summed."""
     value, gradient = bernoulli(beta, y, X, weights, offset, starts)
-    X, y = X.astype(float), y.astype(float)
+    X, y = X.T.astype(float), y.astype(float)
     task = np.repeat(np.arange(len(beta)), np.diff(starts))
     eta = (X * beta[task]).sum(axis=1) + offset
     log_p = -weights * np.logaddexp(0.0, np.where(y == 1, -eta, eta))
@@ -92,7 +92,7 @@ class TestBernoulli:
         value, gradient = bernoulli(*Problem(2, [0, 0], 3).arguments())
         assert value == 0.0
         np.testing.assert_array_equal(gradient, np.zeros((2, 3)))
-        check(*Problem(2, [3, 4], 1).arguments(X=np.zeros((7, 0)), beta=np.zeros((2, 0))))
+        check(*Problem(2, [3, 4], 1).arguments(X=np.zeros((0, 7)), beta=np.zeros((2, 0))))
 
     @pytest.mark.parametrize("one_weight", [True, False])
     def test_rows_that_are_nearly_certain_keep_their_digits(self, one_weight):
@@ -100,7 +100,7 @@ class TestBernoulli:
         eta = np.linspace(20.0, 600.0, n)
         weights = np.ones(1 if one_weight else n)
         value, gradient = bernoulli(
-            np.ones((1, 1)), np.ones(n), eta[:, None], weights, np.zeros(1), np.array([0, n])
+            np.ones((1, 1)), np.ones(n), eta[None], weights, np.zeros(1), np.array([0, n])
         )
         np.testing.assert_allclose(value, -np.log1p(np.exp(-eta)).sum(), rtol=1e-12)
         np.testing.assert_allclose(gradient[0, 0], (expit(-eta) * eta).sum(), rtol=1e-9)
@@ -120,7 +120,7 @@ class TestBernoulli:
 
     def test_overflow(self):
         p = Problem(4, [3, 2], 2)
-        self.assert_refused(*bernoulli(*p.arguments(beta=np.full((2, 2), 1e308), X=np.full((5, 2), 10.0))))
+        self.assert_refused(*bernoulli(*p.arguments(beta=np.full((2, 2), 1e308), X=np.full((2, 5), 10.0))))
 
     @pytest.mark.parametrize("y", [0, 1])
     @pytest.mark.parametrize("one_weight", [True, False])
@@ -128,7 +128,7 @@ class TestBernoulli:
         """A row that is right beyond all doubt adds nothing; one that is wrong costs eta."""
         weights = np.ones(1 if one_weight else 2)
         value, gradient = bernoulli(
-            np.array([[1e308]]), np.array([y, 1]), np.ones((2, 1)), weights, np.zeros(1), np.array([0, 2])
+            np.array([[1e308]]), np.array([y, 1]), np.ones((1, 2)), weights, np.zeros(1), np.array([0, 2])
         )
         np.testing.assert_allclose(value, 0.0 if y else -1e308, rtol=1e-12, atol=1e-300)
         np.testing.assert_allclose(gradient, [[y - 1.0]], atol=1e-300)

@@ -54,7 +54,8 @@ class Bernoulli(Family):
     def observe(self, beta: Tensor, sigma: Tensor | None, data: TaskData) -> Tensor:
         """Register y with one fused log-likelihood: X is read once for value and gradient."""
         kind = np.float32 if self.single_precision else np.float64
-        X = pytensor.shared(data.full_matrix.astype(kind), name="X", shape=data.full_matrix.shape)
+        columns = np.ascontiguousarray(data.full_matrix.T, dtype=kind)
+        X = pytensor.shared(columns, name="X", shape=columns.shape, borrow=True)
         weights = pm.Data("weights", briefly(data.weights))
         offset = pm.Data("offset", briefly(data.offset))
 
@@ -64,7 +65,7 @@ class Bernoulli(Family):
             return bernoulli_tasks(beta, value, X, weights, offset, starts)
 
         def simulate(beta: Tensor, X: Tensor, size: Any) -> Tensor:
-            return pm.Bernoulli.dist(logit_p=linear_predictor(beta, X, data))
+            return pm.Bernoulli.dist(logit_p=linear_predictor(beta, X.T, data))
 
         return pm.CustomDist(
             "y",
@@ -72,7 +73,7 @@ class Bernoulli(Family):
             X,
             dist=simulate,
             logp=logp,
-            signature="(t,f),(n,f)->(n)",
+            signature="(t,f),(f,n)->(n)",
             class_name="BernoulliTasks",
             observed=pm.Data("outcome", data.y.astype(np.int8)),
             dims="row",

@@ -163,7 +163,7 @@ def compile_density(
         if len(_codes) > _KEPT:
             _codes.popitem(last=False)
     _codes.move_to_end(key)
-    code, numbers = _codes[key], [np.array(v.get_value(), order="C") for v in graph.variables]
+    code, numbers = _codes[key], [np.array(v.get_value(borrow=True), order="C") for v in graph.variables]
     if backend == "jax":
         return Density(graph.model, graph.size, lambda: _call_jax(code, numbers))
     log_density, copy = code

@@ -107,8 +107,8 @@ def whitened_coefficients(
 def bernoulli_tasks(beta: Array, y: Array, X: Array, weights: Array, offset: Array, starts: Array) -> Array:
     """Return the log-likelihood of `_task_glm.bernoulli`; not finite, or NaN, where that refuses."""
     # The last task that starts at this row or before it: tasks without rows start where the next one does.
-    task = jnp.searchsorted(starts, jnp.arange(len(X)), side="right") - 1
-    eta = jnp.sum(X.astype(beta.dtype) * beta[task], axis=1) + offset
+    task = jnp.searchsorted(starts, jnp.arange(X.shape[1]), side="right") - 1
+    eta = jnp.sum(X.astype(beta.dtype) * beta[task].T, axis=0) + offset
     # abs() and maximum() have no derivative at 0, where a chain may start: choose between two lines.
     positive = eta >= 0.0
     linear = jnp.where(positive, y - 1.0, y) * eta

@@ -25,7 +25,6 @@ from bayes_mtl.kernels.compile import subroutine
 
 _LOG2_E = float(np.log2(np.e))
 _LOG_2 = float(np.log(2.0))
-_NARROW = 12  # with fewer columns than this, rows are too short for a loop of their own
 
 
 def bernoulli(
@@ -45,8 +44,9 @@ def bernoulli(
     beta : (T, F)
     y : (N,)
         Numbers of any type.
-    X : (N, F)
-        In single or double precision; sums are in double precision.
+    X : (F, N)
+        Column by column, so that a step of the algebra is a loop over rows. In single or double precision;
+        sums are in double precision.
     weights, offset : (N,) or (1,)
         One entry holds for all rows.
     starts : (T + 1,)
@@ -100,42 +100,28 @@ def _sum_rows(
     gradient[:] = 0.0
     length = min(256, max(16, 16384 // max(1, F)))  # both passes over a block find it in the cache
     eta_block = np.empty(length)
-    columns = np.empty((F, length if F < _NARROW else 0))
     first = 0  # task of the block's first row; a block may hold many tasks, or a part of one
-    for begin in range(0, len(X), length):
-        rows = slice(begin, min(begin + length, len(X)))
-        X_block = X[rows]
-        n = len(X_block)
+    for begin in range(0, X.shape[1], length):
+        rows = slice(begin, min(begin + length, X.shape[1]))
+        n = rows.stop - begin
         eta = eta_block[:n]
         shift = offset[rows] if len(offset) > 1 else offset
         for i in range(n):
             eta[i] = shift[i] if len(offset) > 1 else shift[0]
-        if F < _NARROW:
-            for p in range(F):
-                for i in range(n):
-                    columns[p, i] = X_block[i, p]
         while starts[first + 1] <= begin:
             first += 1
         t, low = first, 0
         while low < n:
             high = min(starts[t + 1] - begin, n)
-            if F < _NARROW:
-                for p in range(F):
-                    _add_multiple(eta[low:high], columns[p, low:high], beta[t, p])
-            else:
-                for i in range(low, high):
-                    eta[i] += dot(beta[t], X_block[i])
+            for p in range(F):
+                _add_multiple(eta[low:high], X[p, begin + low : begin + high], beta[t, p])
             t, low = t + 1, high
         total += log_p(y[rows], eta, weights[rows] if len(weights) > 1 else weights)
         t, low = first, 0
         while low < n:
             high = min(starts[t + 1] - begin, n)
-            if F < _NARROW:
-                for p in range(F):
-                    gradient[t, p] += dot(eta[low:high], columns[p, low:high])
-            else:
-                for i in range(low, high):
-                    _add_multiple(gradient[t], X_block[i], eta[i])
+            for p in range(F):
+                gradient[t, p] += dot(eta[low:high], X[p, begin + low : begin + high])
             t, low = t + 1, high
     if not abs(total) < np.inf:
         gradient[:] = 0.0

@@ -130,7 +130,7 @@ class BernoulliTasks(ValueAndGradient):
 
     kernel = "_task_glm:bernoulli"
     large = True
-    signature = "(t,f),any(n),any(n,f),(w),(o),int(b)->(),(t,f)"
+    signature = "(t,f),any(n),any(f,n),(w),(o),int(b)->(),(t,f)"
 
 
 class CholeskyFromPartials(KernelOp):

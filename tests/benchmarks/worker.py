@@ -131,7 +131,8 @@ def _bernoulli_call(table: Any, beta: np.ndarray) -> Callable[[], Any]:
     from bayes_mtl.kernels import bernoulli_tasks
 
     starts = np.searchsorted(table.task, np.arange(table.n_tasks + 1)).astype(np.int64)
-    arrays = (beta, table.y.astype(np.int8), table.X, np.ones(1), np.zeros(1), starts)
+    columns = np.ascontiguousarray(table.X.T)
+    arrays = (beta, table.y.astype(np.int8), columns, np.ones(1), np.zeros(1), starts)
     inputs = [pt.tensor(dtype=str(a.dtype), shape=(None,) * a.ndim) for a in arrays]
     value = bernoulli_tasks(*inputs)
     function = pytensor.function(inputs, [value, pytensor.grad(value, inputs[0])], mode="NUMBA")
