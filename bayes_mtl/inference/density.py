@@ -30,6 +30,7 @@ from pytensor.graph.traversal import io_toposort
 
 from bayes_mtl._typing import FloatArray
 from bayes_mtl.kernels import KernelOp, in_parallel
+from bayes_mtl.model.coords import dims_of
 
 Backend = Literal["numba", "jax"]
 ValueAndGradient = Callable[[FloatArray], tuple[float, FloatArray]]
@@ -105,8 +106,7 @@ class Density:
             if transform is not None:
                 backward = transform.backward(pt.as_tensor_variable(values), *rv.owner.inputs)
                 values = pytensor.function([], backward, mode="FAST_COMPILE")()
-            dims = self.model.named_vars_to_dims.get(rv.name)
-            dims = dims or [f"{rv.name}_dim_{i}" for i in range(len(shape))]
+            dims = dims_of(self.model, rv.name, len(shape))
             found[rv.name] = (("chain", "draw", *dims), values.reshape(chains, length, *shape))
         return xr.Dataset(found, coords={"chain": np.arange(chains), "draw": np.arange(length)})
 

@@ -23,7 +23,7 @@ from bayes_mtl.inference.log_likelihood import log_likelihood as pointwise
 from bayes_mtl.inference.pilot import pilot
 from bayes_mtl.inference.recover import Coefficients, from_whitened, recover
 from bayes_mtl.model import AssembledModel, is_collapsed, sampling_model
-from bayes_mtl.model.coords import FEATURE, SHARED_FEATURE, TASK, TASK_FEATURE, model_coords
+from bayes_mtl.model.coords import FEATURE, SHARED_FEATURE, TASK, TASK_FEATURE, dims_of, model_coords
 from bayes_mtl.spec import ModelSpec
 
 PRIOR_DRAWS = 1000
@@ -290,8 +290,7 @@ def _prior(assembled: AssembledModel, data: TaskData, seed: int) -> xr.Dataset:
     if free:
         draws = pm.draw(free, PRIOR_DRAWS, random_seed=seed, mode="FAST_COMPILE")
         for variable, values in zip(free, draws, strict=True):
-            dims = model.named_vars_to_dims.get(variable.name)
-            dims = dims or [f"{variable.name}_dim_{i}" for i in range(values.ndim - 1)]
+            dims = dims_of(model, variable.name, values.ndim - 1)
             drawn[variable.name] = (("chain", "draw", *dims), values[None])
     prior, hyper = evaluate(assembled, drawn, data)
     coefficients = recover(assembled, hyper, None, np.random.default_rng(seed))

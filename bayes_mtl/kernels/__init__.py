@@ -12,6 +12,7 @@ from bayes_mtl.kernels.ops import (
     cholesky_from_partials,
     collapsed_gaussian,
     product,
+    repeat,
     whitened_coefficients,
 )
 
@@ -22,5 +23,6 @@ __all__ = [
     "collapsed_gaussian",
     "in_parallel",
     "product",
+    "repeat",
     "whitened_coefficients",
 ]

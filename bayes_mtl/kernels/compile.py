@@ -116,7 +116,7 @@ class MachineCode:
     def __call__(self, *inputs: Any) -> list[Any]:
         """Evaluate; inputs must have the dtypes that were compiled for."""
         self.ready()
-        arrays = [np.require(x, requirements="CAW") for x in inputs]
+        arrays = [np.require(x, requirements=["C", "A", "W"]) for x in inputs]
         sizes = self.signature.sizes([a.shape for a in arrays])
         shapes = [
             [int(s) if s.isdigit() else sizes[s] for s in letters] for letters in self.signature.outputs

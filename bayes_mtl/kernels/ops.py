@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any, ClassVar
 
+import numpy as np
 import pytensor.tensor as pt
 from pytensor.compile import optdb
 from pytensor.gradient import DisconnectedType, disconnected_type
@@ -174,6 +175,11 @@ class Product(KernelOp):
 product = Product()
 _collapsed_gaussian = CollapsedGaussian()
 _bernoulli_tasks = BernoulliTasks()
+
+
+def repeat(rows: Tensor, n: int) -> Tensor:
+    """Repeat a single row n times, as a product: its gradient then needs no sum, which compiles slowly."""
+    return product(np.ones((n, 1)), rows) if rows.type.shape[0] == 1 and n > 1 else rows
 
 
 def cholesky_from_partials(partials: Tensor, n: int) -> Tensor:

@@ -7,13 +7,14 @@ from typing import Any, Literal
 
 import numpy as np
 import pymc as pm
+import pytensor
 import pytensor.tensor as pt
 
 from bayes_mtl._typing import Tensor
 from bayes_mtl.data import PseudoRows, TaskData
 from bayes_mtl.errors import Finding, SpecError, raise_if_any
-from bayes_mtl.kernels import collapsed_gaussian, whitened_coefficients
-from bayes_mtl.model.coefficients import CoefficientPrior, coefficient_prior, latent_coefficients, repeat
+from bayes_mtl.kernels import collapsed_gaussian, repeat, whitened_coefficients
+from bayes_mtl.model.coefficients import CoefficientPrior, coefficient_prior, latent_coefficients
 from bayes_mtl.model.coords import FEATURE, ROW, TASK, model_coords
 from bayes_mtl.model.numbers import Numbers, constants, variables
 from bayes_mtl.model.population import Population, population
@@ -90,18 +91,12 @@ class AssembledModel:
         What they deviate from, and the shared slopes.
     sigma : TensorVariable or None
         Noise scale, shape (1,) or (n_tasks,); None where it is known or has no meaning.
-    collapsed : bool
-        Whether the coefficients are integrated out.
-    rows : PseudoRows or None
-        What the coefficients are recovered from, or whitened with.
     """
 
     model: pm.Model
     block: CoefficientPrior
     population: Population
     sigma: Tensor | None
-    collapsed: bool
-    rows: PseudoRows | None
 
 
 def sampling_model(spec: ModelSpec, data: TaskData, *, collapsed: bool, rows: PseudoRows) -> AssembledModel:
@@ -143,15 +138,12 @@ def _assemble(
         block = _deviations(spec, data, priors, numbers)
         sigma = _noise(spec, data, priors, numbers)
         if collapsed:
-            rows = data.pseudo_rows
             _observe_collapsed(block, effects, sigma, data, numbers)
         elif pilot is not None:
-            rows = pilot
             _observe_whitened(spec, block, effects, sigma, data, pilot, numbers)
         else:
-            rows = None
             _observe_latent(spec, block, effects, sigma, data)
-    return AssembledModel(model, block, effects, sigma, collapsed, rows)
+    return AssembledModel(model, block, effects, sigma)
 
 
 def _deviations(spec: ModelSpec, data: TaskData, priors: Any, numbers: Numbers) -> CoefficientPrior:
@@ -195,7 +187,7 @@ def _observe_latent(
     ]
     if data.shared_features:
         slopes = mean[:, n_features:]
-        parts.append(slopes if slopes.type.shape[0] == data.n_tasks else repeat(slopes, data.n_tasks))
+        parts.append(repeat(slopes, data.n_tasks))
     if not n_features:
         parts = parts[1:]
     beta = parts[0] if len(parts) == 1 else pt.concatenate(parts, axis=1)
@@ -244,19 +236,23 @@ def _law(block: CoefficientPrior, sigma: Tensor | None, n_tasks: int) -> tuple[T
 def _observe_collapsed(
     block: CoefficientPrior, effects: Population, sigma: Tensor | None, data: TaskData, numbers: Numbers
 ) -> None:
-    """Register y with its marginal density, and with a way to draw it."""
+    """Register y with its marginal density, and with a way to draw it.
+
+    Rows enter as shared variables: PyTensor looks through constants, which takes long if there are many.
+    """
     statistics, rows = data.statistics, data.pseudo_rows
     row_scale = np.sqrt(1.0 / data.weights) if data.noise is None else data.noise / np.sqrt(data.weights)
     root, count = numbers("pseudo_rows", rows.root), numbers("counts", statistics.count)
     target, rest = numbers("pseudo_outcomes", rows.target), numbers("pseudo_rest", rows.rest)
     design = numbers("effects", effects.design)
+    law = [*_law(block, sigma, data.n_tasks), effects.mean(numbers, rows.reference)]
 
     def logp(value: Tensor, *parameters: Tensor) -> Tensor:
         y, unexplained = target, rest
         if not np.array_equal(getattr(value, "data", ()), data.y):
             y, unexplained = _pseudo_outcomes(value, data, row_scale)
         kernel = collapsed_gaussian(
-            *parameters, root, y, unexplained, count, block.inside, effects.column, design
+            *parameters[: len(law)], root, y, unexplained, count, block.inside, effects.column, design
         )
         return kernel + numbers("log_weight", statistics.log_weight)
 
@@ -267,6 +263,10 @@ def _observe_collapsed(
         unique_sd: Tensor,
         sigma: Tensor,
         mean: Tensor,
+        X: Tensor,
+        task_index: Tensor,
+        offset: Tensor,
+        row_scale: Tensor,
         size: Any,
     ) -> Tensor:
         inside, n_features, n_tasks = block.inside, data.n_features, data.n_tasks
@@ -279,17 +279,20 @@ def _observe_collapsed(
         beta = pt.zeros(data.statistics.moment.shape) + mean + rows.reference
         beta = pt.inc_subtensor(beta[:, :n_features], whitened * sd)
         beta = pt.inc_subtensor(beta[:, effects.column], (common[:, None] * effects.design).T)
-        eta = (data.full_matrix * beta[data.task_index]).sum(axis=-1) + data.offset
-        scale = sigma if sigma.type.shape[0] == 1 else sigma[data.task_index]
+        eta = (X * beta[task_index]).sum(axis=-1) + offset
+        scale = sigma if sigma.type.shape[0] == 1 else sigma[task_index]
         return pm.Normal.dist(eta, scale * row_scale)
 
     pm.CustomDist(
         "y",
-        *_law(block, sigma, data.n_tasks),
-        effects.mean(numbers, rows.reference),
+        *law,
+        *(
+            pytensor.shared(a, borrow=True)
+            for a in (data.full_matrix, data.task_index, data.offset, row_scale)
+        ),
         dist=simulate,
         logp=logp,
-        signature="(p),(i,i),(t,k),(t),(s),(m,f)->(n)",
+        signature="(p),(i,i),(t,k),(t),(s),(m,f),(n,c),(n),(n),(n)->(n)",
         class_name="CollapsedGaussian",
         observed=data.y,
         dims=ROW,

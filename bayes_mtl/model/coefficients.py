@@ -12,7 +12,7 @@ import pytensor.tensor as pt
 
 from bayes_mtl._typing import IntArray, Tensor
 from bayes_mtl.errors import Finding, SpecError, raise_if_any
-from bayes_mtl.kernels import product
+from bayes_mtl.kernels import product, repeat
 from bayes_mtl.model.coords import FACTOR, bis
 from bayes_mtl.model.numbers import Numbers, constants
 from bayes_mtl.model.priors import register
@@ -67,7 +67,8 @@ class CoefficientPrior:
     def own(self) -> IntArray:
         """Positions of the features in which tasks deviate on their own."""
         everything = np.arange(self.n_features)
-        return everything if self.unique_sd is not None else np.setdiff1d(everything, self.inside)
+        alone = self.varies and self.unique_sd is not None
+        return everything if alone else np.setdiff1d(everything, self.inside)
 
     @property
     def n_common(self) -> int:
@@ -156,8 +157,7 @@ def latent_coefficients(
 
     `mean` has one row per task, or one for all.
     """
-    if mean.type.shape[0] == 1 and n_tasks > 1:
-        mean = repeat(mean, n_tasks)
+    mean = repeat(mean, n_tasks)
     if not prior.varies:
         return pm.Deterministic(name("beta"), mean, dims=dims)
     inside, own, n_features = prior.inside, prior.own, prior.n_features
@@ -179,11 +179,6 @@ def latent_coefficients(
         correlation = _embed(correlation, inside, n_features)
     cholesky = prior.sd[:, None] * correlation
     return pm.Deterministic(name("beta"), mean + product(whitened, cholesky.T), dims=dims)
-
-
-def repeat(row: Tensor, n: int) -> Tensor:
-    """Repeat a row n times, as a product: its gradient then needs no sum, which compiles slowly."""
-    return product(np.ones((n, 1)), row)
 
 
 def _embed(block: Tensor, at: IntArray, size: int) -> Tensor:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pymc as pm
+
 from bayes_mtl.data import TaskData
 
 TASK, TASK_BIS = "task", "task_bis"
@@ -17,6 +19,11 @@ ROW = "row"
 def bis(dim: str) -> str:
     """Return the name of the second axis of a square matrix (a dim may occur once in a variable)."""
     return f"{dim}_bis"
+
+
+def dims_of(model: pm.Model, name: str, n_axes: int) -> tuple[str, ...]:
+    """Return the dims of a variable, made up if it has none."""
+    return tuple(model.named_vars_to_dims.get(name) or (f"{name}_dim_{i}" for i in range(n_axes)))
 
 
 def model_coords(data: TaskData) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import pytensor.tensor as pt
 
 from bayes_mtl._typing import FloatArray, IntArray, Tensor
 from bayes_mtl.data import TaskData
-from bayes_mtl.kernels import product
+from bayes_mtl.kernels import product, repeat
 from bayes_mtl.model.coords import FEATURE, SHARED_FEATURE, TASK_FEATURE
 from bayes_mtl.model.numbers import Numbers, constants
 from bayes_mtl.model.priors import register
@@ -148,10 +148,5 @@ def _sampled_mean(
     if not n_shared:
         return pt.as_tensor_variable(mean)
     slopes = sampled["beta_shared"][None, :] if "beta_shared" in sampled else np.zeros((1, n_shared))
-    parts = [_rows(pt.as_tensor_variable(part), n_rows) for part in (mean, slopes)]
+    parts = [repeat(pt.as_tensor_variable(part), n_rows) for part in (mean, slopes)]
     return pt.concatenate(parts, axis=1) if n_varying else parts[1]
-
-
-def _rows(part: Tensor, n: int) -> Tensor:
-    """Repeat one row n times, as a product: its gradient then needs no sum, which compiles slowly."""
-    return product(np.ones((n, 1)), part) if part.type.shape[0] == 1 and n > 1 else part
