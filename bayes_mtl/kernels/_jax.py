@@ -144,7 +144,7 @@ def _own_scale(unique_sd: Array, inside: Array, own: Array) -> Array:
 
 
 def _design(L: Array, loadings: Array, inside: Array, column: Array, design: Array, n_columns: int) -> Array:
-    """Return Z (T, F, A); see `_population.fill_design`."""
+    """Return Z (T, F, A); what one unit of each common variable does; see `_population`."""
     n_tasks, n_factors = loadings.shape
     common = jax.nn.one_hot(column, n_columns, dtype=design.dtype)
     common = jnp.einsum("ct,cf->tfc", design, common)

@@ -181,7 +181,7 @@ def reverse(
     d_L = np.zeros((n_varying, n_varying))
     d_phi = np.empty((n_blocks, n_columns, length))
     d_w = np.empty((n_blocks, n_own, 1, length))
-    given = np.empty((n_columns, length))
+    pulled = np.empty(length)
 
     # From beta back to alpha: eps = K^-T w, w = y' - Y phi + z.
     d_alpha = d_alpha.copy()
@@ -217,13 +217,13 @@ def reverse(
             d_alpha[c] += weighted_sum(effects[block, c], d_phi[block, column[c]], n)
         for x in range(n_inside):
             for t in range(n):
-                given[0, t] = 0.0
+                pulled[t] = 0.0
             for p in range(inside[x], n_varying):
                 entry = L[p, inside[x]]
                 for t in range(n):
-                    given[0, t] += entry * d_phi[block, p, t]
+                    pulled[t] += entry * d_phi[block, p, t]
             for k in range(n_factors):
-                d_alpha[n_common + k * n_inside + x] += weighted_sum(lam[block, k], given[0], n)
+                d_alpha[n_common + k * n_inside + x] += weighted_sum(lam[block, k], pulled, n)
 
     # From alpha back to Q and h: alpha = U^-T x, x = U^-1 h + z.
     d_h = np.zeros(size)
@@ -375,9 +375,9 @@ def reverse(
                 for t in range(n):
                     total += d_A[t]
                 d_mean[0, f] += total
-            for k in range(n_factors if f == 0 else 0):
-                for t in range(n):
-                    d_loadings[start + t, k] = d_lam[k, t]
+        for k in range(n_factors):
+            for t in range(n):
+                d_loadings[start + t, k] = d_lam[k, t]
 
     add_gradient_of_cholesky(d_L, sd, correlation, inside, d_sd, d_correlation)
 
