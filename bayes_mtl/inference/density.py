@@ -26,6 +26,7 @@ from pymc.pytensorf import join_nonshared_inputs
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.replace import clone_replace
+from pytensor.graph.rewriting.utils import rewrite_graph
 from pytensor.graph.traversal import io_toposort
 
 from bayes_mtl._typing import FloatArray
@@ -126,7 +127,10 @@ class DensityGraph:
     """
 
     def __init__(self, model: pm.Model):
-        self.model, self._logp, self._point = model, model.logp(), model.initial_point()
+        # The terms of the model's density repeat what they have in common. Said once, a kernel whose outputs
+        # are used by several terms is also differentiated once.
+        self.model, self._point = model, model.initial_point()
+        self._logp = rewrite_graph(model.logp(), include=("canonicalize",))
         sizes = [(v.name, np.shape(self._point[v.name])) for v in model.value_vars]
         self.size = int(sum(np.prod(shape) for _, shape in sizes))
         self.structure, self.variables = _structure(self._logp, sizes)
