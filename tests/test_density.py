@@ -14,6 +14,7 @@ import pytest
 import bayes_mtl as mtl
 from bayes_mtl.data import PseudoRows, TaskStatistics
 from bayes_mtl.inference import density as module
+from bayes_mtl.inference.coordinates import laplace_coordinates
 from bayes_mtl.inference.density import compile_density, nutpie_model
 from bayes_mtl.inference.pilot import pilot
 from bayes_mtl.model import sampling_model
@@ -65,21 +66,22 @@ def test_other_data_of_the_same_shape_need_no_compilation(case, compilations):
     spec, *both = CASES[case]
     for data in both:
         model = model_of(spec, data)
-        found = compile_density(model)
-        evaluate = found.make()
+        compiled = compile_density(model)
         slow = pytensor.function(
             model.value_vars,
             [model.logp(), *pytensor.grad(model.logp(), model.value_vars)],
             mode=contracts.MODE,
         )
-        for seed in (1, 2):
-            position = found.start(seed)
+        for seed, found in ((1, compiled), (2, compiled), (3, compiled.in_laplace_coordinates())):
+            position, coordinates = found.start(seed), found.coordinates
+            parameters, k = coordinates.forward(position), len(coordinates.centre)
             shapes = [np.shape(model.initial_point()[v.name]) for v in model.value_vars]
-            parts = np.split(position, np.cumsum([int(np.prod(s)) for s in shapes])[:-1])
+            parts = np.split(parameters, np.cumsum([int(np.prod(s)) for s in shapes])[:-1])
             expected, *slopes = slow(*(p.reshape(s) for p, s in zip(parts, shapes, strict=True)))
-            value, gradient = evaluate(position)
+            value, gradient = found.make()(position)
             np.testing.assert_allclose(value, expected, rtol=1e-10)
             flat = np.concatenate([np.ravel(s) for s in slopes])
+            flat[:k] = coordinates.scale.T @ flat[:k]
             np.testing.assert_allclose(gradient, flat, rtol=1e-8, atol=1e-9 * np.abs(flat).max())
     assert len(compilations) == 1
 
@@ -102,14 +104,14 @@ def test_positions_that_make_no_sense(value):
 def test_draws_are_constrained_as_pymc_does():
     spec, data, _ = CASES["gaussian"]
     model = model_of(spec, data)
-    found = compile_density(model)
+    found = compile_density(model).in_laplace_coordinates()
     positions = np.stack([[found.start(s) for s in (1, 2)], [found.start(s) for s in (3, 4)]])
     draws = found.constrain(positions)
     slow = pytensor.function(
         model.value_vars, model.replace_rvs_by_values(model.free_RVs), mode=contracts.MODE
     )
     shapes = [np.shape(model.initial_point()[v.name]) for v in model.value_vars]
-    parts = np.split(positions[1, 0], np.cumsum([int(np.prod(s)) for s in shapes])[:-1])
+    parts = np.split(found.coordinates.forward(positions[1, 0]), np.cumsum([int(np.prod(s)) for s in shapes])[:-1])
     expected = slow(*(p.reshape(s) for p, s in zip(parts, shapes, strict=True)))
     for rv, value in zip(model.free_RVs, expected, strict=True):
         np.testing.assert_allclose(draws[rv.name][1, 0], value, rtol=1e-12)
@@ -117,11 +119,34 @@ def test_draws_are_constrained_as_pymc_does():
 
 def test_the_documented_interface_of_the_sampler_agrees():
     """The callback in Python, used where nutpie's own class is not as expected, gives the same draws."""
-    found = compile_density(model_of(*CASES["gaussian"][:2]))
+    found = compile_density(model_of(*CASES["gaussian"][:2])).in_laplace_coordinates()
     settings = {"draws": 50, "tune": 100, "chains": 1, "seed": 1, "progress_bar": False}
     one = nutpie.sample(nutpie_model(found), **settings)["posterior"]["position"]
     two = nutpie.sample(nutpie_model(replace(found, machine_code=None)), **settings)["posterior"]["position"]
     np.testing.assert_allclose(one, two, rtol=1e-9)
+
+
+def test_laplace_coordinates_of_a_normal_law_make_it_standard():
+    """Precision A of the first parameters given the others, with one direction wider than they can be."""
+    rng = np.random.default_rng(4)
+    mode, values = rng.standard_normal(5), np.array([1e-4, 0.5, 2.0, 30.0, 1e5])
+    vectors = np.linalg.qr(rng.standard_normal((5, 5)))[0]
+    A = vectors * values @ vectors.T
+
+    def evaluate(position):
+        off = position[:5] - mode
+        gradient = np.concatenate([-A @ off, -position[5:]])
+        return -0.5 * off @ A @ off - 0.5 * position[5:] @ position[5:], gradient
+
+    found = laplace_coordinates(evaluate, np.zeros(7), 5)
+    standard = found.scale @ A @ found.scale
+    expected = vectors * np.array([4e-4, 1.0, 1.0, 1.0, 1.0]) @ vectors.T
+    np.testing.assert_allclose(standard, expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(vectors[:, 1:].T @ (found.centre - mode), 0.0, rtol=0, atol=1e-3)
+    position = rng.standard_normal((3, 2, 7))
+    moved = found.forward(position)
+    np.testing.assert_array_equal(moved[..., 5:], position[..., 5:])
+    np.testing.assert_allclose(moved[1, 0, :5], found.centre + found.scale @ position[1, 0, :5], rtol=1e-12)
 
 
 def test_a_bad_pilot_does_not_make_the_answer_wrong(monkeypatch):

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import Any, Literal
 from zlib import crc32
 
@@ -30,13 +30,16 @@ from pytensor.graph.rewriting.utils import rewrite_graph
 from pytensor.graph.traversal import io_toposort
 
 from bayes_mtl._typing import FloatArray
+from bayes_mtl.inference.coordinates import Coordinates, ValueAndGradient, laplace_coordinates
 from bayes_mtl.kernels import KernelOp, in_parallel
+from bayes_mtl.model import WHITENED
 from bayes_mtl.model.coords import dims_of
 
 Backend = Literal["numba", "jax"]
-ValueAndGradient = Callable[[FloatArray], tuple[float, FloatArray]]
 
 _KEPT = 16
+# Up to this many hyperparameters have their coordinates chosen together: the map costs k^2 in every step.
+_MAPPED = 100
 _codes: OrderedDict[Hashable, Any] = OrderedDict()
 
 
@@ -44,13 +47,18 @@ _codes: OrderedDict[Hashable, Any] = OrderedDict()
 class MachineCode:
     """C functions `log_density(size, x, gradient, value, data)` and `copy(size, size, x, out, data)`.
 
-    They return 0, or another number where the density is not finite. `data` holds the addresses of `arrays`.
+    They return 0, or another number where the density is not finite. `data` holds the addresses of `arrays`,
+    the last two of which are those of the `Coordinates`.
     """
 
     log_density: Any
     copy: Any
     arrays: list[Any]
-    data: Any
+
+    @cached_property
+    def data(self) -> Any:
+        """Addresses of the arrays."""
+        return np.array([a.ctypes.data for a in self.arrays], dtype=np.uintp)
 
     def bind(self, size: int) -> ValueAndGradient:
         """Return the density as a Python function, for one thread."""
@@ -68,13 +76,17 @@ class MachineCode:
 
 @dataclass(frozen=True)
 class Density:
-    """The log density of a model over the unconstrained space.
+    """The log density of a model over the space in which the sampler moves.
 
     Attributes
     ----------
     model : pm.Model
     size : int
         Number of dimensions.
+    coordinates : Coordinates
+        From positions to the model's unconstrained parameters.
+    at : callable
+        Returns the same density in other coordinates.
     make : callable
         Returns a function from a position to value and gradient, for one thread.
     machine_code : MachineCode or None
@@ -83,18 +95,28 @@ class Density:
 
     model: pm.Model
     size: int
+    coordinates: Coordinates
+    at: Callable[[Coordinates], Density]
     make: Callable[[], ValueAndGradient]
     machine_code: MachineCode | None = None
 
+    def in_laplace_coordinates(self) -> Density:
+        """Return the same density with the hyperparameters centred and scaled at their mode."""
+        k = len(self.coordinates.centre)
+        plain = self.at(Coordinates.identity(k))
+        return self.at(laplace_coordinates(plain.make(), _flat(self.model), k))
+
     def start(self, seed: int) -> FloatArray:
-        """Return a starting point: the centre of the prior, moved by up to one in each coordinate."""
-        point = self.model.initial_point()
-        flat = np.concatenate([np.ravel(point[v.name]) for v in self.model.value_vars])
-        return flat + np.random.default_rng(seed).uniform(-1.0, 1.0, flat.shape)
+        """Return a starting point: the centre, moved by up to one in each coordinate, or by two scales."""
+        rng, centre = np.random.default_rng(seed), _flat(self.model)
+        moved, k = centre + rng.uniform(-1.0, 1.0, centre.shape), len(self.coordinates.centre)
+        moved[:k] = rng.uniform(-2.0, 2.0, k)
+        return moved
 
     def constrain(self, draws: FloatArray) -> xr.Dataset:
         """Turn positions, shape (chain, draw, size), into draws of the model's free variables."""
         found, used = {}, 0
+        draws = self.coordinates.forward(draws)
         chains, length = draws.shape[:2]
         point = self.model.initial_point()
         for rv in self.model.free_RVs:
@@ -120,6 +142,8 @@ class DensityGraph:
     model : pm.Model
     size : int
         Number of dimensions.
+    mapped : int
+        How many of the first dimensions are mapped by `Coordinates`.
     variables : list
         Numbers that may differ while the code is the same.
     structure : hashable
@@ -133,6 +157,11 @@ class DensityGraph:
         self._logp = rewrite_graph(model.logp(), include=("canonicalize",))
         sizes = [(v.name, np.shape(self._point[v.name])) for v in model.value_vars]
         self.size = int(sum(np.prod(shape) for _, shape in sizes))
+        names = [rv.name for rv in model.free_RVs]
+        whitened = [name for name in names if name in WHITENED]
+        assert names[len(names) - len(whitened) :] == whitened
+        others = sum(np.prod(shape) for _, shape in sizes[: len(names) - len(whitened)])
+        self.mapped = int(others) if others <= _MAPPED else 0
         self.structure, self.variables = _structure(self._logp, sizes)
 
     @cached_property
@@ -153,7 +182,7 @@ class DensityGraph:
 def compile_density(
     model: pm.Model | DensityGraph, *, backend: Backend = "numba", progress: bool = False
 ) -> Density:
-    """Compile the log density of a model, or find the code of one like it."""
+    """Compile the log density of a model, or find the code of one like it; coordinates are the model's own."""
     graph = model if isinstance(model, DensityGraph) else DensityGraph(model)
     key = (backend, graph.structure)
     if key not in _codes:
@@ -168,13 +197,22 @@ def compile_density(
             _codes.popitem(last=False)
     _codes.move_to_end(key)
     code, numbers = _codes[key], [np.array(v.get_value(borrow=True), order="C") for v in graph.variables]
-    if backend == "jax":
-        return Density(graph.model, graph.size, lambda: _call_jax(code, numbers))
-    log_density, copy = code
-    machine_code = MachineCode(
-        log_density, copy, numbers, np.array([n.ctypes.data for n in numbers], dtype=np.uintp)
-    )
-    return Density(graph.model, graph.size, lambda: machine_code.bind(graph.size), machine_code)
+
+    def at(coordinates: Coordinates) -> Density:
+        if backend == "jax":
+            make = partial(_call_jax, code, numbers, coordinates)
+            return Density(graph.model, graph.size, coordinates, at, make)
+        machine_code = MachineCode(*code, [*numbers, coordinates.centre, coordinates.scale])
+        make = partial(machine_code.bind, graph.size)
+        return Density(graph.model, graph.size, coordinates, at, make, machine_code)
+
+    return at(Coordinates.identity(graph.mapped))
+
+
+def _flat(model: pm.Model) -> FloatArray:
+    """Return the model's initial point, which is the centre of the prior."""
+    point = model.initial_point()
+    return np.concatenate([np.ravel(point[v.name]) for v in model.value_vars]).astype(float)
 
 
 def nutpie_model(density: Density) -> Any:
@@ -253,8 +291,9 @@ def _machine_code(graph: DensityGraph) -> tuple[Any, Any]:
     from numba import types
     from pytensor.link.numba.cache import CACHED_SRC_FUNCTIONS
 
-    density, size = _function(graph, "NUMBA"), graph.size
+    density, size, k = _function(graph, "NUMBA"), graph.size, graph.mapped
     kinds = [(v.type.dtype, v.get_value(borrow=True).shape) for v in graph.variables]
+    kinds += [("float64", (k,)), ("float64", (k, k))]
     names = [f"n{i}" for i in range(len(kinds))]
     lines = [
         "def log_density(size, x, gradient, value, data):",
@@ -262,16 +301,31 @@ def _machine_code(graph: DensityGraph) -> tuple[Any, Any]:
     ]
     for i, (name, (dtype, shape)) in enumerate(zip(names, kinds, strict=True)):
         lines.append(f"    {name} = carray(pointer(addresses[{i}]), {shape!r}, dtype={dtype})")
+    *arguments, centre, scale = names
     lines += [
-        f"    logp, slope = density(carray(x, ({size},)), {', '.join(names)})",
+        f"    position = empty({size})",
+        f"    for i in range({size}):",
+        "        position[i] = x[i]",
+        f"    for i in range({k}):",
+        f"        theta = {centre}[i]",
+        f"        for j in range({k}):",
+        f"            theta += {scale}[i, j] * x[j]",
+        "        position[i] = theta",
+        f"    logp, slope = density({', '.join(['position', *arguments])})",
         "    value[0] = logp.item()",
         f"    for i in range({size}):",
         "        gradient[i] = slope[i]",
         "        if not abs(slope[i]) < inf:",
         "            return 3",
+        f"    for i in range({k}):",
+        "        pulled = 0.0",
+        f"        for j in range({k}):",
+        f"            pulled += {scale}[i, j] * slope[j]",
+        "        gradient[i] = pulled",
         "    return 0 if abs(value[0]) < inf else 4",
     ]
     environment = {"carray": numba.carray, "density": density, "pointer": _pointer(), "inf": np.inf}
+    environment["empty"] = np.empty
     environment |= {"uintp": np.uintp, **{dtype: getattr(np, dtype) for dtype, _ in kinds}}
     number, numbers, data = types.uint64, types.CPointer(types.double), types.voidptr
     log_density = _c_function(
@@ -318,14 +372,16 @@ def _pointer() -> Any:
     return pointer
 
 
-def _call_jax(code: Any, numbers: list[Any]) -> ValueAndGradient:
+def _call_jax(code: Any, numbers: list[Any], coordinates: Coordinates) -> ValueAndGradient:
     import jax
 
-    data = [jax.device_put(n) for n in numbers]
+    data, k = [jax.device_put(n) for n in numbers], len(coordinates.centre)
 
     def evaluate(position: FloatArray) -> tuple[float, FloatArray]:
-        value, gradient = code(position, *data)
-        return float(value), np.asarray(gradient)
+        value, slope = code(coordinates.forward(position), *data)
+        gradient = np.array(slope)
+        gradient[:k] = coordinates.scale @ gradient[:k]
+        return float(value), gradient
 
     return evaluate
 

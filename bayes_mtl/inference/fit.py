@@ -22,16 +22,12 @@ from bayes_mtl.inference.hyperdraws import REPORTED, evaluate
 from bayes_mtl.inference.log_likelihood import log_likelihood as pointwise
 from bayes_mtl.inference.pilot import pilot
 from bayes_mtl.inference.recover import Coefficients, from_whitened, recover
-from bayes_mtl.model import AssembledModel, is_collapsed, sampling_model
+from bayes_mtl.model import WHITENED, AssembledModel, is_collapsed, sampling_model
 from bayes_mtl.model.coords import FEATURE, SHARED_FEATURE, TASK, TASK_FEATURE, dims_of, model_coords
 from bayes_mtl.spec import ModelSpec
 
 PRIOR_DRAWS = 1000
 CHAIN, DRAW = "chain", "draw"
-# Up to this many dimensions it pays to learn the covariance of the sampler's coordinates, not only their
-# scales: the scales and correlations of coefficients are related a posteriori.
-_LEARN_COVARIANCE = 100
-COORDINATES = ("common_offset", "task_offset")
 _MAX_LOG_LIKELIHOOD = 2**26  # entries: half a GiB
 
 
@@ -128,7 +124,7 @@ def fit(
     else:
         z_common, z = (
             raw[name].to_numpy().reshape(len(hyper), *raw[name].shape[2:])
-            for name in ("common_offset", "task_offset")
+            for name in WHITENED
         )
         coefficients = from_whitened(assembled, hyper, rows, z_common, z)
     posterior = _with_coefficients(posterior, coefficients, assembled, data)
@@ -231,11 +227,11 @@ def _sample(
         return _without_sampling(settings["chains"], settings["draws"])
     import nutpie  # loads slowly
 
-    density = compile_density(graph, backend=backend, progress=progressbar)
+    density = compile_density(graph, backend=backend, progress=progressbar).in_laplace_coordinates()
     compiled = nutpie_model(density)
-    adaptation = "low_rank" if density.size <= _LEARN_COVARIANCE else "diag"
+    # Coordinates look standard normal, so let steps follow the motion that is exact for a standard normal.
     trace = nutpie.sample(
-        compiled, progress_bar=progressbar, save_warmup=False, adaptation=adaptation, **settings
+        compiled, progress_bar=progressbar, save_warmup=False, exact_normal_trajectory=True, **settings
     )
     trace = _whole_chains(trace, settings["chains"] * settings["draws"])
     draws = density.constrain(trace["posterior"]["position"].to_numpy())
@@ -285,7 +281,7 @@ def _whole_chains(trace: xr.DataTree, asked: int) -> xr.DataTree:
 def _prior(assembled: AssembledModel, data: TaskData, seed: int) -> xr.Dataset:
     """Draw hyperparameters and coefficients from the prior."""
     model = assembled.model
-    free = [v for v in model.free_RVs if v.name not in COORDINATES]
+    free = [v for v in model.free_RVs if v.name not in WHITENED]
     drawn = _without_sampling(1, PRIOR_DRAWS)["posterior"].to_dataset()
     if free:
         draws = pm.draw(free, PRIOR_DRAWS, random_seed=seed, mode="FAST_COMPILE")

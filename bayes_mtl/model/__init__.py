@@ -1,10 +1,11 @@
 """From a description and data to a plain `pm.Model`."""
 
-from bayes_mtl.model.build import AssembledModel, build_model, is_collapsed, sampling_model
+from bayes_mtl.model.build import WHITENED, AssembledModel, build_model, is_collapsed, sampling_model
 from bayes_mtl.model.coefficients import CoefficientPrior, task_coefficients
 from bayes_mtl.model.population import Population
 
 __all__ = [
+    "WHITENED",
     "AssembledModel",
     "CoefficientPrior",
     "Population",

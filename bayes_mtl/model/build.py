@@ -22,6 +22,8 @@ from bayes_mtl.model.priors import default_priors, register
 from bayes_mtl.spec import ModelSpec
 
 Marginal = bool | Literal["auto"]
+# Coordinates of sampled coefficients that look standard normal. They come last among the free variables.
+WHITENED = ("common_offset", "task_offset")
 
 
 def is_collapsed(spec: ModelSpec, marginal: Marginal = "auto") -> bool:
@@ -204,8 +206,8 @@ def _observe_whitened(
     numbers: Numbers,
 ) -> None:
     """Register coefficients in coordinates that look standard normal, and y under any family."""
-    z_common = pm.Flat("common_offset", shape=(len(effects.column) + block.n_common,))
-    z = pm.Flat("task_offset", shape=(data.n_tasks, len(block.own)))
+    z_common = pm.Flat(WHITENED[0], shape=(len(effects.column) + block.n_common,))
+    z = pm.Flat(WHITENED[1], shape=(data.n_tasks, len(block.own)))
     value, beta, _ = whitened_coefficients(
         *_law(block, sigma, data.n_tasks),
         effects.mean(numbers, rows.reference),
