@@ -111,7 +111,9 @@ def test_draws_are_constrained_as_pymc_does():
         model.value_vars, model.replace_rvs_by_values(model.free_RVs), mode=contracts.MODE
     )
     shapes = [np.shape(model.initial_point()[v.name]) for v in model.value_vars]
-    parts = np.split(found.coordinates.forward(positions[1, 0]), np.cumsum([int(np.prod(s)) for s in shapes])[:-1])
+    parts = np.split(
+        found.coordinates.forward(positions[1, 0]), np.cumsum([int(np.prod(s)) for s in shapes])[:-1]
+    )
     expected = slow(*(p.reshape(s) for p, s in zip(parts, shapes, strict=True)))
     for rv, value in zip(model.free_RVs, expected, strict=True):
         np.testing.assert_allclose(draws[rv.name][1, 0], value, rtol=1e-12)

@@ -182,7 +182,7 @@ class DensityGraph:
 def compile_density(
     model: pm.Model | DensityGraph, *, backend: Backend = "numba", progress: bool = False
 ) -> Density:
-    """Compile the log density of a model, or find the code of one like it; coordinates are the model's own."""
+    """Compile the log density of a model in its own coordinates, or find the code of one like it."""
     graph = model if isinstance(model, DensityGraph) else DensityGraph(model)
     key = (backend, graph.structure)
     if key not in _codes:
@@ -202,7 +202,8 @@ def compile_density(
         if backend == "jax":
             make = partial(_call_jax, code, numbers, coordinates)
             return Density(graph.model, graph.size, coordinates, at, make)
-        machine_code = MachineCode(*code, [*numbers, coordinates.centre, coordinates.scale])
+        log_density, copy = code
+        machine_code = MachineCode(log_density, copy, [*numbers, coordinates.centre, coordinates.scale])
         make = partial(machine_code.bind, graph.size)
         return Density(graph.model, graph.size, coordinates, at, make, machine_code)
 

@@ -122,10 +122,7 @@ def fit(
     if collapsed:
         coefficients = recover(assembled, hyper, rows, np.random.default_rng(seeds[2]))
     else:
-        z_common, z = (
-            raw[name].to_numpy().reshape(len(hyper), *raw[name].shape[2:])
-            for name in WHITENED
-        )
+        z_common, z = (raw[name].to_numpy().reshape(len(hyper), *raw[name].shape[2:]) for name in WHITENED)
         coefficients = from_whitened(assembled, hyper, rows, z_common, z)
     posterior = _with_coefficients(posterior, coefficients, assembled, data)
     groups: dict[str, xr.Dataset] = {
