@@ -28,6 +28,10 @@ from bayes_mtl.spec import ModelSpec
 
 PRIOR_DRAWS = 1000
 CHAIN, DRAW = "chain", "draw"
+# Coordinates look standard normal, so steps follow the motion that is exact for a standard normal: they rotate
+# position and velocity. A step of pi would return the mirror image, whose square is the same, so chains would
+# never learn a variance; steps well below pi / 2 mix means and variances.
+_ROTATING = {"exact_normal_trajectory": True, "max_step_size": 1.2}
 _MAX_LOG_LIKELIHOOD = 2**26  # entries: half a GiB
 
 
@@ -226,10 +230,7 @@ def _sample(
 
     density = compile_density(graph, backend=backend, progress=progressbar).in_laplace_coordinates()
     compiled = nutpie_model(density)
-    # Coordinates look standard normal, so let steps follow the motion that is exact for a standard normal.
-    trace = nutpie.sample(
-        compiled, progress_bar=progressbar, save_warmup=False, exact_normal_trajectory=True, **settings
-    )
+    trace = nutpie.sample(compiled, progress_bar=progressbar, save_warmup=False, **_ROTATING, **settings)
     trace = _whole_chains(trace, settings["chains"] * settings["draws"])
     draws = density.constrain(trace["posterior"]["position"].to_numpy())
     return xr.DataTree.from_dict({"posterior": draws, "sample_stats": trace["sample_stats"].to_dataset()})

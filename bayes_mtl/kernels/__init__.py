@@ -9,8 +9,10 @@ from bayes_mtl.kernels.compile import in_parallel
 from bayes_mtl.kernels.ops import (
     KernelOp,
     bernoulli_tasks,
+    chained_coefficients,
     cholesky_from_partials,
     collapsed_gaussian,
+    gaussian_tasks,
     product,
     repeat,
     whitened_coefficients,
@@ -19,8 +21,10 @@ from bayes_mtl.kernels.ops import (
 __all__ = [
     "KernelOp",
     "bernoulli_tasks",
+    "chained_coefficients",
     "cholesky_from_partials",
     "collapsed_gaussian",
+    "gaussian_tasks",
     "in_parallel",
     "product",
     "repeat",

@@ -21,15 +21,8 @@ from __future__ import annotations
 import numpy as np
 
 from bayes_mtl._typing import FloatArray, IntArray
-from bayes_mtl.kernels._lanes import (
-    block_length,
-    cholesky_and_solve,
-    pull_back_cholesky,
-    solve_transposed,
-    take,
-    times_lower,
-    weighted_sum,
-)
+from bayes_mtl.kernels._information import inform, pull_back_information
+from bayes_mtl.kernels._lanes import block_length, solve_transposed, take, weighted_sum
 from bayes_mtl.kernels._population import (
     add_gradient_of_cholesky,
     add_information,
@@ -175,7 +168,7 @@ def reverse(
         return
 
     weight = d_value[0]
-    n_varying, per_task_sigma, per_task_mean = sd.shape[0], sigma.shape[0] > 1, mean.shape[0] > 1
+    n_varying = sd.shape[0]
     L = feature_cholesky(sd, correlation, inside)
     is_inside = membership(inside, n_varying)
     d_L = np.zeros((n_varying, n_varying))
@@ -240,7 +233,6 @@ def reverse(
     pull_back_cholesky_shared(U, d_Q)
 
     # From Q, h, eps and beta back to the hyperparameters, task by task.
-    s = np.empty(length)
     ZQ = np.empty((n_columns, n_inside, length))
     u_factors = np.empty((n_inside, length))
     d_lam = np.empty((n_factors, length))
@@ -248,10 +240,10 @@ def reverse(
     d_g = np.empty((n_columns, length))
     d_Y = np.empty((n_own, n_columns + 1, length))
     d_K = np.empty((n_own, n_own, length))
-    work = np.empty((n_own, n_own, length))
+    d_W = np.empty((n_own, n_own, length))
     d_b = np.empty((n_columns, length))
-    d_scale = np.empty(length)  # <H, d_H> + <b, d_b>: both are multiples of 1 / s^2
-    d_A, d_S = np.empty(length), np.empty(length)
+    d_A = np.empty((n_varying, n_own, length))
+    d_scale = np.empty(length)
     for block in range(n_blocks):
         start = block * length
         n = min(length, n_tasks - start)
@@ -273,108 +265,31 @@ def reverse(
                     for f in range(n_columns):
                         d_L[p, inside[x]] += 2.0 * weighted_sum(G[block, p, f], ZQ[f, x], n)
 
-        # d_Y, by way of eps, G = H - Y'Y and g = b - Y'y'; then d_N = K^-T d_Y, for N = A'(H, b).
+        # eps = K^-T (y' - Y phi + z), log|K|, and beta = ... + A eps.
+        for f in range(n_columns):
+            for t in range(n):
+                d_b[f, t] = 0.0
+        for t in range(n):
+            d_scale[t] = 0.0
         for i in range(n_own):
             for f in range(n_columns):
                 for t in range(n):
                     d_Y[i, f, t] = -d_w[block, i, 0, t] * phi[block, f, t]
-                    d_Y[i, f, t] -= Y[block, i, n_columns, t] * d_g[f, t]
-                for m in range(n_columns):
-                    for t in range(n):
-                        d_Y[i, f, t] -= 2.0 * Y[block, i, m, t] * d_G[m, f, t]
             for t in range(n):
                 d_Y[i, n_columns, t] = d_w[block, i, 0, t]
-            for f in range(n_columns):
+            for j in range(n_own):
                 for t in range(n):
-                    d_Y[i, n_columns, t] -= Y[block, i, f, t] * d_g[f, t]
-        solve_transposed(K[block], d_Y, n)
-
-        # d_K, from eps, Y and log|K|; then d_W.
-        for i in range(n_own):
-            for j in range(i + 1):
-                for t in range(n):
+                    d_W[i, j, t] = 0.0
                     d_K[i, j, t] = -eps[block, i, 0, t] * d_w[block, j, 0, t]
-                for f in range(n_columns + 1):
-                    for t in range(n):
-                        d_K[i, j, t] -= d_Y[i, f, t] * Y[block, j, f, t]
             for t in range(n):
                 d_K[i, i, t] -= weight * K[block, i, i, t]
-        pull_back_cholesky(K[block], d_K, work, n)
-
-        # b, in g and in N; H, in G and in N (W follows below).
-        for t in range(n):
-            d_scale[t] = 0.0
-        for f in range(n_columns):
-            for t in range(n):
-                d_b[f, t] = d_g[f, t]
-            for g in range(n_columns):
+            for p in range(own[i], n_varying):
                 for t in range(n):
-                    d_scale[t] += H[block, f, g, t] * d_G[f, g, t]
-        for i in range(n_own):
-            o = own[i]
-            for p in range(o, n_varying):
-                entry = L[p, o]
-                for t in range(n):
-                    d_b[p, t] += entry * S[block, i, t] * d_Y[i, n_columns, t]
-            for f in range(n_columns):
-                for t in range(n):
-                    d_scale[t] += 0.5 * HA[block, f, i, t] * d_Y[i, f, t]
-        for f in range(n_columns):
-            for t in range(n):
-                d_scale[t] += H[block, f, n_columns, t] * d_b[f, t]
-
-        # A, in beta, in N and in W = I + A'H A.
-        for i in range(n_own):
-            o = own[i]
-            for t in range(n):
-                d_S[t] = 0.0
-            for p in range(o, n_varying):
-                entry = L[p, o]
-                for t in range(n):
-                    d_A[t] = 0.0
-                for m in range(n_own):
-                    for t in range(n):
-                        d_A[t] += 2.0 * HA[block, p, m, t] * d_K[m, i, t]
-                for f in range(n_columns):
-                    for t in range(n):
-                        d_A[t] += H[block, p, f, t] * d_Y[i, f, t]
-                total = 0.0
-                for t in range(n):
-                    d_scale[t] += 0.5 * entry * S[block, i, t] * d_A[t]  # of W, once, and half of that of N
-                    d_A[t] += H[block, p, n_columns, t] * d_Y[i, n_columns, t]
-                    d_A[t] += d_beta[start + t, p] * eps[block, i, 0, t]
-                    d_S[t] += entry * d_A[t]
-                    total += S[block, i, t] * d_A[t]
-                d_L[p, o] += total
-            if is_inside[o]:
-                for t in range(n):
-                    d_unique[start + t] += d_S[t]
-
-        # b = R'y / s^2 - H mean, and beta = mean + ...
-        total = 0.0
-        for t in range(n):
-            s[t] = sigma[start + t] if per_task_sigma else sigma[0]
-            d_scale[t] *= -2.0 / s[t]
-            total += d_scale[t]
-        if per_task_sigma:
-            for t in range(n):
-                d_sigma[start + t] = d_scale[t]
-        else:
-            d_sigma[0] += total
-        for f in range(n_columns):
-            for t in range(n):
-                d_A[t] = d_beta[start + t, f]
-            for g in range(n_columns):
-                for t in range(n):
-                    d_A[t] -= H[block, f, g, t] * d_b[g, t]
-            if per_task_mean:
-                for t in range(n):
-                    d_mean[start + t, f] = d_A[t]
-            else:
-                total = 0.0
-                for t in range(n):
-                    total += d_A[t]
-                d_mean[0, f] += total
+                    d_A[p, i, t] = d_beta[start + t, p] * eps[block, i, 0, t]
+        pull_back_information(
+            H[block], HA[block], K[block], Y[block], S[block], sigma, mean, own, L, is_inside, d_beta, d_G, d_g,
+            d_Y, d_K, d_W, d_b, d_A, d_scale, d_L, d_unique, d_sigma, d_mean, start, n,
+        )  # fmt: skip
         for k in range(n_factors):
             for t in range(n):
                 d_loadings[start + t, k] = d_lam[k, t]
@@ -421,7 +336,7 @@ def _evaluate(
     """
     n_tasks, n_columns, n_own, size = z.shape[0], root.shape[0], own.shape[0], z_common.shape[0]
     n_varying, n_factors, n_inside = sd.shape[0], loadings.shape[1], inside.shape[0]
-    per_task_sigma, per_task_mean = sigma.shape[0] > 1, mean.shape[0] > 1
+    per_task_mean = mean.shape[0] > 1
     length, n_blocks = K.shape[3], K.shape[0]
     for t in range(n_tasks):
         for f in range(n_columns):
@@ -434,12 +349,10 @@ def _evaluate(
 
     L = feature_cholesky(sd, correlation, inside)
     is_inside = membership(inside, n_varying)
-    R = np.empty((n_columns, n_columns + 1, length))
-    HL = np.empty((n_columns, n_varying, length))
+    W = np.empty((n_own, n_own, length))
     Lg = np.empty((n_inside, length))
     u_factors = np.empty((n_inside, length))
     centre = np.empty(length)
-    precision = np.empty(length)
     log_det = np.empty(length)
     U[:] = 0.0
     shifted[:] = 0.0
@@ -449,10 +362,6 @@ def _evaluate(
     for block in range(n_blocks):
         start = block * length
         n = min(length, n_tasks - start)
-        for t in range(n):
-            scale = sigma[start + t] if per_task_sigma else sigma[0]
-            precision[t] = 1.0 / (scale * scale)
-            log_det[t] = 0.0
         for c in range(effects.shape[1]):
             take(effects[block, c], design[c], start, n)
         for k in range(n_factors):
@@ -465,76 +374,13 @@ def _evaluate(
                 for t in range(n):
                     S[block, i, t] = 1.0
 
-        # H = R'R / s^2 and b = R'y / s^2 - H mean.
-        for f in range(n_columns):
-            take(R[f, n_columns], target[f], start, n)
-            for g in range(n_columns):
-                take(R[f, g], root[f, g], start, n)
-        for f in range(n_columns):
-            for g in range(f, n_columns + 1):
-                for t in range(n):
-                    centre[t] = 0.0
-                for m in range(n_columns):
-                    for t in range(n):
-                        centre[t] += R[m, f, t] * R[m, g, t]
-                for t in range(n):
-                    H[block, f, g, t] = centre[t] * precision[t]
-                if g < n_columns:
-                    for t in range(n):
-                        H[block, g, f, t] = H[block, f, g, t]
-        for g in range(n_columns):
-            if not per_task_mean and mean[0, g] == 0.0:
-                continue
-            for t in range(n):
-                centre[t] = mean[start + t if per_task_mean else 0, g]
-            for f in range(n_columns):
-                for t in range(n):
-                    H[block, f, n_columns, t] -= H[block, f, g, t] * centre[t]
-
-        # K K' = W = I + A'H A, and (Y, y') = K^-1 A'(H, b).
-        times_lower(HL, H[block], L, n)
-        for i in range(n_own):
-            o = own[i]
-            for t in range(n):
-                Y[block, i, n_columns, t] = 0.0
-            for p in range(o, n_varying):
-                entry = L[p, o]
-                for t in range(n):
-                    Y[block, i, n_columns, t] += entry * S[block, i, t] * H[block, p, n_columns, t]
-            for f in range(n_columns):
-                for t in range(n):
-                    HA[block, f, i, t] = HL[f, o, t] * S[block, i, t]
-                    Y[block, i, f, t] = HA[block, f, i, t]
-            for j in range(i + 1):
-                diagonal = 1.0 if i == j else 0.0
-                for t in range(n):
-                    centre[t] = 0.0
-                for p in range(o, n_varying):
-                    entry = L[p, o]
-                    for t in range(n):
-                        centre[t] += entry * HA[block, p, j, t]
-                for t in range(n):
-                    K[block, i, j, t] = diagonal + S[block, i, t] * centre[t]
-        if not cholesky_and_solve(K[block], Y[block], log_det, n):
+        if not inform(
+            H[block], HA[block], W, K[block], Y[block], G[block], S[block], log_det,
+            root, target, sigma, mean, own, L, start, n,
+        ):  # fmt: skip
             return -np.inf
         for t in range(n):
             value -= log_det[t]
-
-        # G = H - Y'Y and g = b - Y'y'.
-        for f in range(n_columns):
-            for t in range(n):
-                G[block, n_columns, f, t] = H[block, f, n_columns, t]
-            for i in range(n_own):
-                for t in range(n):
-                    G[block, n_columns, f, t] -= Y[block, i, f, t] * Y[block, i, n_columns, t]
-            for g in range(f + 1):
-                for t in range(n):
-                    G[block, f, g, t] = H[block, f, g, t]
-                for i in range(n_own):
-                    for t in range(n):
-                        G[block, f, g, t] -= Y[block, i, f, t] * Y[block, i, g, t]
-                for t in range(n):
-                    G[block, g, f, t] = G[block, f, g, t]
         if n_factors > 0:
             project(GL[block], LGL[block], Lg, G[block], G[block, n_columns], L, inside, n)
         add_information(

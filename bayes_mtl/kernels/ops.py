@@ -79,6 +79,18 @@ class ValueAndGradient(KernelOp):
         return [[i < differentiable] * len(node.outputs) for i in range(len(node.inputs))]
 
 
+def _reverse(
+    op: KernelOp, inputs: Sequence[Tensor], outputs: Sequence[Tensor], cotangents: Sequence[Tensor]
+) -> list[Tensor]:
+    """Apply a reverse kernel: from inputs and cotangents to the derivatives by the first inputs."""
+    given = [
+        out.zeros_like() if isinstance(c.type, DisconnectedType) else c
+        for out, c in zip(outputs, cotangents, strict=True)
+    ]
+    found = op(*inputs, *given)
+    return found + [disconnected_type() for _ in inputs[len(found) :]]
+
+
 class CollapsedGaussian(ValueAndGradient):
     """Marginal log density of Gaussian outcomes with the coefficients integrated out."""
 
@@ -103,12 +115,7 @@ class WhitenedCoefficients(KernelOp):
         self, inputs: Sequence[Tensor], outputs: Sequence[Tensor], cotangents: Sequence[Tensor]
     ) -> list[Tensor]:
         """Delegate to the reverse kernel."""
-        given = [
-            out.zeros_like() if isinstance(c.type, DisconnectedType) else c
-            for out, c in zip(outputs, cotangents, strict=True)
-        ]
-        found = WhitenedCoefficientsPullback()(*inputs, *given)
-        return found + [disconnected_type() for _ in inputs[len(found) :]]
+        return _reverse(WhitenedCoefficientsPullback(), inputs, outputs, cotangents)
 
     def connection_pattern(self, node: Apply) -> list[list[bool]]:
         """Everything depends on the parameters and coordinates; the rest are data."""
@@ -124,6 +131,42 @@ class WhitenedCoefficientsPullback(KernelOp):
         "(p),(i,i),(t,k),(t),(s),(m,f),(a),(t,u),(f,f,t),(f,t),int(i),int(u),int(c),(c,t),(),(t,f),(a)"
         "->(p),(i,i),(t,k),(t),(s),(m,f),(a),(t,u)"
     )
+
+
+class ChainedCoefficients(KernelOp):
+    """As `WhitenedCoefficients`, for tasks that depend on each other one after the other."""
+
+    kernel = "_chain:forward"
+    large = True
+    signature = "(p),(i,i),(t,t),(s),(m,f),(c),(t,p),(f,f,t),(f,t),int(i),int(c),(c,t)->(),(t,f),(c)"
+
+    def pullback(
+        self, inputs: Sequence[Tensor], outputs: Sequence[Tensor], cotangents: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """Delegate to the reverse kernel."""
+        return _reverse(ChainedCoefficientsPullback(), inputs, outputs, cotangents)
+
+    def connection_pattern(self, node: Apply) -> list[list[bool]]:
+        """Everything depends on the parameters and coordinates; the rest are data."""
+        return [[i < 7] * 3 for i in range(len(node.inputs))]
+
+
+class ChainedCoefficientsPullback(KernelOp):
+    """The reverse sweep of `ChainedCoefficients`."""
+
+    kernel = "_chain:reverse"
+    large = True
+    signature = (
+        "(p),(i,i),(t,t),(s),(m,f),(c),(t,p),(f,f,t),(f,t),int(i),int(c),(c,t),(),(t,f),(c)"
+        "->(p),(i,i),(t,t),(s),(m,f),(c),(t,p)"
+    )
+
+
+class GaussianTasks(ValueAndGradient):
+    """Log-likelihood of Gaussian outcomes with coefficients that differ by task, from pseudo-rows."""
+
+    kernel = "_gaussian_tasks:kernel"
+    signature = "(t,f),(s),(f,f,t),(f,t),(t),(t)->(),(t,f),(s)"
 
 
 class BernoulliTasks(ValueAndGradient):
@@ -195,6 +238,16 @@ def collapsed_gaussian(*inputs: Tensor) -> Tensor:
 def whitened_coefficients(*inputs: Tensor) -> list[Tensor]:
     """Log density of the coordinates, coefficients and common variables; see `kernels._whitening.forward`."""
     return WhitenedCoefficients()(*inputs)
+
+
+def chained_coefficients(*inputs: Tensor) -> list[Tensor]:
+    """Log density of the coordinates, coefficients and common variables; see `kernels._chain.forward`."""
+    return ChainedCoefficients()(*inputs)
+
+
+def gaussian_tasks(*inputs: Tensor) -> Tensor:
+    """Log-likelihood given the coefficients; see `kernels._gaussian_tasks.kernel`."""
+    return GaussianTasks()(*inputs)[0]
 
 
 def bernoulli_tasks(*inputs: Tensor) -> Tensor:
