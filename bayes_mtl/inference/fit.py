@@ -21,14 +21,14 @@ from bayes_mtl.inference.diagnostics import diagnose, keep
 from bayes_mtl.inference.hyperdraws import REPORTED, evaluate
 from bayes_mtl.inference.log_likelihood import log_likelihood as pointwise
 from bayes_mtl.inference.pilot import pilot
-from bayes_mtl.inference.recover import Coefficients, from_whitened, recover
-from bayes_mtl.model import WHITENED, AssembledModel, is_collapsed, sampling_model
+from bayes_mtl.inference.recover import Coefficients, from_coordinates, recover
+from bayes_mtl.model import WHITENED, AssembledModel, is_chained, is_collapsed, sampling_model
 from bayes_mtl.model.coords import FEATURE, SHARED_FEATURE, TASK, TASK_FEATURE, dims_of, model_coords
 from bayes_mtl.spec import ModelSpec
 
 PRIOR_DRAWS = 1000
 CHAIN, DRAW = "chain", "draw"
-# Coordinates look standard normal, so steps follow the motion that is exact for a standard normal: they rotate
+# Coordinates look standard normal, so steps follow the motion that is exact for a standard normal: they turn
 # position and velocity. A step of pi would return the mirror image, whose square is the same, so chains would
 # never learn a variance; steps well below pi / 2 mix means and variances.
 _ROTATING = {"exact_normal_trajectory": True, "max_step_size": 1.2}
@@ -68,7 +68,9 @@ def fit(
         Acceptance rate that the step size aims at.
     marginal : {"auto", True, False}
         Whether coefficients are integrated out while sampling; see `build_model`. The result has the
-        same variables either way.
+        same variables either way. "auto": for Gaussian outcomes, unless any two of many tasks may be
+        related (`LKJ` over tasks): integrating T tasks with P features out then costs (T P)³, and
+        sampling them is faster.
     backend : {"numba", "jax"}
         What compiles the model. "jax" needs the extra ``bayes_mtl[jax]``.
     progressbar : bool
@@ -103,7 +105,7 @@ def fit(
     spec = ModelSpec() if spec is None else spec
     _check(data, spec, draws, tune, chains, cores, target_accept, backend)
     seeds = _seeds(random_seed)
-    collapsed = is_collapsed(spec, marginal)
+    collapsed = is_collapsed(spec, marginal) and not (marginal == "auto" and is_chained(spec, data))
     rows = data.pseudo_rows if spec.family.gaussian_coefficients else pilot(spec, data)
     assembled = sampling_model(spec, data, collapsed=collapsed, rows=rows)
     graph = DensityGraph(assembled.model) if assembled.model.free_RVs else None
@@ -127,7 +129,7 @@ def fit(
         coefficients = recover(assembled, hyper, rows, np.random.default_rng(seeds[2]))
     else:
         z_common, z = (raw[name].to_numpy().reshape(len(hyper), *raw[name].shape[2:]) for name in WHITENED)
-        coefficients = from_whitened(assembled, hyper, rows, z_common, z)
+        coefficients = from_coordinates(assembled, hyper, rows, z_common, z)
     posterior = _with_coefficients(posterior, coefficients, assembled, data)
     groups: dict[str, xr.Dataset] = {
         "posterior": posterior,

@@ -11,6 +11,7 @@ import numpy as np
 from bayes_mtl._typing import FloatArray
 from bayes_mtl.data import PseudoRows
 from bayes_mtl.inference.hyperdraws import CHUNK_BYTES, Hyperdraws
+from bayes_mtl.kernels import chain
 from bayes_mtl.model import AssembledModel
 
 
@@ -38,6 +39,22 @@ def recover(
     z_common = rng.standard_normal((len(hyper), len(effects.column) + block.n_common))
     z = rng.standard_normal((len(hyper), hyper.unique_sd.shape[1], len(block.own)))
     return from_whitened(assembled, hyper, rows, z_common, z)
+
+
+def from_coordinates(
+    assembled: AssembledModel, hyper: Hyperdraws, rows: PseudoRows, z_common: FloatArray, z: FloatArray
+) -> Coefficients:
+    """Compute the coefficients of sampled coordinates (D, A) and (D, T, U)."""
+    if not assembled.chained:
+        return from_whitened(assembled, hyper, rows, z_common, z)
+    block, effects = assembled.block, assembled.population
+    beta, alpha = np.empty((*z.shape[:2], hyper.mean.shape[2])), np.empty(z_common.shape)
+    data = (rows.root, rows.target, block.inside, effects.column, effects.design)
+    for d in range(len(hyper)):
+        law = (hyper.sd[d], hyper.correlation[d], hyper.loadings[d], hyper.sigma[d])
+        mean = hyper.mean[d] - rows.reference
+        _, beta[d], alpha[d] = chain(*law, mean, z_common[d], z[d], *data)
+    return Coefficients(beta + rows.reference, alpha)
 
 
 def from_whitened(

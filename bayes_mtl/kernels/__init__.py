@@ -9,6 +9,7 @@ from bayes_mtl.kernels.compile import in_parallel
 from bayes_mtl.kernels.ops import (
     KernelOp,
     bernoulli_tasks,
+    chain,
     chained_coefficients,
     cholesky_from_partials,
     collapsed_gaussian,
@@ -21,6 +22,7 @@ from bayes_mtl.kernels.ops import (
 __all__ = [
     "KernelOp",
     "bernoulli_tasks",
+    "chain",
     "chained_coefficients",
     "cholesky_from_partials",
     "collapsed_gaussian",

@@ -1,23 +1,24 @@
-"""Coordinates of coefficients whose tasks depend on each other one after the other, at a cost linear in factors.
+"""Coordinates of coefficients whose tasks depend on each other, one after the other.
 
 If the loadings are square and lower triangular (the Cholesky factor of a correlation matrix of tasks), factor
 t is what task t has of its own beyond the tasks before it:
 
     beta_t = mean_t + phi_t + A_t e_t        phi_t = D_t alpha + L w_t        w_t = sum_{s<t} lambda_ts e_s
 
-with A_t = L S_t, S_t = lambda_tt inside the task covariance and 1 outside of it. Treating all e_t together, as
-`_whitening` does, costs (T P)^3. Here each is centred and scaled by what the rows of its task say, given the
-tasks before, and by what those of later tasks say. With H, b, W, G, g of `_information` and G'_t = L'G_t L,
+with A_t = L S_t, S_t = lambda_tt inside the task covariance and 1 outside of it. Treating all e_t together,
+as `_whitening` does, costs (T P)^3. Here each is centred and scaled by what the rows of its task say, given
+the tasks before, and by what those of later tasks say, at a cost of T^2 P^2 + T P^3. With H, b, W, G, g of
+`_information` and G'_t = L'G_t L,
 
     rho_ts = L'(g_t - G_t D_t alpha) - G'_t sum_{r<s} lambda_tr e_r           (what task t says, before e_s)
     W_s + sum_{t>s} lambda_ts^2 G'_t = K_s K_s'
     e_s = K_s^-T (K_s^-1 (A_s'(b_s - H_s phi_s) + sum_{t>s} lambda_ts rho_ts) + z_s)
 
-and alpha as if the deviations of tasks were independent. It is a triangular map, so as coordinates it is exact:
-log p(alpha, e) + log |d(alpha, e) / dz| is as in `_whitening`. The coordinates are independent standard normals
-only roughly, since later tasks are taken to be independent of each other.
+and alpha as if the deviations of tasks were independent. It is a triangular map, so as coordinates it is
+exact: log p(alpha, e) + log |d(alpha, e) / dz| is as in `_whitening`. The coordinates are independent
+standard normals only roughly, since later tasks are taken to be independent of each other.
 
-Arrays with a bar of s hold the derivatives of the loop's step s; a loop over t > s is contiguous.
+Arrays that a loop over later tasks reads have the task last.
 """
 
 from __future__ import annotations
@@ -114,8 +115,8 @@ def reverse(
     n_tasks, n_columns, n_varying = z.shape[0], root.shape[0], sd.shape[0]
     n_inside, n_common = inside.shape[0], column.shape[0]
     blocks, whole = _workspace(n_tasks, n_columns, n_varying, n_inside, n_common)
-    H, HA, W, K_own, Y, G, K, GL, LGL, S, effects = blocks
-    after, G_inside, base, phi, c, w, rho, e, p, U, shifted = whole
+    H, HA, _, K_own, Y, G, K, GL, LGL, S, effects = blocks
+    after, G_inside, base, _, c, w, rho, e, p, U, shifted = whole
     beta, alpha = np.empty((n_tasks, n_columns)), np.empty(n_common)
     d_sd[:] = 0.0
     d_correlation[:] = 0.0
@@ -138,7 +139,8 @@ def reverse(
     own = np.arange(n_varying)
     d_L = np.zeros((n_varying, n_varying))
 
-    # From beta to the coordinates, the last task first: e = K^-T v, v = K^-1 q + z, q = A'c + ..., c = b - H phi.
+    # From beta to the coordinates, the last task first: e = K^-T v, v = K^-1 q + z, q = A'c + sum lambda rho,
+    # c = b - H phi. What was added to rho step by step is taken off again.
     d_after = np.zeros((n_tasks, n_tasks))
     d_G_inside = np.zeros((n_inside, n_inside, n_tasks))
     d_phi = np.empty((n_columns, n_tasks))

@@ -287,8 +287,8 @@ def reverse(
                 for t in range(n):
                     d_A[p, i, t] = d_beta[start + t, p] * eps[block, i, 0, t]
         pull_back_information(
-            H[block], HA[block], K[block], Y[block], S[block], sigma, mean, own, L, is_inside, d_beta, d_G, d_g,
-            d_Y, d_K, d_W, d_b, d_A, d_scale, d_L, d_unique, d_sigma, d_mean, start, n,
+            H[block], HA[block], K[block], Y[block], S[block], sigma, mean, own, L, is_inside, d_beta,
+            d_G, d_g, d_Y, d_K, d_W, d_b, d_A, d_scale, d_L, d_unique, d_sigma, d_mean, start, n,
         )  # fmt: skip
         for k in range(n_factors):
             for t in range(n):

@@ -50,6 +50,11 @@ class KernelOp(Op):
         """Compile the kernel for the dtypes of this node."""
         return machine_code(self.kernel, self.signature, tuple(x.dtype for x in node.inputs))
 
+    def evaluate(self, *inputs: Any) -> list[Any]:
+        """Evaluate for arrays, without a graph."""
+        arrays = [np.asarray(x) for x in inputs]
+        return machine_code(self.kernel, self.signature, tuple(str(x.dtype) for x in arrays))(*arrays)
+
     def perform(self, node: Apply, inputs: Sequence[Any], output_storage: Any) -> None:
         """Evaluate from Python."""
         for cell, value in zip(output_storage, self.machine_code(node)(*inputs), strict=True):
@@ -243,6 +248,11 @@ def whitened_coefficients(*inputs: Tensor) -> list[Tensor]:
 def chained_coefficients(*inputs: Tensor) -> list[Tensor]:
     """Log density of the coordinates, coefficients and common variables; see `kernels._chain.forward`."""
     return ChainedCoefficients()(*inputs)
+
+
+def chain(*inputs: Any) -> list[Any]:
+    """Evaluate `chained_coefficients` for arrays."""
+    return ChainedCoefficients().evaluate(*inputs)
 
 
 def gaussian_tasks(*inputs: Tensor) -> Tensor:

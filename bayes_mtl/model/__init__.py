@@ -1,6 +1,13 @@
 """From a description and data to a plain `pm.Model`."""
 
-from bayes_mtl.model.build import WHITENED, AssembledModel, build_model, is_collapsed, sampling_model
+from bayes_mtl.model.build import (
+    WHITENED,
+    AssembledModel,
+    build_model,
+    is_chained,
+    is_collapsed,
+    sampling_model,
+)
 from bayes_mtl.model.coefficients import CoefficientPrior, task_coefficients
 from bayes_mtl.model.population import Population
 
@@ -10,6 +17,7 @@ __all__ = [
     "CoefficientPrior",
     "Population",
     "build_model",
+    "is_chained",
     "is_collapsed",
     "sampling_model",
     "task_coefficients",

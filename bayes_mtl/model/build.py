@@ -13,8 +13,19 @@ import pytensor.tensor as pt
 from bayes_mtl._typing import Tensor
 from bayes_mtl.data import PseudoRows, TaskData
 from bayes_mtl.errors import Finding, SpecError, raise_if_any
-from bayes_mtl.kernels import collapsed_gaussian, repeat, whitened_coefficients
-from bayes_mtl.model.coefficients import CoefficientPrior, coefficient_prior, latent_coefficients
+from bayes_mtl.kernels import (
+    chained_coefficients,
+    collapsed_gaussian,
+    gaussian_tasks,
+    repeat,
+    whitened_coefficients,
+)
+from bayes_mtl.model.coefficients import (
+    CoefficientPrior,
+    coefficient_prior,
+    inside_features,
+    latent_coefficients,
+)
 from bayes_mtl.model.coords import FEATURE, ROW, TASK, model_coords
 from bayes_mtl.model.numbers import Numbers, constants, variables
 from bayes_mtl.model.population import Population, population
@@ -24,6 +35,8 @@ from bayes_mtl.spec import ModelSpec
 Marginal = bool | Literal["auto"]
 # Coordinates of sampled coefficients that look standard normal. They come last among the free variables.
 WHITENED = ("common_offset", "task_offset")
+# Up to this many coefficients are treated together where any two tasks are related: that costs their cube.
+MAX_JOINT = 64
 
 
 def is_collapsed(spec: ModelSpec, marginal: Marginal = "auto") -> bool:
@@ -37,6 +50,13 @@ def is_collapsed(spec: ModelSpec, marginal: Marginal = "auto") -> bool:
             Finding("marginal", f"coefficients cannot be integrated out under {name}", "Use 'auto'")
         )
     return possible if marginal == "auto" else bool(marginal)
+
+
+def is_chained(spec: ModelSpec, data: TaskData) -> bool:
+    """Whether sampled coefficients depend on each other one task after the other (`kernels._chain`)."""
+    structure = spec.task_covariance
+    inside = inside_features(structure, spec.independent_features, data.features)
+    return structure.triangular and data.n_tasks * len(inside) > MAX_JOINT
 
 
 def build_model(spec: ModelSpec, data: TaskData, *, marginal: Marginal = "auto") -> pm.Model:
@@ -93,12 +113,15 @@ class AssembledModel:
         What they deviate from, and the shared slopes.
     sigma : TensorVariable or None
         Noise scale, shape (1,) or (n_tasks,); None where it is known or has no meaning.
+    chained : bool
+        Whether coefficients are sampled one task after the other.
     """
 
     model: pm.Model
     block: CoefficientPrior
     population: Population
     sigma: Tensor | None
+    chained: bool = False
 
 
 def sampling_model(spec: ModelSpec, data: TaskData, *, collapsed: bool, rows: PseudoRows) -> AssembledModel:
@@ -135,6 +158,7 @@ def _assemble(
     pilot: PseudoRows | None,
 ) -> AssembledModel:
     priors, scales = default_priors(spec, data)
+    chained = pilot is not None and not collapsed and is_chained(spec, data)
     with pm.Model(coords=model_coords(data)) as model:
         effects = population(data, priors, scales, integrate=integrate, numbers=numbers)
         block = _deviations(spec, data, priors, numbers)
@@ -142,10 +166,10 @@ def _assemble(
         if collapsed:
             _observe_collapsed(block, effects, sigma, data, numbers)
         elif pilot is not None:
-            _observe_whitened(spec, block, effects, sigma, data, pilot, numbers)
+            _observe_whitened(spec, block, effects, sigma, data, pilot, numbers, chained=chained)
         else:
             _observe_latent(spec, block, effects, sigma, data)
-    return AssembledModel(model, block, effects, sigma)
+    return AssembledModel(model, block, effects, sigma, chained)
 
 
 def _deviations(spec: ModelSpec, data: TaskData, priors: Any, numbers: Numbers) -> CoefficientPrior:
@@ -204,24 +228,52 @@ def _observe_whitened(
     data: TaskData,
     rows: PseudoRows,
     numbers: Numbers,
+    *,
+    chained: bool,
 ) -> None:
     """Register coefficients in coordinates that look standard normal, and y under any family."""
-    z_common = pm.Flat(WHITENED[0], shape=(len(effects.column) + block.n_common,))
-    z = pm.Flat(WHITENED[1], shape=(data.n_tasks, len(block.own)))
-    value, beta, _ = whitened_coefficients(
-        *_law(block, sigma, data.n_tasks),
-        effects.mean(numbers, rows.reference),
-        z_common,
-        z,
-        numbers("pseudo_rows", rows.root),
-        numbers("pseudo_outcomes", rows.target),
-        block.inside,
-        block.own,
-        effects.column,
-        numbers("effects", effects.design),
-    )
+    n_common = len(effects.column) + (0 if chained else block.n_common)
+    n_own = block.n_features if chained else len(block.own)
+    z_common = pm.Flat(WHITENED[0], shape=(n_common,))
+    z = pm.Flat(WHITENED[1], shape=(data.n_tasks, n_own))
+    sd, correlation, loadings, unique_sd, noise = _law(block, sigma, data.n_tasks)
+    mean = effects.mean(numbers, rows.reference)
+    root, target = numbers("pseudo_rows", rows.root), numbers("pseudo_outcomes", rows.target)
+    design = numbers("effects", effects.design)
+    if chained:
+        value, beta, _ = chained_coefficients(
+            sd,
+            correlation,
+            loadings,
+            noise,
+            mean,
+            z_common,
+            z,
+            root,
+            target,
+            block.inside,
+            effects.column,
+            design,
+        )
+    else:
+        value, beta, _ = whitened_coefficients(
+            sd, correlation, loadings, unique_sd, noise, mean, z_common, z, root, target,
+            block.inside, block.own, effects.column, design,
+        )  # fmt: skip
     pm.Potential("coordinates", value)
-    spec.family.observe(beta + numbers("reference", rows.reference), sigma, data)
+    if not spec.family.gaussian_coefficients:
+        spec.family.observe(beta + numbers("reference", rows.reference), sigma, data)
+        return
+    rest, count = numbers("pseudo_rest", rows.rest), numbers("counts", data.statistics.count)
+    log_weight = numbers("log_weight", data.statistics.log_weight)
+
+    def logp(value: Tensor, beta: Tensor, noise: Tensor, index: Tensor) -> Tensor:
+        return gaussian_tasks(beta, noise, root, target, rest, count) + log_weight
+
+    index = pytensor.shared(data.task_index, borrow=True)  # says how many rows there are
+    pm.CustomDist(
+        "y", beta, noise, index, logp=logp, signature="(t,f),(s),(n)->(n)", observed=data.y, dims=ROW
+    )
 
 
 def _law(block: CoefficientPrior, sigma: Tensor | None, n_tasks: int) -> tuple[Tensor, ...]:

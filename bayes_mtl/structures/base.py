@@ -39,6 +39,9 @@ class TaskCovariance(Described, ABC):
     relates_tasks: ClassVar[bool] = True
     """Whether Omega has entries off the diagonal to be learned."""
 
+    triangular: ClassVar[bool] = False
+    """Whether loadings are square and lower triangular, without unique parts: factor t is task t's own."""
+
     @abstractmethod
     def task_loadings(self, n_tasks: int, name: Namer) -> TaskLoadings:
         """Register this structure's variables in the current model and return its tensors."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from numbers import Real
+from typing import ClassVar
 
 import numpy as np
 import pymc as pm
@@ -37,6 +38,7 @@ class LKJ(TaskCovariance, FeatureCovariance):
     """
 
     eta: float = 2.0
+    triangular: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if isinstance(self.eta, bool) or not isinstance(self.eta, Real) or not 0 < self.eta < float("inf"):
