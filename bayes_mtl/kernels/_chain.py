@@ -38,7 +38,9 @@ from bayes_mtl.kernels._population import (
     spread,
 )
 from bayes_mtl.kernels._small_linalg import (
+    add_multiple,
     cholesky_in_place,
+    dot,
     pull_back_cholesky_shared,
     solve_lower,
     solve_lower_transposed,
@@ -116,7 +118,7 @@ def reverse(
     n_inside, n_common = inside.shape[0], column.shape[0]
     blocks, whole = _workspace(n_tasks, n_columns, n_varying, n_inside, n_common)
     H, HA, _, K_own, Y, G, K, GL, LGL, S, effects = blocks
-    after, G_inside, base, _, c, w, rho, e, p, U, shifted = whole
+    after, often, G_flat, G_columns, AHL, factor, base, w, rho, e, seen, p, U, shifted = whole
     beta, alpha = np.empty((n_tasks, n_columns)), np.empty(n_common)
     d_sd[:] = 0.0
     d_correlation[:] = 0.0
@@ -139,64 +141,79 @@ def reverse(
     own = np.arange(n_varying)
     d_L = np.zeros((n_varying, n_varying))
 
-    # From beta to the coordinates, the last task first: e = K^-T v, v = K^-1 q + z, q = A'c + sum lambda rho,
-    # c = b - H phi. What was added to rho step by step is taken off again.
-    d_after = np.zeros((n_tasks, n_tasks))
-    d_G_inside = np.zeros((n_inside, n_inside, n_tasks))
-    d_phi = np.empty((n_columns, n_tasks))
-    d_w = np.zeros((n_inside, n_tasks))  # by way of the steps so far
-    d_rho = np.zeros((n_inside, n_tasks))
-    d_v, d_q = np.empty((n_varying, n_tasks)), np.empty((n_varying, n_tasks))
-    d_c = np.zeros((n_columns, n_tasks))
-    step, pulled = np.empty(n_varying), np.empty(n_varying)
-    for s in range(n_tasks - 1, -1, -1):
-        block, lane = s // length, s % length
-        for i in range(n_varying):
-            entry = 0.0
+    # From beta to the coordinates, the last task first: e = K^-T v, v = K^-1 q + z,
+    # q = A'(b - H phi) + sum lambda rho. What was added to rho step by step is taken off again.
+    pulled = np.empty((n_tasks, n_varying + n_inside))  # A'd_beta, L'd_beta
+    scratch = np.empty(length)
+    for block in range(n_blocks):
+        start = block * length
+        n = min(length, n_tasks - start)
+        for k in range(n_varying + n_inside):
+            i = k if k < n_varying else inside[k - n_varying]
+            for t in range(n):
+                scratch[t] = 0.0
             for f in range(i, n_varying):
-                entry += L[f, i] * d_beta[s, f]
-            step[i] = -weight * e[i, s] + S[block, i, lane] * entry
+                entry = L[f, i]
+                for t in range(n):
+                    scratch[t] += entry * d_beta[start + t, f]
+            for t in range(n):
+                pulled[start + t, k] = scratch[t] * (S[block, i, t] if k < n_varying else 1.0)
+    d_after = np.zeros((n_tasks, n_tasks))
+    d_G_columns = np.zeros((n_inside, n_tasks * n_inside))
+    d_w = np.zeros((n_tasks, n_inside))  # by way of the steps so far
+    d_rho = np.zeros((n_tasks, n_inside))
+    d_v, d_q = np.empty((n_tasks, n_varying)), np.empty((n_tasks, n_varying))
+    step, given = np.empty(n_varying), np.empty(n_inside)
+    moved = np.empty(n_tasks * n_inside)
+    d_moved = np.empty(n_tasks * n_inside)
+    size = n_tasks * n_inside
+    for s in range(n_tasks - 1, -1, -1):
+        first = (s + 1) * n_inside
+        weights, others = after[s, s + 1 :], d_w[s + 1 :]
+        given[:] = 0.0
+        for t in range(weights.shape[0]):
+            add_multiple(given, others[t], weights[t])
+            d_after[s, s + 1 + t] = dot(seen[s], others[t])
+        for i in range(n_varying):
+            step[i] = pulled[s, i] - weight * e[s, i]
         for x in range(n_inside):
-            entry, own_e = 0.0, e[inside[x], s]
-            for t in range(s + 1, n_tasks):
-                entry += after[s, t] * d_w[x, t]
-                d_after[s, t] += own_e * d_w[x, t]
-            step[inside[x]] += entry
+            step[inside[x]] += given[x]
         for i in range(n_varying):
             for j in range(i):
-                step[i] -= K[block, i, j, lane] * step[j]
-            step[i] *= K[block, i, i, lane]
+                step[i] -= factor[s, i, j] * step[j]
+            step[i] *= factor[s, i, i]
             d_z[s, i] = step[i]
-            d_v[i, s] = step[i]
-        _solve_transposed(K, block, lane, step)
+            d_v[s, i] = step[i]
+        _solve_transposed(factor[s], step)
         for i in range(n_varying):
-            d_q[i, s] = step[i]
-            pulled[i] = S[block, i, lane] * step[i]
-        for f in range(n_varying):
-            for i in range(f + 1):
-                d_c[f, s] += L[f, i] * pulled[i]
-        for f in range(n_columns):
-            d_phi[f, s] = d_beta[s, f]
-            for g in range(n_varying):
-                d_phi[f, s] -= H[block, f, g, lane] * d_c[g, s]
+            d_q[s, i] = step[i]
         for x in range(n_inside):
-            d_own = step[inside[x]]
-            for y in range(n_inside):
-                own_e, d_other = e[inside[y], s], step[inside[y]]
-                for t in range(s + 1, n_tasks):
-                    moved = after[s, t] * G_inside[x, y, t]
-                    rho[x, t] += moved * own_e  # as it was before this step
-                    d_w[x, t] -= moved * d_other
-                    d_G_inside[x, y, t] -= after[s, t] * d_rho[x, t] * own_e
-            for t in range(s + 1, n_tasks):
-                d_after[s, t] += d_own * rho[x, t]
-                d_rho[x, t] += after[s, t] * d_own
-            for f in range(inside[x], n_varying):
-                d_w[x, s] += L[f, inside[x]] * d_phi[f, s]
+            given[x] = step[inside[x]]
+        change, d_change, scale = moved[first:], d_moved[first:], often[s, first:]
+        change[:] = 0.0
+        _add_product(change, scale, d_rho.reshape(size)[first:], 1.0)
+        for y in range(n_inside):
+            add_multiple(d_G_columns[y, first:], change, -seen[s, y])
+        change[:] = 0.0
+        d_change[:] = 0.0
+        for y in range(n_inside):
+            add_multiple(change, G_columns[y, first:], seen[s, y])
+            add_multiple(d_change, G_columns[y, first:], given[y])
+        _add_product(rho.reshape(size)[first:], scale, change, 1.0)  # as it was before this step
+        _add_product(d_w.reshape(size)[first:], scale, d_change, -1.0)
+        for t in range(weights.shape[0]):
+            d_after[s, s + 1 + t] += dot(given, rho[s + 1 + t])
+            add_multiple(d_rho[s + 1 + t], given, weights[t])
+        for x in range(n_inside):
+            d_w[s, x] += pulled[s, n_varying + x]
+        for i in range(n_varying):
+            add_multiple(d_w[s], AHL[s, i], -step[i])
 
     # The factors K, and what later tasks gave to them.
-    d_W = np.zeros((n_blocks, n_varying, n_varying, length))
+    d_W = np.empty((n_blocks, n_varying, n_varying, length))
+    d_G_flat = np.zeros((n_tasks, n_inside * n_inside))
     work = np.empty((n_varying, n_varying, length))
+    own_W = np.empty(n_inside * n_inside)
     for block in range(n_blocks):
         start = block * length
         n = min(length, n_tasks - start)
@@ -204,22 +221,52 @@ def reverse(
             for j in range(i + 1):
                 for t in range(n):
                     s = start + t
-                    d_W[block, i, j, t] = -e[i, s] * d_v[j, s] - d_q[i, s] * p[j, s]
+                    d_W[block, i, j, t] = -e[s, i] * d_v[s, j] - d_q[s, i] * p[s, j]
             for t in range(n):
                 d_W[block, i, i, t] -= weight * K[block, i, i, t]
         pull_back_cholesky(K[block], d_W[block], work, n)
-        for x in range(n_inside):
-            for y in range(n_inside):
-                for t in range(n):
-                    s = start + t
-                    entry = d_W[block, inside[x], inside[y], t]
-                    for later in range(s + 1, n_tasks):
-                        both = after[s, later] * entry
-                        d_G_inside[x, y, later] += after[s, later] * both
-                        d_after[s, later] += 2.0 * both * G_inside[x, y, later]
+        for t in range(n):
+            s = start + t
+            for x in range(n_inside):
+                for y in range(n_inside):
+                    own_W[x * n_inside + y] = d_W[block, inside[x], inside[y], t]
+            weights, others, d_others = after[s, s + 1 :], G_flat[s + 1 :], d_G_flat[s + 1 :]
+            for later in range(weights.shape[0]):
+                entry = weights[later]
+                d_after[s, s + 1 + later] += 2.0 * entry * dot(own_W, others[later])
+                add_multiple(d_others[later], own_W, entry * entry)
     for s in range(n_tasks):
         for t in range(s + 1, n_tasks):
             d_loadings[t, s] = d_after[s, t]
+
+    # By way of phi, and of c = b - H phi.
+    phi, d_phi = np.empty((n_columns, n_tasks)), np.empty((n_columns, n_tasks))
+    c, d_c = np.empty((n_columns, n_tasks)), np.empty((n_columns, n_tasks))
+    for block in range(n_blocks):
+        start = block * length
+        n = min(length, n_tasks - start)
+        for f in range(n_columns):
+            for t in range(n):
+                s = start + t
+                phi[f, s] = base[f, s]
+                d_phi[f, s] = d_beta[s, f]
+                d_c[f, s] = 0.0
+            if f < n_varying:
+                for x in range(n_inside):
+                    entry = L[f, inside[x]]
+                    for t in range(n):
+                        phi[f, start + t] += entry * w[start + t, x]
+                for i in range(f + 1):
+                    entry = L[f, i]
+                    for t in range(n):
+                        d_c[f, start + t] += entry * S[block, i, t] * d_q[start + t, i]
+        for f in range(n_columns):
+            for t in range(n):
+                c[f, start + t] = H[block, f, n_columns, t]
+            for g in range(n_columns):
+                for t in range(n):
+                    c[f, start + t] -= H[block, f, g, t] * phi[g, start + t]
+                    d_phi[f, start + t] -= H[block, f, g, t] * d_c[g, start + t]
 
     # From alpha to Q and h: alpha = U^-T x, x = U^-1 h + z.
     d_base = np.empty((n_columns, length))
@@ -234,7 +281,7 @@ def reverse(
                 d_base[f, t] = d_phi[f, start + t]
             for x in range(n_inside):
                 for t in range(n):
-                    d_base[f, t] -= GL[block, f, x, t] * d_rho[x, start + t]
+                    d_base[f, t] -= GL[block, f, x, t] * d_rho[start + t, x]
         for i in range(n_common):
             entry = 0.0
             for t in range(n):
@@ -266,6 +313,8 @@ def reverse(
     d_scale = np.empty(length)
     spread_rho = np.empty((n_columns, length))
     half = np.empty((n_varying, n_inside, length))
+    left = np.empty((n_columns, length))
+    both = np.empty((n_inside, n_inside, length))
     for block in range(n_blocks):
         start = block * length
         n = min(length, n_tasks - start)
@@ -278,21 +327,29 @@ def reverse(
         d_K[:] = 0.0
         spread_rho[:] = 0.0
         half[:] = 0.0
+        for f in range(n_columns):  # what is left of g in rho
+            for t in range(n):
+                left[f, t] = G[block, n_columns, f, t]
+            for g in range(n_columns):
+                for t in range(n):
+                    left[f, t] -= G[block, g, f, t] * base[g, start + t]
+        for x in range(n_inside):
+            for y in range(n_inside):
+                for t in range(n):
+                    s = start + t
+                    both[x, y, t] = d_G_flat[s, x * n_inside + y] + d_G_flat[s, y * n_inside + x]
+                    both[x, y, t] += d_G_columns[y, s * n_inside + x] + d_G_columns[x, s * n_inside + y]
         for x in range(n_inside):
             for f in range(inside[x], n_varying):
                 entry, total = L[f, inside[x]], 0.0
                 for t in range(n):
                     s = start + t
-                    spread_rho[f, t] += entry * d_rho[x, s]
-                    # L in rho, by what is left of g; and in phi.
-                    left = G[block, n_columns, f, t]
-                    for g in range(n_columns):
-                        left -= G[block, g, f, t] * base[g, s]
-                    total += left * d_rho[x, s] + d_phi[f, s] * w[x, s]
-                    for y in range(n_inside):
-                        both = d_G_inside[x, y, s] + d_G_inside[y, x, s]
-                        total += GL[block, f, y, t] * both
-                        half[f, y, t] += 0.5 * entry * both
+                    spread_rho[f, t] += entry * d_rho[s, x]
+                    total += left[f, t] * d_rho[s, x] + d_phi[f, s] * w[s, x]
+                for y in range(n_inside):
+                    for t in range(n):
+                        total += GL[block, f, y, t] * both[x, y, t]
+                        half[f, y, t] += 0.5 * entry * both[x, y, t]
                 d_L[f, inside[x]] += total
         for f in range(n_columns):
             for t in range(n):
@@ -318,7 +375,7 @@ def reverse(
             for i in range(f + 1):
                 for t in range(n):
                     s = start + t
-                    d_A[f, i, t] = c[f, s] * d_q[i, s] + d_beta[s, f] * e[i, s]
+                    d_A[f, i, t] = c[f, s] * d_q[s, i] + d_beta[s, f] * e[s, i]
         pull_back_information(
             H[block], HA[block], K_own[block], Y[block], S[block], sigma, mean, own, L, is_inside, d_beta,
             d_G, d_g, d_Y, d_K, d_W[block], d_b, d_A, d_scale, d_L, d_unique, d_sigma, d_mean, start, n,
@@ -350,14 +407,17 @@ def _workspace(
     )
     whole = (
         np.zeros((n_tasks, n_tasks)),  # after[s, t] = lambda_ts for t > s
-        np.empty((n_inside, n_inside, n_tasks)),  # L'G L
+        np.zeros((n_tasks, n_tasks * n_inside)),  # the same, once for every feature inside
+        np.empty((n_tasks, n_inside * n_inside)),  # L'G L
+        np.empty((n_inside, n_tasks * n_inside)),  # its column y of all tasks, one task after the other
+        np.empty((n_tasks, n_varying, n_inside)),  # A'H L
+        np.empty((n_tasks, n_varying, n_varying)),  # K
         np.empty((n_columns, n_tasks)),  # D alpha
-        np.empty((n_columns, n_tasks)),  # phi
-        np.empty((n_columns, n_tasks)),  # b - H phi
-        np.zeros((n_inside, n_tasks)),  # w
-        np.empty((n_inside, n_tasks)),  # rho
-        np.empty((n_varying, n_tasks)),  # e
-        np.empty((n_varying, n_tasks)),  # K^-1 q
+        np.zeros((n_tasks, n_inside)),  # w
+        np.empty((n_tasks, n_inside)),  # rho
+        np.empty((n_tasks, n_varying)),  # e
+        np.empty((n_tasks, n_inside)),  # of it, what other tasks see
+        np.empty((n_tasks, n_varying)),  # K^-1 q
         np.zeros((n_common, n_common)),  # U
         np.zeros(n_common),  # U^-1 h + z
     )
@@ -385,7 +445,7 @@ def _evaluate(
 ) -> float:
     """Return the value; keep what the reverse sweep needs."""
     H, HA, W, K_own, Y, G, K, GL, LGL, S, effects = blocks
-    after, G_inside, base, phi, c, w, rho, e, p, U, shifted = whole
+    after, often, G_flat, G_columns, AHL, factor, base, w, rho, e, seen, p, U, shifted = whole
     n_tasks, n_columns, n_varying = z.shape[0], root.shape[0], sd.shape[0]
     n_inside, n_common = inside.shape[0], column.shape[0]
     n_blocks, length = K.shape[0], K.shape[3]
@@ -396,6 +456,8 @@ def _evaluate(
         for s in range(t):
             after[s, t] = loadings[t, s]
             total += loadings[t, s]
+            for x in range(n_inside):
+                often[s, t * n_inside + x] = loadings[t, s]
         total += loadings[t, t]
     alpha[:] = 0.0
     if not (abs(total) < np.inf and sigma.min() > 0.0):
@@ -406,6 +468,7 @@ def _evaluate(
     own = np.arange(n_varying)
     Lg = np.empty((n_inside, length))
     nothing = np.empty((n_varying, 0, length))
+    scratch = np.empty(length)
     no_factors = np.zeros((0, length))
     log_det = np.empty(length)
     for i in range(n_common):
@@ -431,11 +494,12 @@ def _evaluate(
         )  # fmt: skip
         for x in range(n_inside):
             for t in range(n):
-                rho[x, start + t] = Lg[x, t]
-            for y in range(x + 1):
+                rho[start + t, x] = Lg[x, t]
+            for y in range(n_inside):
                 for t in range(n):
-                    G_inside[x, y, start + t] = LGL[block, x, y, t]
-                    G_inside[y, x, start + t] = LGL[block, x, y, t]
+                    entry = LGL[block, max(x, y), min(x, y), t]
+                    G_flat[start + t, x * n_inside + y] = entry
+                    G_columns[y, (start + t) * n_inside + x] = entry
 
     if not cholesky_in_place(U):
         return -np.inf
@@ -449,6 +513,8 @@ def _evaluate(
         value -= 0.5 * alpha[i] * alpha[i]
 
     part = np.empty((n_columns, length))
+    gained = np.empty(n_inside * n_inside)
+    q = np.empty((n_tasks, n_varying))
     for block in range(n_blocks):
         start = block * length
         n = min(length, n_tasks - start)
@@ -458,79 +524,113 @@ def _evaluate(
                 base[f, start + t] = part[f, t]
             for x in range(n_inside):
                 for t in range(n):
-                    rho[x, start + t] -= GL[block, f, x, t] * part[f, t]
+                    rho[start + t, x] -= GL[block, f, x, t] * part[f, t]
         for i in range(n_varying):
             for j in range(i + 1):
                 for t in range(n):
                     K[block, i, j, t] = W[block, i, j, t]
-        for x in range(n_inside):
-            for y in range(x + 1):
-                for t in range(n):
-                    entry = 0.0
-                    for later in range(start + t + 1, n_tasks):
-                        weight = after[start + t, later]
-                        entry += weight * weight * G_inside[x, y, later]
-                    K[block, inside[x], inside[y], t] += entry
         for t in range(n):
             log_det[t] = 0.0
+            gained[:] = 0.0
+            weights, others = after[start + t, start + t + 1 :], G_flat[start + t + 1 :]
+            for later in range(weights.shape[0]):
+                add_multiple(gained, others[later], weights[later] * weights[later])
+            for x in range(n_inside):
+                for y in range(x + 1):
+                    K[block, inside[x], inside[y], t] += gained[x * n_inside + y]
         if not cholesky_and_solve(K[block], nothing, log_det, n):
             return -np.inf
         for t in range(n):
             value -= log_det[t]
-
-    step, scaled = np.empty(n_varying), np.empty(n_varying)
-    for s in range(n_tasks):
-        block, lane = s // length, s % length
-        for f in range(n_columns):
-            phi[f, s] = base[f, s]
-        for x in range(n_inside):
-            for f in range(inside[x], n_varying):
-                phi[f, s] += L[f, inside[x]] * w[x, s]
-        for f in range(n_columns):
-            c[f, s] = H[block, f, n_columns, lane]
-            for g in range(n_columns):
-                c[f, s] -= H[block, f, g, lane] * phi[g, s]
         for i in range(n_varying):
-            entry = 0.0
+            for j in range(i + 1):
+                for t in range(n):
+                    factor[start + t, i, j] = K[block, i, j, t]
+            # A'(b - H D alpha) and A'H L, for the features inside.
+            for t in range(n):
+                scratch[t] = 0.0
             for f in range(i, n_varying):
-                entry += L[f, i] * c[f, s]
-            step[i] = S[block, i, lane] * entry
+                entry = L[f, i]
+                for t in range(n):
+                    scratch[t] += entry * H[block, f, n_columns, t]
+            for t in range(n):
+                scratch[t] *= S[block, i, t]
+            for f in range(n_columns):
+                for t in range(n):
+                    scratch[t] -= HA[block, f, i, t] * part[f, t]
+            for t in range(n):
+                q[start + t, i] = scratch[t]
+            for x in range(n_inside):
+                for t in range(n):
+                    scratch[t] = 0.0
+                for f in range(inside[x], n_varying):
+                    entry = L[f, inside[x]]
+                    for t in range(n):
+                        scratch[t] += HA[block, f, i, t] * entry
+                for t in range(n):
+                    AHL[start + t, i, x] = scratch[t]
+
+    step, given, moved = np.empty(n_varying), np.empty(n_inside), np.empty(n_tasks * n_inside)
+    for s in range(n_tasks):
+        before, first = loadings[s], (s + 1) * n_inside
+        for r in range(s):
+            add_multiple(w[s], seen[r], before[r])
+        weights, others = after[s, s + 1 :], rho[s + 1 :]
+        given[:] = 0.0
+        for t in range(weights.shape[0]):
+            add_multiple(given, others[t], weights[t])
+        for i in range(n_varying):
+            step[i] = q[s, i] - dot(AHL[s, i], w[s])
         for x in range(n_inside):
-            entry = 0.0
-            for t in range(s + 1, n_tasks):
-                entry += after[s, t] * rho[x, t]
-            step[inside[x]] += entry
+            step[inside[x]] += given[x]
         for i in range(n_varying):
             for j in range(i):
-                step[i] -= K[block, i, j, lane] * p[j, s]
-            p[i, s] = step[i] * K[block, i, i, lane]
+                step[i] -= factor[s, i, j] * p[s, j]
+            p[s, i] = step[i] * factor[s, i, i]
         for i in range(n_varying):
-            step[i] = p[i, s] + z[s, i]
-        _solve_transposed(K, block, lane, step)
+            step[i] = p[s, i] + z[s, i]
+        _solve_transposed(factor[s], step)
         for i in range(n_varying):
-            e[i, s] = step[i]
-            scaled[i] = S[block, i, lane] * step[i]
+            e[s, i] = step[i]
             value -= 0.5 * step[i] * step[i]
         for x in range(n_inside):
-            own_e = step[inside[x]]
-            for t in range(s + 1, n_tasks):
-                w[x, t] += after[s, t] * own_e
-            for y in range(n_inside):
-                other = step[inside[y]]
-                for t in range(s + 1, n_tasks):
-                    rho[x, t] -= after[s, t] * G_inside[x, y, t] * other
+            seen[s, x] = step[inside[x]]
+        change = moved[first:]
+        change[:] = 0.0
+        for y in range(n_inside):
+            add_multiple(change, G_columns[y, first:], seen[s, y])
+        _add_product(rho.reshape(n_tasks * n_inside)[first:], often[s, first:], change, -1.0)
+    for block in range(n_blocks):
+        start = block * length
+        n = min(length, n_tasks - start)
         for f in range(n_columns):
-            entry = phi[f, s]
-            for i in range(min(f + 1, n_varying) if f < n_varying else 0):
-                entry += L[f, i] * scaled[i]
-            beta[s, f] += entry
+            for t in range(n):
+                scratch[t] = base[f, start + t]
+            if f < n_varying:
+                for x in range(n_inside):
+                    entry = L[f, inside[x]]
+                    for t in range(n):
+                        scratch[t] += entry * w[start + t, x]
+                for i in range(f + 1):
+                    entry = L[f, i]
+                    for t in range(n):
+                        scratch[t] += entry * S[block, i, t] * e[start + t, i]
+            for t in range(n):
+                beta[start + t, f] += scratch[t]
     return value if abs(value) < np.inf else -np.inf
 
 
 @subroutine
-def _solve_transposed(K: FloatArray, block: int, lane: int, b: FloatArray) -> None:
-    """Overwrite b by K^-T b, for the factor of one task as `cholesky_and_solve` left it."""
+def _add_product(out: FloatArray, a: FloatArray, b: FloatArray, factor: float) -> None:
+    """Add factor * a * b to `out`."""
+    for k in range(out.shape[0]):
+        out[k] += factor * a[k] * b[k]
+
+
+@subroutine
+def _solve_transposed(K: FloatArray, b: FloatArray) -> None:
+    """Overwrite b by K^-T b, for a factor with 1 / K_ii on its diagonal."""
     for i in range(b.shape[0] - 1, -1, -1):
         for m in range(i + 1, b.shape[0]):
-            b[i] -= K[block, m, i, lane] * b[m]
-        b[i] *= K[block, i, i, lane]
+            b[i] -= K[m, i] * b[m]
+        b[i] *= K[i, i]

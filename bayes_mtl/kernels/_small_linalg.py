@@ -95,6 +95,13 @@ def pull_back_cholesky_shared(factor: FloatArray, d: FloatArray) -> None:
 
 
 @subroutine
+def add_multiple(out: FloatArray, x: FloatArray, factor: float) -> None:
+    """Add factor * x to `out`."""
+    for m in range(out.shape[0]):
+        out[m] += factor * x[m]
+
+
+@subroutine
 def dot(a: FloatArray, b: FloatArray) -> float:
     """Return the inner product."""
     total = 0.0

@@ -20,7 +20,7 @@ from collections.abc import Callable
 import numpy as np
 
 from bayes_mtl._typing import FloatArray, IntArray
-from bayes_mtl.kernels._small_linalg import dot
+from bayes_mtl.kernels._small_linalg import add_multiple, dot
 from bayes_mtl.kernels.compile import subroutine
 
 _LOG2_E = float(np.log2(np.e))
@@ -114,7 +114,7 @@ def _sum_rows(
         while low < n:
             high = min(starts[t + 1] - begin, n)
             for p in range(F):
-                _add_multiple(eta[low:high], X[p, begin + low : begin + high], beta[t, p])
+                add_multiple(eta[low:high], X[p, begin + low : begin + high], beta[t, p])
             t, low = t + 1, high
         total += log_p(y[rows], eta, weights[rows] if len(weights) > 1 else weights)
         t, low = first, 0
@@ -127,12 +127,6 @@ def _sum_rows(
         gradient[:] = 0.0
         return -np.inf
     return total
-
-
-@subroutine
-def _add_multiple(out: FloatArray, x: FloatArray, factor: float) -> None:
-    for i in range(len(x)):
-        out[i] += factor * x[i]
 
 
 @subroutine

@@ -188,7 +188,9 @@ class MachineCode:
         # A function object of its own, since the key under which it is kept is that of a function.
         function = FunctionType(source.__code__, source.__globals__, source.__name__)
         CACHED_SRC_FUNCTIONS[function] = self.symbol
-        return numba.njit(numba.void(*self.types), cache=config.numba__cache, fastmath=FASTMATH)(function)
+        return numba.njit(
+            numba.void(*self.types), cache=config.numba__cache, fastmath=FASTMATH, error_model="numpy"
+        )(function)
 
 
 def load(kernel: str) -> Callable[..., Any]:
