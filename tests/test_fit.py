@@ -9,6 +9,7 @@ import sys
 import threading
 import warnings
 
+import arviz as az
 import numpy as np
 import pandas as pd
 import pytest
@@ -271,6 +272,28 @@ def test_plot_of_five_hundred_tasks_is_drawn(tmp_path):
     ax = mtl.plot_task_correlation(table)
     ax.figure.savefig(tmp_path / "plot.png")
     assert ax.images[0].get_array().shape == (500, 500)
+
+
+def test_many_related_tasks_are_sampled_as_well_as_integrated_out():
+    """Past a size the coefficients are sampled, one task after the other: the same posterior."""
+    rng = np.random.default_rng(5)
+    task = np.repeat(np.arange(33), 8)
+    x = rng.standard_normal(len(task))
+    slope = rng.standard_normal((33, 1)) + 1.5
+    y = 0.5 + x * slope[task, 0] + rng.standard_normal(len(task))
+    data = mtl.TaskData.from_arrays(x[:, None], y, task)
+    spec = mtl.ModelSpec(task_covariance=mtl.LKJ(5.0), independent_features=())
+    both = [
+        mtl.fit(data, spec, draws=1000, chains=2, marginal=m, random_seed=1, progressbar=False)
+        for m in ("auto", True)
+    ]
+    assert [idata.attrs["collapsed"] for idata in both] == [0, 1]
+    for name in ("beta_mean", "feature_sd", "sigma", "beta"):
+        draws = [idata["posterior"].to_dataset()[[name]] for idata in both]
+        means = [d[name].mean(("chain", "draw")) for d in draws]
+        mcse = [az.mcse(d)[name] for d in draws]
+        z = (means[0] - means[1]) / np.sqrt(mcse[0] ** 2 + mcse[1] ** 2)
+        assert float(np.abs(z).max()) < 4.5, name
 
 
 def test_bernoulli_recovers_and_predicts(binary_fit):

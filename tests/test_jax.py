@@ -19,15 +19,17 @@ import bayes_mtl as mtl
 from bayes_mtl.data import PseudoRows
 from bayes_mtl.kernels import (
     bernoulli_tasks,
+    chained_coefficients,
     cholesky_from_partials,
     collapsed_gaussian,
+    gaussian_tasks,
     product,
     whitened_coefficients,
 )
 from bayes_mtl.kernels.compile import Signature, load
 from bayes_mtl.kernels.ops import KernelOp
 from tests import test_task_glm
-from tests.test_kernels import NAMES, NO_BLAS, PARAMETERS, Problem
+from tests.test_kernels import NAMES, NO_BLAS, PARAMETERS, Problem, chain_inputs, triangular
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -222,6 +224,54 @@ class TestWhitening:
             assert found == -np.inf
             for g in gradient:
                 np.testing.assert_array_equal(g, 0.0)
+
+
+@cache
+def chained():
+    inputs = [pt.vector(), pt.matrix(), pt.matrix(), pt.vector(), pt.matrix(), pt.vector(), pt.matrix()]
+    data = [pt.tensor3(), pt.matrix(), pt.lvector(), pt.lvector(), pt.matrix()]
+    cotangents = [pt.scalar(), pt.matrix(), pt.vector()]
+    outputs = chained_coefficients(*inputs, *data)
+    total = sum((c * out).sum() for c, out in zip(cotangents, outputs, strict=True))
+    return both([*inputs, *data, *cotangents], [*outputs, *pytensor.grad(total, inputs)])
+
+
+class TestChain:
+    @pytest.mark.parametrize("by_task", [True, False])
+    @pytest.mark.parametrize("inside", [(0, 1, 2), (0, 2), (1,)])
+    def test_agrees(self, inside, by_task):
+        rng = np.random.default_rng(1)
+        problem = triangular(Problem(2, 5, 3, 1, 1, inside, 20, n_effects=3, by_task=by_task), rng)
+        parameters, data = chain_inputs(problem, rng)
+        agree(chained()(*parameters, *data, 1.3, rng.standard_normal((5, 4)), rng.standard_normal(3)))
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf])
+    @pytest.mark.parametrize("position", range(7))
+    def test_not_finite(self, position, value):
+        rng = np.random.default_rng(1)
+        problem = triangular(Problem(2, 5, 3, 1, 1, (0, 2), 20, n_effects=3), rng)
+        parameters, data = chain_inputs(problem, rng)
+        parameters[position].flat[-1] = value
+        for found, _, alpha, *gradient in chained()(*parameters, *data, 1.0, np.ones((5, 4)), np.ones(3)):
+            assert found == -np.inf
+            np.testing.assert_array_equal(alpha, 0.0)
+            for g in gradient:
+                np.testing.assert_array_equal(g, 0.0)
+
+
+@cache
+def gaussian():
+    arrays = [pt.matrix(), pt.vector(), pt.tensor3(), pt.matrix(), pt.vector(), pt.vector()]
+    value = gaussian_tasks(*arrays)
+    return both(arrays, [value, *pytensor.grad(2.0 * value, arrays[:2])])
+
+
+@pytest.mark.parametrize("by_task", [True, False])
+def test_gaussian_tasks(by_task):
+    problem = Problem(2, 5, 3, 1, 1, (0, 2), 20, by_task=by_task)
+    rows, count = PseudoRows.compress(problem.statistics), problem.statistics.count
+    beta = np.random.default_rng(0).standard_normal((5, 4))
+    agree(gaussian()(beta, problem.sigma, rows.root, rows.target, rows.rest, count))
 
 
 class TestBernoulli:

@@ -19,7 +19,13 @@ from scipy.special import betaln, gammaln
 
 import bayes_mtl as mtl
 from bayes_mtl.data import PseudoRows, TaskStatistics
-from bayes_mtl.kernels import cholesky_from_partials, collapsed_gaussian, whitened_coefficients
+from bayes_mtl.kernels import (
+    chained_coefficients,
+    cholesky_from_partials,
+    collapsed_gaussian,
+    whitened_coefficients,
+)
+from bayes_mtl.kernels.ops import GaussianTasks
 from tests.contracts import partials_of
 
 NAMES = ("sd", "correlation", "loadings", "unique_sd", "sigma", "mean")
@@ -447,6 +453,171 @@ class TestWhitening:
         parameters[position] = np.full_like(parameters[position], value)
         cotangents = [1.0, np.ones((2, 3)), np.ones(len(parameters[6]))]
         found, _, _, *gradient = whitened(*parameters, *data, *cotangents)
+        assert found == -np.inf
+        for g in gradient:
+            np.testing.assert_array_equal(g, 0.0)
+
+
+@pytest.fixture(scope="module")
+def chained():
+    """Outputs of the chain's kernel, and the gradient of a random combination of them."""
+    inputs = [pt.vector(), pt.matrix(), pt.matrix(), pt.vector(), pt.matrix(), pt.vector(), pt.matrix()]
+    data = [pt.tensor3(), pt.matrix(), pt.lvector(), pt.lvector(), pt.matrix()]
+    cotangents = [pt.scalar(), pt.matrix(), pt.vector()]
+    outputs = chained_coefficients(*inputs, *data)
+    total = sum((c * out).sum() for c, out in zip(cotangents, outputs, strict=True))
+    gradient = pytensor.grad(total, inputs)
+    return pytensor.function([*inputs, *data, *cotangents], [*outputs, *gradient], mode=NO_BLAS)
+
+
+def triangular(problem, rng):
+    """Give a problem loadings that are the factor of a matrix over tasks."""
+    n = len(problem.loadings)
+    problem.loadings = np.tril(0.5 * rng.standard_normal((n, n)), -1) + np.diag(rng.uniform(0.2, 1.0, n))
+    return problem
+
+
+def chain_inputs(problem, rng):
+    rows = PseudoRows.compress(problem.statistics)
+    n_tasks, n_varying = len(problem.loadings), len(problem.sd)
+    z = [rng.standard_normal(len(problem.column)), rng.standard_normal((n_tasks, n_varying))]
+    data = [rows.root, rows.target, problem.inside, problem.column, problem.design]
+    law = [problem.sd, problem.correlation, problem.loadings, problem.sigma, problem.mean]
+    return [*law, *z], data
+
+
+class TestChain:
+    @given(problem=problems(), seed=st.integers(0, 2**32 - 1))
+    def test_gradient_is_the_slope(self, chained, problem, seed):
+        rng = np.random.default_rng(seed)
+        self.check_gradient(chained, triangular(problem, rng), rng)
+
+    @pytest.mark.parametrize("n_tasks", [40, 150])
+    def test_blocks_of_tasks(self, chained, n_tasks):
+        rng = np.random.default_rng(n_tasks)
+        problem = Problem(n_tasks, n_tasks, 3, 1, 1, (0, 2), 3 * n_tasks, n_effects=3)
+        self.check_gradient(chained, triangular(problem, rng), rng)
+
+    @staticmethod
+    def check_gradient(chained, problem, rng):
+        parameters, data = chain_inputs(problem, rng)
+        shape = (len(problem.loadings), problem.mean.shape[1])
+        cotangents = [
+            rng.standard_normal(),
+            rng.standard_normal(shape),
+            rng.standard_normal(len(parameters[5])),
+        ]
+        direction = [rng.standard_normal(p.shape) for p in parameters]
+        direction[1], direction[2] = np.tril(direction[1]), np.tril(direction[2])
+        least = min(problem.sigma.min(), problem.sd.min(), np.diag(problem.loadings).min(), 1.0)
+        direction = [0.02 * least * d / np.sqrt(1 + (d**2).sum()) for d in direction]
+
+        def at(step):
+            moved = [p + step * d for p, d in zip(parameters, direction, strict=True)]
+            outputs = chained(*moved, *data, *cotangents)[:3]
+            return sum((c * out).sum() for c, out in zip(cotangents, outputs, strict=True))
+
+        def slope(h):
+            return (at(h) - at(-h)) / (2 * h)
+
+        h = 0.25
+        numeric = (64 * slope(h / 4) - 20 * slope(h / 2) + slope(h)) / 45
+        gradient = chained(*parameters, *data, *cotangents)[3:]
+        exact = sum((g * d).sum() for g, d in zip(gradient, direction, strict=True))
+        scale = sum(np.abs(g * d).sum() for g, d in zip(gradient, direction, strict=True))
+        np.testing.assert_allclose(numeric, exact, rtol=0, atol=1e-6 * max(scale, 1e-3))
+
+    @given(problem=problems(max_tasks=4), seed=st.integers(0, 2**32 - 1))
+    def test_change_of_variables(self, chained, problem, seed):
+        """The value is the prior density of (alpha, e) times the Jacobian, whatever the pseudo-rows."""
+        rng = np.random.default_rng(seed)
+        problem = triangular(problem, rng)
+        parameters, data = chain_inputs(problem, rng)
+        data[0], data[1] = rng.standard_normal(data[0].shape), rng.standard_normal(data[1].shape)
+        T, F = len(problem.loadings), problem.mean.shape[1]
+        P, inside, L = len(problem.sd), problem.inside, problem.cholesky
+        nothing = [0.0, np.zeros((T, F)), np.zeros(len(problem.column))]
+        value, beta, alpha = chained(*parameters, *data, *nothing)[:3]
+
+        def e_of(beta, alpha):
+            left = beta - problem.mean
+            for c, p in enumerate(problem.column):
+                left[:, p] -= problem.design[c] * alpha[c]
+            u = np.linalg.solve(L, left[:, :P].T).T
+            u[:, inside] = np.linalg.solve(problem.loadings, u[:, inside])
+            np.testing.assert_allclose(left[:, P:], 0.0, rtol=0, atol=1e-10 * (1 + np.abs(beta).max()))
+            return u
+
+        e = e_of(beta, alpha)
+        z = np.concatenate([parameters[5], parameters[6].ravel()])
+        columns = []
+        for unit in np.eye(len(z)):  # the map is affine in z
+            moved = z + unit
+            split = [moved[: len(alpha)], moved[len(alpha) :].reshape(T, P)]
+            _, b, a = chained(*parameters[:5], *split, *data, *nothing)[:3]
+            columns.append(np.concatenate([a - alpha, (e_of(b, a) - e).ravel()]))
+        log_det = np.linalg.slogdet(np.array(columns))[1]
+        prior = stats.norm.logpdf(alpha).sum() + stats.norm.logpdf(e).sum()
+        np.testing.assert_allclose(value, prior + log_det, rtol=1e-7, atol=1e-6)
+
+    def test_coordinates_are_nearly_standard_normal(self, chained):
+        """Exactly so where tasks are not related; given the data, the curvature is that of N(0, I)."""
+        rng = np.random.default_rng(3)
+        problem = Problem(3, 4, 2, 0, 1, (0, 1), 40)
+        problem.loadings = np.eye(4)
+        parameters, data = chain_inputs(problem, rng)
+        value, beta, _ = chained(*parameters, *data, 0.0, np.zeros((4, 2)), np.zeros(0))[:3]
+        s = problem.sigma[problem.task % len(problem.sigma)]
+        likelihood = stats.norm.logpdf(problem.y, (problem.X * beta[problem.task]).sum(axis=1), s).sum()
+        problem.unique_sd = np.zeros(4)
+        standard = stats.norm.logpdf(parameters[6]).sum()
+        np.testing.assert_allclose(value + likelihood, problem.logp() + standard, rtol=1e-9, atol=1e-8)
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+    @pytest.mark.parametrize("position", range(7))
+    def test_not_finite(self, chained, position, value):
+        problem = triangular(Problem(5, 3, 2, 1, 1, (0,), 6, n_effects=1), np.random.default_rng(0))
+        parameters, data = chain_inputs(problem, np.random.default_rng(0))
+        parameters[position] = np.full_like(parameters[position], value)
+        found, _, _, *gradient = chained(*parameters, *data, 1.0, np.ones((3, 3)), np.ones(1))
+        assert found == -np.inf
+        for g in gradient:
+            np.testing.assert_array_equal(g, 0.0)
+
+
+class TestGaussianTasks:
+    @given(problem=problems(), seed=st.integers(0, 2**32 - 1))
+    def test_value_and_gradient(self, problem, seed):
+        """From pseudo-rows, the log density of all rows; and its derivatives by hand."""
+        rng = np.random.default_rng(seed)
+        statistics = problem.statistics
+        rows = PseudoRows.compress(statistics)
+        beta = rng.standard_normal((len(problem.loadings), problem.X.shape[1]))
+        op = GaussianTasks()
+        value, d_beta, d_sigma = op.evaluate(
+            beta, problem.sigma, rows.root, rows.target, rows.rest, statistics.count
+        )
+        own = problem.task if len(problem.sigma) > 1 else np.zeros_like(problem.task)
+        left, s = problem.y - (problem.X * beta[problem.task]).sum(axis=1), problem.sigma[own]
+        expected = stats.norm.logpdf(left, 0.0, s).sum()
+        np.testing.assert_allclose(value, expected, rtol=1e-9, atol=1e-9)
+        by_beta = np.zeros_like(beta)
+        np.add.at(by_beta, problem.task, problem.X * (left / s**2)[:, None])
+        by_sigma = np.zeros_like(problem.sigma)
+        np.add.at(by_sigma, own, left**2 / s**3 - 1 / s)
+        np.testing.assert_allclose(d_beta, by_beta, rtol=1e-8, atol=1e-8 * (1 + np.abs(by_beta).max()))
+        np.testing.assert_allclose(d_sigma, by_sigma, rtol=1e-8, atol=1e-8 * (1 + np.abs(by_sigma).max()))
+
+    @pytest.mark.parametrize("position", range(2))
+    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 0.0])
+    def test_not_finite(self, position, value):
+        if (position, value) == (0, 0.0):
+            return
+        problem = Problem(5, 3, 2, 1, 1, (0,), 6, by_task=False)
+        rows = PseudoRows.compress(problem.statistics)
+        inputs = [np.ones((3, 3)), np.ones(1), rows.root, rows.target, rows.rest, problem.statistics.count]
+        inputs[position] = np.full_like(inputs[position], value)
+        found, *gradient = GaussianTasks().evaluate(*inputs)
         assert found == -np.inf
         for g in gradient:
             np.testing.assert_array_equal(g, 0.0)

@@ -2,6 +2,7 @@
 
 import zlib
 from dataclasses import replace
+from importlib import import_module
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from pytensor.graph.traversal import explicit_graph_inputs
 
 import bayes_mtl as mtl
 from bayes_mtl import errors
+from bayes_mtl.model import sampling_model
 from bayes_mtl.structures import FeatureCovariance
 from tests import contracts
 
@@ -123,6 +125,24 @@ def test_the_two_paths_are_one_model(structure, feature_covariance, option):
     for name, value in ours.items():
         np.testing.assert_allclose(theirs[name], value, rtol=1e-12, atol=1e-14)
         assert collapsed.model.named_vars_to_dims.get(name) == latent.model.named_vars_to_dims.get(name)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_tasks_one_after_the_other_are_the_same_model(option, monkeypatch):
+    """Coordinates of many related tasks, integrated out, leave the density that the exact algebra gives."""
+    monkeypatch.setattr(import_module("bayes_mtl.model.build"), "MAX_JOINT", 0)
+    spec, data = describe(mtl.LKJ(1.5), mtl.LKJ(2.5), option)
+    chained = sampling_model(spec, data, collapsed=False, rows=data.pseudo_rows)
+    assert chained.chained
+    evaluator = contracts.Evaluator(chained.model, gradient=True)
+    collapsed = contracts.Evaluator(sampling_model(spec, data, collapsed=True, rows=data.pseudo_rows).model)
+    rng = np.random.default_rng(11)
+    point = collapsed.random_point(rng)
+    z = [name for name in evaluator.names if name not in point]
+    assert set(z) == {"common_offset", "task_offset"}
+    found = contracts.integrated_log_density(evaluator, evaluator.start | point, z)
+    contracts.assert_close(found, collapsed.logp(point), 1e-7)
+    contracts.assert_gradient_is_the_slope(evaluator, evaluator.random_point(rng) | point, rng)
 
 
 @pytest.mark.parametrize("n_tasks", [1, 2, 5])

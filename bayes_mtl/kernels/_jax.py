@@ -104,6 +104,73 @@ def whitened_coefficients(
     return value, beta, alpha
 
 
+def chained_coefficients(
+    sd: Array,
+    correlation: Array,
+    loadings: Array,
+    sigma: Array,
+    mean: Array,
+    z_common: Array,
+    z: Array,
+    root: Array,
+    target: Array,
+    inside: Array,
+    column: Array,
+    design: Array,
+) -> tuple[Array, Array, Array]:
+    """Return what `_chain.forward` writes; the value is not finite, or NaN, where that refuses."""
+    n_columns, _, n_tasks = root.shape
+    n_varying, n_common, n_inside = len(sd), len(z_common), len(inside)
+    L = _feature_cholesky(sd, correlation, inside)
+    R, s, means = _by_task(root, sigma, mean)
+    left = target.T - jnp.einsum("tfg,tg->tf", R, means)
+    rows = jnp.concatenate([R, left[:, :, None]], axis=2) / s[:, None, None]
+    S = _own_scale(jnp.diagonal(loadings), inside, jnp.arange(n_varying))
+    M = (rows[:, :, :n_varying] @ L) * S[:, None, :]
+    W = jnp.eye(n_varying) + _transposed(M) @ M
+    Y = _solve(_cholesky(W), _transposed(M) @ rows)
+    G = _transposed(rows[:, :, :-1]) @ rows - _transposed(Y[:, :, :-1]) @ Y
+    D = jnp.einsum("ct,cf->tfc", design, jax.nn.one_hot(column, n_columns, dtype=design.dtype))
+    U = _cholesky(jnp.eye(n_common) + jnp.einsum("tfi,tfj->ij", D, G[:, :, :-1] @ D))
+    h = jnp.einsum("tfi,tf->i", D, G[:, :, -1])
+    shifted = _solve(U, h[:, None])[:, 0] + z_common
+    alpha = _solve_transposed(U, shifted[:, None])[:, 0]
+    base = D @ alpha
+    inner = jnp.zeros((n_columns, n_inside)).at[:n_varying].set(L[:, inside])
+    G_inside = jnp.einsum("fx,tfg,gy->txy", inner, G[:, :, :-1], inner)
+    rho = (G[:, :, -1] - jnp.einsum("tfg,tg->tf", G[:, :, :-1], base)) @ inner
+    after = jnp.tril(loadings, -1).T
+    gained = jnp.einsum("st,txy->sxy", after**2, G_inside)
+    K = _cholesky(W.at[:, inside[:, None], inside[None, :]].add(gained))
+    MR = _transposed(M) @ rows[:, :, :-1]
+    q = jnp.einsum("tif,tf->ti", _transposed(M), rows[:, :, -1]) - jnp.einsum("tif,tf->ti", MR, base)
+
+    def step(state: tuple[Array, Array], task: tuple[Array, ...]) -> tuple[tuple[Array, Array], Array]:
+        rho, w = state
+        at, weight, q_s, K_s, MRL, z_s = task
+        right = (q_s - MRL @ w[at]).at[inside].add(weight @ rho)
+        e = _solve_transposed(K_s, (_solve(K_s, right[:, None])[:, 0] + z_s)[:, None])[:, 0]
+        rho = rho - weight[:, None] * (G_inside @ e[inside])
+        return (rho, w + weight[:, None] * e[inside]), e
+
+    tasks = (jnp.arange(n_tasks), after, q, K, MR @ inner, z)
+    (_, w), e = jax.lax.scan(step, (rho, jnp.zeros((n_tasks, n_inside))), tasks)
+    beta = (means + base + w @ inner.T).at[:, :n_varying].add((S * e) @ L.T)
+    value = -(n_common + n_tasks * n_varying) * _HALF_LOG_2PI - _log_det(U) - _log_det(K)
+    value -= 0.5 * (jnp.sum(alpha**2) + jnp.sum(e**2))
+    value = _unless_refused(value, sigma, sd, correlation, jnp.tril(loadings), mean, z_common, z)
+    return value, beta, alpha
+
+
+def gaussian_tasks(beta: Array, sigma: Array, root: Array, target: Array, rest: Array, count: Array) -> Array:
+    """Return the log-likelihood of `_gaussian_tasks.kernel`; not finite, or NaN, where that refuses."""
+    s = jnp.broadcast_to(sigma, count.shape)
+    left = target - jnp.einsum("fgt,tg->ft", root, beta)
+    square = jnp.sum(left**2, axis=0) + rest
+    logp = -jnp.sum(count * (jnp.log(s) + _HALF_LOG_2PI) + 0.5 * square / s**2)
+    return _unless_refused(logp, sigma, beta)
+
+
 def bernoulli_tasks(beta: Array, y: Array, X: Array, weights: Array, offset: Array, starts: Array) -> Array:
     """Return the log-likelihood of `_task_glm.bernoulli`; not finite, or NaN, where that refuses."""
     # The last task that starts at this row or before it: tasks without rows start where the next one does.
@@ -195,22 +262,31 @@ def _value_and_gradient(function: Callable[..., Array], n: int) -> Callable[...,
     return evaluate
 
 
-def _whitened(*inputs: Array) -> tuple[Array, Array, Array]:
-    value, beta, alpha = whitened_coefficients(*inputs)
-    accepted = jnp.isfinite(value)
-    mean = jnp.broadcast_to(inputs[5], beta.shape)
-    return (
-        jnp.where(accepted, value, -jnp.inf),
-        jnp.where(accepted, beta, mean),
-        jnp.where(accepted, alpha, 0.0),
-    )
+def _coefficients(function: Callable[..., Any], mean: int) -> Callable[..., tuple[Array, Array, Array]]:
+    """Return a function that refuses as the kernel does; input number `mean` are the means."""
+
+    def evaluate(*inputs: Array) -> tuple[Array, Array, Array]:
+        value, beta, alpha = function(*inputs)
+        accepted = jnp.isfinite(value)
+        return (
+            jnp.where(accepted, value, -jnp.inf),
+            jnp.where(accepted, beta, jnp.broadcast_to(inputs[mean], beta.shape)),
+            jnp.where(accepted, alpha, 0.0),
+        )
+
+    return evaluate
 
 
-def _whitened_pullback(*arguments: Array) -> tuple[Array, ...]:
-    parameters, data, cotangents = arguments[:8], arguments[8:14], arguments[14:]
-    (value, _, _), pull_back = jax.vjp(lambda *p: whitened_coefficients(*p, *data), *parameters)
-    accepted = jnp.isfinite(value)
-    return tuple(jnp.where(accepted, g, 0.0) for g in pull_back(cotangents))
+def _reverse(function: Callable[..., Any], n: int) -> Callable[..., tuple[Array, ...]]:
+    """Return the reverse sweep to the first `n` inputs; the last three arguments are cotangents."""
+
+    def evaluate(*arguments: Array) -> tuple[Array, ...]:
+        parameters, data, cotangents = arguments[:n], arguments[n:-3], arguments[-3:]
+        (value, _, _), pull_back = jax.vjp(lambda *p: function(*p, *data), *parameters)
+        accepted = jnp.isfinite(value)
+        return tuple(jnp.where(accepted, g, 0.0) for g in pull_back(cotangents))
+
+    return evaluate
 
 
 def _lkj_pullback(partials: Array, factor: Array, cotangent: Array) -> Array:
@@ -220,8 +296,11 @@ def _lkj_pullback(partials: Array, factor: Array, cotangent: Array) -> Array:
 
 _FUNCTIONS: dict[type[ops.KernelOp], Callable[..., Any]] = {
     ops.CollapsedGaussian: _value_and_gradient(collapsed_gaussian, 6),
-    ops.WhitenedCoefficients: _whitened,
-    ops.WhitenedCoefficientsPullback: _whitened_pullback,
+    ops.WhitenedCoefficients: _coefficients(whitened_coefficients, 5),
+    ops.WhitenedCoefficientsPullback: _reverse(whitened_coefficients, 8),
+    ops.ChainedCoefficients: _coefficients(chained_coefficients, 4),
+    ops.ChainedCoefficientsPullback: _reverse(chained_coefficients, 7),
+    ops.GaussianTasks: _value_and_gradient(gaussian_tasks, 2),
     ops.BernoulliTasks: _value_and_gradient(bernoulli_tasks, 1),
     ops.CholeskyFromPartialsPullback: _lkj_pullback,
     ops.Product: jnp.matmul,
