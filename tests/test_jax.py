@@ -20,6 +20,7 @@ from bayes_mtl.data import PseudoRows
 from bayes_mtl.kernels import (
     bernoulli_tasks,
     chained_coefficients,
+    chained_gaussian,
     cholesky_from_partials,
     collapsed_gaussian,
     gaussian_tasks,
@@ -257,6 +258,22 @@ class TestChain:
             np.testing.assert_array_equal(alpha, 0.0)
             for g in gradient:
                 np.testing.assert_array_equal(g, 0.0)
+
+
+@cache
+def chained_with_gaussian():
+    inputs = [pt.vector(), pt.matrix(), pt.matrix(), pt.vector(), pt.matrix(), pt.vector(), pt.matrix()]
+    data = [pt.tensor3(), pt.matrix(), pt.vector(), pt.vector(), pt.lvector(), pt.lvector(), pt.matrix()]
+    value = chained_gaussian(*inputs, *data)
+    return both([*inputs, *data], [value, *pytensor.grad(value, inputs)])
+
+
+def test_chain_with_gaussian_outcomes():
+    rng = np.random.default_rng(1)
+    problem = triangular(Problem(2, 5, 3, 1, 1, (0, 2), 20, n_effects=3), rng)
+    parameters, (root, target, *data) = chain_inputs(problem, rng)
+    rows, count = PseudoRows.compress(problem.statistics), problem.statistics.count
+    agree(chained_with_gaussian()(*parameters, root, target, rows.rest, count, *data))
 
 
 @cache

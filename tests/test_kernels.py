@@ -25,7 +25,7 @@ from bayes_mtl.kernels import (
     collapsed_gaussian,
     whitened_coefficients,
 )
-from bayes_mtl.kernels.ops import GaussianTasks
+from bayes_mtl.kernels.ops import ChainedGaussian, GaussianTasks
 from tests.contracts import partials_of
 
 NAMES = ("sd", "correlation", "loadings", "unique_sd", "sigma", "mean")
@@ -572,6 +572,38 @@ class TestChain:
         problem.unique_sd = np.zeros(4)
         standard = stats.norm.logpdf(parameters[6]).sum()
         np.testing.assert_allclose(value + likelihood, problem.logp() + standard, rtol=1e-9, atol=1e-8)
+
+    @given(problem=problems(), seed=st.integers(0, 2**32 - 1))
+    def test_with_gaussian_outcomes(self, chained, problem, seed):
+        """One pass over both is the sum of the two, and the chain rule through the coefficients."""
+        parameters, data = chain_inputs(
+            triangular(problem, np.random.default_rng(seed)), np.random.default_rng(1)
+        )
+        rows, count = PseudoRows.compress(problem.statistics), problem.statistics.count
+        pseudo_rows = [rows.root, rows.target, rows.rest, count]
+        nothing = np.zeros(len(problem.column))
+        shape = (len(problem.loadings), problem.mean.shape[1])
+        value, beta, _ = chained(*parameters, *data, 1.0, np.zeros(shape), nothing)[:3]
+        likelihood, d_beta, d_sigma = GaussianTasks().evaluate(beta, problem.sigma, *pseudo_rows)
+        expected = chained(*parameters, *data, 1.0, d_beta, nothing)[3:]
+        expected[3] = expected[3] + d_sigma
+        found, *gradient = ChainedGaussian().evaluate(*parameters, *pseudo_rows, *data[2:])
+        np.testing.assert_allclose(found, value + likelihood, rtol=1e-12)
+        for g, other in zip(gradient, expected, strict=True):
+            np.testing.assert_allclose(g, other, rtol=1e-9, atol=1e-9 * (1 + np.abs(other).max(initial=0)))
+
+    @pytest.mark.parametrize("position", range(7))
+    def test_not_finite_with_gaussian_outcomes(self, position):
+        problem = triangular(Problem(5, 3, 2, 1, 1, (0,), 6, n_effects=1), np.random.default_rng(0))
+        parameters, data = chain_inputs(problem, np.random.default_rng(0))
+        rows, count = PseudoRows.compress(problem.statistics), problem.statistics.count
+        parameters[position] = np.full_like(parameters[position], np.nan)
+        found, *gradient = ChainedGaussian().evaluate(
+            *parameters, rows.root, rows.target, rows.rest, count, *data[2:]
+        )
+        assert found == -np.inf
+        for g in gradient:
+            np.testing.assert_array_equal(g, 0.0)
 
     @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
     @pytest.mark.parametrize("position", range(7))

@@ -26,6 +26,7 @@ from __future__ import annotations
 import numpy as np
 
 from bayes_mtl._typing import FloatArray, IntArray
+from bayes_mtl.kernels._gaussian_tasks import log_likelihood
 from bayes_mtl.kernels._information import inform, pull_back_information
 from bayes_mtl.kernels._lanes import block_length, cholesky_and_solve, pull_back_cholesky, take
 from bayes_mtl.kernels._population import (
@@ -114,12 +115,6 @@ def reverse(
     d_z: FloatArray,
 ) -> None:
     """Pull cotangents of `forward`'s outputs back to its first seven inputs."""
-    n_tasks, n_columns, n_varying = z.shape[0], root.shape[0], sd.shape[0]
-    n_inside, n_common = inside.shape[0], column.shape[0]
-    blocks, whole = _workspace(n_tasks, n_columns, n_varying, n_inside, n_common)
-    H, HA, _, K_own, Y, G, K, GL, LGL, S, effects = blocks
-    after, often, G_flat, G_columns, AHL, factor, base, w, rho, e, seen, p, U, shifted = whole
-    beta, alpha = np.empty((n_tasks, n_columns)), np.empty(n_common)
     d_sd[:] = 0.0
     d_correlation[:] = 0.0
     d_loadings[:] = 0.0
@@ -127,14 +122,105 @@ def reverse(
     d_mean[:] = 0.0
     d_z_common[:] = 0.0
     d_z[:] = 0.0
+    blocks, whole = _workspace(z.shape[0], root.shape[0], sd.shape[0], inside.shape[0], column.shape[0])
+    beta, alpha = np.empty(d_beta.shape), np.empty(column.shape[0])
+    found = _evaluate(
+        sd, correlation, loadings, sigma, mean, z_common, z, root, target, inside, column, design,
+        blocks, whole, beta, alpha,
+    )  # fmt: skip
+    if abs(found) < np.inf:
+        _pull_back(
+            sd, correlation, sigma, mean, z_common, inside, column, blocks, whole, alpha,
+            d_value[0], d_beta, d_alpha, d_sd, d_correlation, d_loadings, d_sigma, d_mean, d_z_common, d_z,
+        )  # fmt: skip
+
+
+def gaussian(
+    sd: FloatArray,
+    correlation: FloatArray,
+    loadings: FloatArray,
+    sigma: FloatArray,
+    mean: FloatArray,
+    z_common: FloatArray,
+    z: FloatArray,
+    root: FloatArray,
+    target: FloatArray,
+    rest: FloatArray,
+    count: FloatArray,
+    inside: IntArray,
+    column: IntArray,
+    design: FloatArray,
+    value: FloatArray,
+    d_sd: FloatArray,
+    d_correlation: FloatArray,
+    d_loadings: FloatArray,
+    d_sigma: FloatArray,
+    d_mean: FloatArray,
+    d_z_common: FloatArray,
+    d_z: FloatArray,
+) -> None:
+    """Write the log density of coordinates and Gaussian outcomes, and its derivatives, in one pass.
+
+    Arguments are those of `forward` and of `_gaussian_tasks.kernel`.
+    """
+    value[0] = -np.inf
+    d_sd[:] = 0.0
+    d_correlation[:] = 0.0
+    d_loadings[:] = 0.0
+    d_sigma[:] = 0.0
+    d_mean[:] = 0.0
+    d_z_common[:] = 0.0
+    d_z[:] = 0.0
+    blocks, whole = _workspace(z.shape[0], root.shape[0], sd.shape[0], inside.shape[0], column.shape[0])
+    beta, alpha = np.empty((z.shape[0], root.shape[0])), np.empty(column.shape[0])
+    d_beta, d_noise = np.zeros(beta.shape), np.zeros(sigma.shape[0])
     found = _evaluate(
         sd, correlation, loadings, sigma, mean, z_common, z, root, target, inside, column, design,
         blocks, whole, beta, alpha,
     )  # fmt: skip
     if not abs(found) < np.inf:
         return
+    found += log_likelihood(beta, sigma, root, target, rest, count, d_beta, d_noise)
+    if not abs(found) < np.inf:
+        return
+    _pull_back(
+        sd, correlation, sigma, mean, z_common, inside, column, blocks, whole, alpha,
+        1.0, d_beta, np.zeros(alpha.shape[0]),
+        d_sd, d_correlation, d_loadings, d_sigma, d_mean, d_z_common, d_z,
+    )  # fmt: skip
+    for t in range(sigma.shape[0]):
+        d_sigma[t] += d_noise[t]
+    value[0] = found
 
-    weight = d_value[0]
+
+@subroutine
+def _pull_back(
+    sd: FloatArray,
+    correlation: FloatArray,
+    sigma: FloatArray,
+    mean: FloatArray,
+    z_common: FloatArray,
+    inside: IntArray,
+    column: IntArray,
+    blocks: tuple[FloatArray, ...],
+    whole: tuple[FloatArray, ...],
+    alpha: FloatArray,
+    weight: float,
+    d_beta: FloatArray,
+    d_alpha: FloatArray,
+    d_sd: FloatArray,
+    d_correlation: FloatArray,
+    d_loadings: FloatArray,
+    d_sigma: FloatArray,
+    d_mean: FloatArray,
+    d_z_common: FloatArray,
+    d_z: FloatArray,
+) -> None:
+    """Do the reverse sweep, after `_evaluate`; derivatives begin at zero, `weight` is that of the value."""
+    H, HA, _, K_own, Y, G, K, GL, LGL, S, effects = blocks
+    after, often, G_flat, G_columns, AHL, factor, base, w, rho, e, seen, p, U, shifted = whole
+    n_tasks, n_columns, n_varying = e.shape[0], H.shape[1], sd.shape[0]
+    n_inside, n_common = inside.shape[0], column.shape[0]
     n_blocks, length = K.shape[0], K.shape[3]
     L = feature_cholesky(sd, correlation, inside)
     is_inside = membership(inside, n_varying)

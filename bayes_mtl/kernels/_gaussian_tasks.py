@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from bayes_mtl._typing import FloatArray
+from bayes_mtl.kernels.compile import subroutine
 
 _HALF_LOG_2PI = float(0.5 * np.log(2.0 * np.pi))
 
@@ -36,18 +37,34 @@ def kernel(
     value, d_beta, d_sigma
         Outputs.
     """
-    n_tasks, n_columns = beta.shape
     d_beta[:] = 0.0
     d_sigma[:] = 0.0
-    value[0] = -np.inf
+    value[0] = log_likelihood(beta, sigma, root, target, rest, count, d_beta, d_sigma)
+    if not abs(value[0]) < np.inf:
+        value[0] = -np.inf
+        d_beta[:] = 0.0
+        d_sigma[:] = 0.0
+
+
+@subroutine
+def log_likelihood(
+    beta: FloatArray,
+    sigma: FloatArray,
+    root: FloatArray,
+    target: FloatArray,
+    rest: FloatArray,
+    count: FloatArray,
+    d_beta: FloatArray,
+    d_sigma: FloatArray,
+) -> float:
+    """Return the log-likelihood, and add its derivatives."""
+    n_tasks, n_columns = beta.shape
     logp = 0.0
     left = np.empty(n_columns)
     for t in range(n_tasks):
         s = sigma[t if sigma.shape[0] > 1 else 0]
         if not s > 0.0:
-            d_beta[:] = 0.0
-            d_sigma[:] = 0.0
-            return
+            return -np.inf
         precision = 1.0 / (s * s)
         square = rest[t]
         for f in range(n_columns):
@@ -60,8 +77,4 @@ def kernel(
                 d_beta[t, g] += root[f, g, t] * left[f] * precision
         logp -= count[t] * (np.log(s) + _HALF_LOG_2PI) + 0.5 * square * precision
         d_sigma[t if sigma.shape[0] > 1 else 0] += (square * precision - count[t]) / s
-    if abs(logp) < np.inf:
-        value[0] = logp
-        return
-    d_beta[:] = 0.0
-    d_sigma[:] = 0.0
+    return logp

@@ -171,6 +171,13 @@ def gaussian_tasks(beta: Array, sigma: Array, root: Array, target: Array, rest: 
     return _unless_refused(logp, sigma, beta)
 
 
+def chained_gaussian(*inputs: Array) -> Array:
+    """Return the log density of `_chain.gaussian`; not finite, or NaN, where that refuses."""
+    pseudo_rows, sigma = inputs[7:11], inputs[3]
+    value, beta, _ = chained_coefficients(*inputs[:9], *inputs[11:])
+    return value + gaussian_tasks(beta, sigma, *pseudo_rows)
+
+
 def bernoulli_tasks(beta: Array, y: Array, X: Array, weights: Array, offset: Array, starts: Array) -> Array:
     """Return the log-likelihood of `_task_glm.bernoulli`; not finite, or NaN, where that refuses."""
     # The last task that starts at this row or before it: tasks without rows start where the next one does.
@@ -300,6 +307,7 @@ _FUNCTIONS: dict[type[ops.KernelOp], Callable[..., Any]] = {
     ops.WhitenedCoefficientsPullback: _reverse(whitened_coefficients, 8),
     ops.ChainedCoefficients: _coefficients(chained_coefficients, 4),
     ops.ChainedCoefficientsPullback: _reverse(chained_coefficients, 7),
+    ops.ChainedGaussian: _value_and_gradient(chained_gaussian, 7),
     ops.GaussianTasks: _value_and_gradient(gaussian_tasks, 2),
     ops.BernoulliTasks: _value_and_gradient(bernoulli_tasks, 1),
     ops.CholeskyFromPartialsPullback: _lkj_pullback,

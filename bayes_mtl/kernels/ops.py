@@ -167,6 +167,17 @@ class ChainedCoefficientsPullback(KernelOp):
     )
 
 
+class ChainedGaussian(ValueAndGradient):
+    """`ChainedCoefficients` under Gaussian outcomes: the sum of both log densities, in one pass."""
+
+    kernel = "_chain:gaussian"
+    large = True
+    signature = (
+        "(p),(i,i),(t,t),(s),(m,f),(c),(t,p),(f,f,t),(f,t),(t),(t),int(i),int(c),(c,t)"
+        "->(),(p),(i,i),(t,t),(s),(m,f),(c),(t,p)"
+    )
+
+
 class GaussianTasks(ValueAndGradient):
     """Log-likelihood of Gaussian outcomes with coefficients that differ by task, from pseudo-rows."""
 
@@ -248,6 +259,11 @@ def whitened_coefficients(*inputs: Tensor) -> list[Tensor]:
 def chained_coefficients(*inputs: Tensor) -> list[Tensor]:
     """Log density of the coordinates, coefficients and common variables; see `kernels._chain.forward`."""
     return ChainedCoefficients()(*inputs)
+
+
+def chained_gaussian(*inputs: Tensor) -> Tensor:
+    """Log density of coordinates and Gaussian outcomes together; see `kernels._chain.gaussian`."""
+    return ChainedGaussian()(*inputs)[0]
 
 
 def chain(*inputs: Any) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from bayes_mtl.data import PseudoRows, TaskData
 from bayes_mtl.errors import Finding, SpecError, raise_if_any
 from bayes_mtl.kernels import (
     chained_coefficients,
+    chained_gaussian,
     collapsed_gaussian,
     gaussian_tasks,
     repeat,
@@ -240,40 +242,45 @@ def _observe_whitened(
     mean = effects.mean(numbers, rows.reference)
     root, target = numbers("pseudo_rows", rows.root), numbers("pseudo_outcomes", rows.target)
     design = numbers("effects", effects.design)
+    rest, count = numbers("pseudo_rest", rows.rest), numbers("counts", data.statistics.count)
+    law, z_all = (sd, correlation, loadings), (mean, z_common, z)
+    if chained and spec.family.gaussian_coefficients:
+        _observe_rows(
+            data,
+            numbers,
+            chained_gaussian,
+            [*law, noise, *z_all, root, target, rest, count, block.inside, effects.column, design],
+            7,
+        )
+        return
     if chained:
         value, beta, _ = chained_coefficients(
-            sd,
-            correlation,
-            loadings,
-            noise,
-            mean,
-            z_common,
-            z,
-            root,
-            target,
-            block.inside,
-            effects.column,
-            design,
+            *law, noise, *z_all, root, target, block.inside, effects.column, design
         )
     else:
         value, beta, _ = whitened_coefficients(
-            sd, correlation, loadings, unique_sd, noise, mean, z_common, z, root, target,
-            block.inside, block.own, effects.column, design,
-        )  # fmt: skip
+            *law, unique_sd, noise, *z_all, root, target, block.inside, block.own, effects.column, design
+        )
     pm.Potential("coordinates", value)
-    if not spec.family.gaussian_coefficients:
+    if spec.family.gaussian_coefficients:
+        _observe_rows(data, numbers, gaussian_tasks, [beta, noise, root, target, rest, count], 2)
+    else:
         spec.family.observe(beta + numbers("reference", rows.reference), sigma, data)
-        return
-    rest, count = numbers("pseudo_rest", rows.rest), numbers("counts", data.statistics.count)
+
+
+def _observe_rows(
+    data: TaskData, numbers: Numbers, density: Callable[..., Tensor], inputs: list[Any], n_parameters: int
+) -> None:
+    """Register y with a density of pseudo-rows; the first inputs are its parameters."""
     log_weight = numbers("log_weight", data.statistics.log_weight)
-
-    def logp(value: Tensor, beta: Tensor, noise: Tensor, index: Tensor) -> Tensor:
-        return gaussian_tasks(beta, noise, root, target, rest, count) + log_weight
-
+    parameters, others = inputs[:n_parameters], inputs[n_parameters:]
     index = pytensor.shared(data.task_index, borrow=True)  # says how many rows there are
-    pm.CustomDist(
-        "y", beta, noise, index, logp=logp, signature="(t,f),(s),(n)->(n)", observed=data.y, dims=ROW
-    )
+
+    def logp(value: Tensor, index: Tensor, *parameters: Tensor) -> Tensor:
+        return density(*parameters, *others) + log_weight
+
+    axes = ",".join(f"({','.join(f'a{i}{k}' for k in range(p.ndim))})" for i, p in enumerate(parameters))
+    pm.CustomDist("y", index, *parameters, logp=logp, signature=f"(n),{axes}->(n)", observed=data.y, dims=ROW)
 
 
 def _law(block: CoefficientPrior, sigma: Tensor | None, n_tasks: int) -> tuple[Tensor, ...]:
