@@ -73,7 +73,7 @@ def build_model(spec: ModelSpec, data: TaskData, *, marginal: Marginal = "auto")
     marginal : {"auto", True, False}
         Whether to integrate the task coefficients out: exact, possible for Gaussian outcomes. "auto"
         does it where possible. The model then holds the hyperparameters alone; `fit` draws ``beta``
-        afterwards.
+        afterwards. (`fit` itself samples many related tasks, where that is faster.)
 
     Returns
     -------
