@@ -257,9 +257,8 @@ def _pull_back(
         first = (s + 1) * n_inside
         weights, others = after[s, s + 1 :], d_w[s + 1 :]
         given[:] = 0.0
-        for t in range(weights.shape[0]):
-            add_multiple(given, others[t], weights[t])
-            d_after[s, s + 1 + t] = dot(seen[s], others[t])
+        _add_rows(given, others, weights)
+        _add_products(d_after[s, s + 1 :], others, seen[s])
         for i in range(n_varying):
             step[i] = pulled[s, i] - weight * e[s, i]
         for x in range(n_inside):
@@ -287,9 +286,8 @@ def _pull_back(
             add_multiple(d_change, G_columns[y, first:], given[y])
         _add_product(rho.reshape(size)[first:], scale, change, 1.0)  # as it was before this step
         _add_product(d_w.reshape(size)[first:], scale, d_change, -1.0)
-        for t in range(weights.shape[0]):
-            d_after[s, s + 1 + t] += dot(given, rho[s + 1 + t])
-            add_multiple(d_rho[s + 1 + t], given, weights[t])
+        _add_products(d_after[s, s + 1 :], rho[s + 1 :], given)
+        _add_outer(d_rho[s + 1 :], weights, given)
         for x in range(n_inside):
             d_w[s, x] += pulled[s, n_varying + x]
         for i in range(n_varying):
@@ -316,11 +314,10 @@ def _pull_back(
             for x in range(n_inside):
                 for y in range(n_inside):
                     own_W[x * n_inside + y] = d_W[block, inside[x], inside[y], t]
-            weights, others, d_others = after[s, s + 1 :], G_flat[s + 1 :], d_G_flat[s + 1 :]
-            for later in range(weights.shape[0]):
-                entry = weights[later]
-                d_after[s, s + 1 + later] += 2.0 * entry * dot(own_W, others[later])
-                add_multiple(d_others[later], own_W, entry * entry)
+            weights, products = after[s, s + 1 :], np.zeros(n_tasks - s - 1)
+            _add_products(products, G_flat[s + 1 :], own_W)
+            _add_product(d_after[s, s + 1 :], weights, products, 2.0)
+            _add_outer(d_G_flat[s + 1 :], weights * weights, own_W)
     for s in range(n_tasks):
         for t in range(s + 1, n_tasks):
             d_loadings[t, s] = d_after[s, t]
@@ -618,9 +615,8 @@ def _evaluate(
         for t in range(n):
             log_det[t] = 0.0
             gained[:] = 0.0
-            weights, others = after[start + t, start + t + 1 :], G_flat[start + t + 1 :]
-            for later in range(weights.shape[0]):
-                add_multiple(gained, others[later], weights[later] * weights[later])
+            weights = after[start + t, start + t + 1 :]
+            _add_rows(gained, G_flat[start + t + 1 :], weights * weights)
             for x in range(n_inside):
                 for y in range(x + 1):
                     K[block, inside[x], inside[y], t] += gained[x * n_inside + y]
@@ -659,12 +655,10 @@ def _evaluate(
     step, given, moved = np.empty(n_varying), np.empty(n_inside), np.empty(n_tasks * n_inside)
     for s in range(n_tasks):
         before, first = loadings[s], (s + 1) * n_inside
-        for r in range(s):
-            add_multiple(w[s], seen[r], before[r])
+        _add_rows(w[s], seen[:s], before)
         weights, others = after[s, s + 1 :], rho[s + 1 :]
         given[:] = 0.0
-        for t in range(weights.shape[0]):
-            add_multiple(given, others[t], weights[t])
+        _add_rows(given, others, weights)
         for i in range(n_varying):
             step[i] = q[s, i] - dot(AHL[s, i], w[s])
         for x in range(n_inside):
@@ -704,6 +698,34 @@ def _evaluate(
             for t in range(n):
                 beta[start + t, f] += scratch[t]
     return value if abs(value) < np.inf else -np.inf
+
+
+@subroutine
+def _add_rows(out: FloatArray, rows: FloatArray, weights: FloatArray) -> None:
+    """Add sum_t weights_t rows_t to `out`."""
+    for t in range(rows.shape[0]):
+        entry = weights[t]
+        for k in range(out.shape[0]):
+            out[k] += entry * rows[t, k]
+
+
+@subroutine
+def _add_products(out: FloatArray, rows: FloatArray, x: FloatArray) -> None:
+    """Add rows_t'x to each out_t."""
+    for t in range(rows.shape[0]):
+        total = 0.0
+        for k in range(x.shape[0]):
+            total += rows[t, k] * x[k]
+        out[t] += total
+
+
+@subroutine
+def _add_outer(rows: FloatArray, weights: FloatArray, x: FloatArray) -> None:
+    """Add weights_t x to each row."""
+    for t in range(rows.shape[0]):
+        entry = weights[t]
+        for k in range(x.shape[0]):
+            rows[t, k] += entry * x[k]
 
 
 @subroutine
