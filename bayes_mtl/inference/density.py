@@ -161,7 +161,9 @@ class DensityGraph:
         whitened = [name for name in names if name in WHITENED]
         assert names[len(names) - len(whitened) :] == whitened
         others = sum(np.prod(shape) for _, shape in sizes[: len(names) - len(whitened)])
-        self.mapped = int(others) if others <= _MAPPED else 0
+        # Rotated loadings say the same, so their curvature at one mode says little of the whole.
+        rotating = any(name.endswith("loadings_offset") for name in names)
+        self.mapped = int(others) if others <= _MAPPED and not rotating else 0
         self.structure, self.variables = _structure(self._logp, sizes)
 
     @cached_property
