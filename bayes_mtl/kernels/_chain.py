@@ -36,16 +36,11 @@ from bayes_mtl.kernels._population import (
     feature_cholesky,
     membership,
     project,
+    pull_back_common,
+    solve_common,
     spread,
 )
-from bayes_mtl.kernels._small_linalg import (
-    add_multiple,
-    cholesky_in_place,
-    dot,
-    pull_back_cholesky_shared,
-    solve_lower,
-    solve_lower_transposed,
-)
+from bayes_mtl.kernels._small_linalg import add_multiple, dot
 from bayes_mtl.kernels.compile import subroutine
 
 _HALF_LOG_2PI = float(0.5 * np.log(2.0 * np.pi))
@@ -372,16 +367,7 @@ def _pull_back(
             d_common[i] += entry
     d_h = np.zeros(n_common)
     d_Q = np.zeros((n_common, n_common))
-    solve_lower(U, d_common)
-    for i in range(n_common):
-        d_z_common[i] = d_common[i]
-        d_h[i] = d_common[i]
-    solve_lower_transposed(U, d_h)
-    for i in range(n_common):
-        for j in range(i + 1):
-            d_Q[i, j] = -alpha[i] * d_common[j] - d_h[i] * (shifted[j] - z_common[j])
-        d_Q[i, i] -= weight / U[i, i]
-    pull_back_cholesky_shared(U, d_Q)
+    pull_back_common(U, shifted, z_common, alpha, weight, d_common, d_z_common, d_h, d_Q)
 
     # Task by task to the hyperparameters.
     no_factors = np.zeros((0, length))
@@ -584,16 +570,10 @@ def _evaluate(
                     G_flat[start + t, x * n_inside + y] = entry
                     G_columns[y, (start + t) * n_inside + x] = entry
 
-    if not cholesky_in_place(U):
+    common = solve_common(U, shifted, z_common, alpha)
+    if not abs(common) < np.inf:
         return -np.inf
-    solve_lower(U, shifted)
-    for i in range(n_common):
-        shifted[i] += z_common[i]
-        alpha[i] = shifted[i]
-        value -= np.log(U[i, i])
-    solve_lower_transposed(U, alpha)
-    for i in range(n_common):
-        value -= 0.5 * alpha[i] * alpha[i]
+    value += common
 
     part = np.empty((n_columns, length))
     gained = np.empty(n_inside * n_inside)

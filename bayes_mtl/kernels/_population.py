@@ -6,6 +6,12 @@ import numpy as np
 
 from bayes_mtl._typing import FloatArray, IntArray
 from bayes_mtl.kernels._lanes import BoolArray, weighted_sum
+from bayes_mtl.kernels._small_linalg import (
+    cholesky_in_place,
+    pull_back_cholesky_shared,
+    solve_lower,
+    solve_lower_transposed,
+)
 from bayes_mtl.kernels.compile import subroutine
 
 
@@ -307,3 +313,49 @@ def pull_back_factors(
             entry = alpha[first + k * n_inside + x]
             for t in range(n):
                 d_lam[k, t] += pulled[t] * entry
+
+
+@subroutine
+def solve_common(U: FloatArray, shifted: FloatArray, z_common: FloatArray, alpha: FloatArray) -> float:
+    """From Q, h and z to alpha = U^-T (U^-1 h + z), for Q = U U'; return -|alpha|^2 / 2 - log|U|.
+
+    Q is overwritten by U, and h, in `shifted`, by U^-1 h + z. Returns -inf if Q is not positive definite.
+    """
+    if not cholesky_in_place(U):
+        return -np.inf
+    value = 0.0
+    solve_lower(U, shifted)
+    for i in range(alpha.shape[0]):
+        shifted[i] += z_common[i]
+        alpha[i] = shifted[i]
+        value -= np.log(U[i, i])
+    solve_lower_transposed(U, alpha)
+    for i in range(alpha.shape[0]):
+        value -= 0.5 * alpha[i] * alpha[i]
+    return value
+
+
+@subroutine
+def pull_back_common(
+    U: FloatArray,
+    shifted: FloatArray,
+    z_common: FloatArray,
+    alpha: FloatArray,
+    weight: float,
+    d_alpha: FloatArray,
+    d_z_common: FloatArray,
+    d_h: FloatArray,
+    d_Q: FloatArray,
+) -> None:
+    """Pull `d_alpha`, complete and overwritten, and `weight` of log|U| back to z, h and Q (from zero)."""
+    size = alpha.shape[0]
+    solve_lower(U, d_alpha)
+    for i in range(size):
+        d_z_common[i] = d_alpha[i]
+        d_h[i] = d_alpha[i]
+    solve_lower_transposed(U, d_h)
+    for i in range(size):
+        for j in range(i + 1):
+            d_Q[i, j] = -alpha[i] * d_alpha[j] - d_h[i] * (shifted[j] - z_common[j])
+        d_Q[i, i] -= weight / U[i, i]
+    pull_back_cholesky_shared(U, d_Q)

@@ -31,14 +31,10 @@ from bayes_mtl.kernels._population import (
     membership,
     mix_factors,
     project,
+    pull_back_common,
     pull_back_factors,
+    solve_common,
     spread,
-)
-from bayes_mtl.kernels._small_linalg import (
-    cholesky_in_place,
-    pull_back_cholesky_shared,
-    solve_lower,
-    solve_lower_transposed,
 )
 from bayes_mtl.kernels.compile import subroutine
 
@@ -221,16 +217,7 @@ def reverse(
     # From alpha back to Q and h: alpha = U^-T x, x = U^-1 h + z.
     d_h = np.zeros(size)
     d_Q = np.zeros((size, size))
-    solve_lower(U, d_alpha)
-    for i in range(size):
-        d_z_common[i] = d_alpha[i]
-        d_h[i] = d_alpha[i]
-    solve_lower_transposed(U, d_h)
-    for i in range(size):
-        for j in range(i + 1):
-            d_Q[i, j] = -alpha[i] * d_alpha[j] - d_h[i] * (shifted[j] - z_common[j])
-        d_Q[i, i] -= weight / U[i, i]
-    pull_back_cholesky_shared(U, d_Q)
+    pull_back_common(U, shifted, z_common, alpha, weight, d_alpha, d_z_common, d_h, d_Q)
 
     # From Q, h, eps and beta back to the hyperparameters, task by task.
     ZQ = np.empty((n_columns, n_inside, length))
@@ -397,16 +384,10 @@ def _evaluate(
             n,
         )
 
-    if not cholesky_in_place(U):
+    common = solve_common(U, shifted, z_common, alpha)
+    if not abs(common) < np.inf:
         return -np.inf
-    solve_lower(U, shifted)
-    for i in range(size):
-        shifted[i] += z_common[i]
-        alpha[i] = shifted[i]
-        value -= np.log(U[i, i])
-    solve_lower_transposed(U, alpha)
-    for i in range(size):
-        value -= 0.5 * alpha[i] * alpha[i]
+    value += common
 
     for block in range(n_blocks):
         start = block * length

@@ -84,16 +84,26 @@ class ValueAndGradient(KernelOp):
         return [[i < differentiable] * len(node.outputs) for i in range(len(node.inputs))]
 
 
-def _reverse(
-    op: KernelOp, inputs: Sequence[Tensor], outputs: Sequence[Tensor], cotangents: Sequence[Tensor]
-) -> list[Tensor]:
-    """Apply a reverse kernel: from inputs and cotangents to the derivatives by the first inputs."""
-    given = [
-        out.zeros_like() if isinstance(c.type, DisconnectedType) else c
-        for out, c in zip(outputs, cotangents, strict=True)
-    ]
-    found = op(*inputs, *given)
-    return found + [disconnected_type() for _ in inputs[len(found) :]]
+class Reversible(KernelOp):
+    """A kernel whose pullback to its first inputs is another kernel, of inputs and cotangents."""
+
+    reverse: ClassVar[type[KernelOp]]
+
+    def pullback(
+        self, inputs: Sequence[Tensor], outputs: Sequence[Tensor], cotangents: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """Delegate to the reverse kernel."""
+        given = [
+            out.zeros_like() if isinstance(c.type, DisconnectedType) else c
+            for out, c in zip(outputs, cotangents, strict=True)
+        ]
+        found = self.reverse()(*inputs, *given)
+        return found + [disconnected_type() for _ in inputs[len(found) :]]
+
+    def connection_pattern(self, node: Apply) -> list[list[bool]]:
+        """Everything depends on the parameters and coordinates; the rest are data."""
+        differentiable = len(Signature(self.reverse.signature).outputs)
+        return [[i < differentiable] * len(node.outputs) for i in range(len(node.inputs))]
 
 
 class CollapsedGaussian(ValueAndGradient):
@@ -107,26 +117,6 @@ class CollapsedGaussian(ValueAndGradient):
     )
 
 
-class WhitenedCoefficients(KernelOp):
-    """Coefficients from coordinates that look standard normal, and the log density of the coordinates."""
-
-    kernel = "_whitening:forward"
-    large = True
-    signature = (
-        "(p),(i,i),(t,k),(t),(s),(m,f),(a),(t,u),(f,f,t),(f,t),int(i),int(u),int(c),(c,t)->(),(t,f),(a)"
-    )
-
-    def pullback(
-        self, inputs: Sequence[Tensor], outputs: Sequence[Tensor], cotangents: Sequence[Tensor]
-    ) -> list[Tensor]:
-        """Delegate to the reverse kernel."""
-        return _reverse(WhitenedCoefficientsPullback(), inputs, outputs, cotangents)
-
-    def connection_pattern(self, node: Apply) -> list[list[bool]]:
-        """Everything depends on the parameters and coordinates; the rest are data."""
-        return [[i < 8] * 3 for i in range(len(node.inputs))]
-
-
 class WhitenedCoefficientsPullback(KernelOp):
     """The reverse sweep of `WhitenedCoefficients`."""
 
@@ -138,22 +128,15 @@ class WhitenedCoefficientsPullback(KernelOp):
     )
 
 
-class ChainedCoefficients(KernelOp):
-    """As `WhitenedCoefficients`, for tasks that depend on each other one after the other."""
+class WhitenedCoefficients(Reversible):
+    """Coefficients from coordinates that look standard normal, and the log density of the coordinates."""
 
-    kernel = "_chain:forward"
+    kernel = "_whitening:forward"
     large = True
-    signature = "(p),(i,i),(t,t),(s),(m,f),(c),(t,p),(f,f,t),(f,t),int(i),int(c),(c,t)->(),(t,f),(c)"
-
-    def pullback(
-        self, inputs: Sequence[Tensor], outputs: Sequence[Tensor], cotangents: Sequence[Tensor]
-    ) -> list[Tensor]:
-        """Delegate to the reverse kernel."""
-        return _reverse(ChainedCoefficientsPullback(), inputs, outputs, cotangents)
-
-    def connection_pattern(self, node: Apply) -> list[list[bool]]:
-        """Everything depends on the parameters and coordinates; the rest are data."""
-        return [[i < 7] * 3 for i in range(len(node.inputs))]
+    reverse = WhitenedCoefficientsPullback
+    signature = (
+        "(p),(i,i),(t,k),(t),(s),(m,f),(a),(t,u),(f,f,t),(f,t),int(i),int(u),int(c),(c,t)->(),(t,f),(a)"
+    )
 
 
 class ChainedCoefficientsPullback(KernelOp):
@@ -165,6 +148,15 @@ class ChainedCoefficientsPullback(KernelOp):
         "(p),(i,i),(t,t),(s),(m,f),(c),(t,p),(f,f,t),(f,t),int(i),int(c),(c,t),(),(t,f),(c)"
         "->(p),(i,i),(t,t),(s),(m,f),(c),(t,p)"
     )
+
+
+class ChainedCoefficients(Reversible):
+    """As `WhitenedCoefficients`, for tasks that depend on each other one after the other."""
+
+    kernel = "_chain:forward"
+    large = True
+    reverse = ChainedCoefficientsPullback
+    signature = "(p),(i,i),(t,t),(s),(m,f),(c),(t,p),(f,f,t),(f,t),int(i),int(c),(c,t)->(),(t,f),(c)"
 
 
 class ChainedGaussian(ValueAndGradient):

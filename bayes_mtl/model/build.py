@@ -241,43 +241,41 @@ def _observe_whitened(
     sd, correlation, loadings, unique_sd, noise = _law(block, sigma, data.n_tasks)
     mean = effects.mean(numbers, rows.reference)
     root, target = numbers("pseudo_rows", rows.root), numbers("pseudo_outcomes", rows.target)
-    design = numbers("effects", effects.design)
-    rest, count = numbers("pseudo_rest", rows.rest), numbers("counts", data.statistics.count)
-    law, z_all = (sd, correlation, loadings), (mean, z_common, z)
+    law, coordinates = [sd, correlation, loadings], [mean, z_common, z]
+    design = [effects.column, numbers("effects", effects.design)]
     if chained and spec.family.gaussian_coefficients:
-        _observe_rows(
-            data,
-            numbers,
-            chained_gaussian,
-            [*law, noise, *z_all, root, target, rest, count, block.inside, effects.column, design],
-            7,
-        )
+        parameters = [*law, noise, *coordinates]
+        _observe_rows(chained_gaussian, parameters, [root, target], [block.inside, *design], data, numbers)
         return
     if chained:
-        value, beta, _ = chained_coefficients(
-            *law, noise, *z_all, root, target, block.inside, effects.column, design
-        )
+        value, beta, _ = chained_coefficients(*law, noise, *coordinates, root, target, block.inside, *design)
     else:
         value, beta, _ = whitened_coefficients(
-            *law, unique_sd, noise, *z_all, root, target, block.inside, block.own, effects.column, design
+            *law, unique_sd, noise, *coordinates, root, target, block.inside, block.own, *design
         )
     pm.Potential("coordinates", value)
     if spec.family.gaussian_coefficients:
-        _observe_rows(data, numbers, gaussian_tasks, [beta, noise, root, target, rest, count], 2)
+        _observe_rows(gaussian_tasks, [beta, noise], [root, target], [], data, numbers)
     else:
         spec.family.observe(beta + numbers("reference", rows.reference), sigma, data)
 
 
 def _observe_rows(
-    data: TaskData, numbers: Numbers, density: Callable[..., Tensor], inputs: list[Any], n_parameters: int
+    density: Callable[..., Tensor],
+    parameters: list[Tensor],
+    pseudo_rows: list[Tensor],
+    others: list[Any],
+    data: TaskData,
+    numbers: Numbers,
 ) -> None:
-    """Register y with a density of pseudo-rows; the first inputs are its parameters."""
-    log_weight = numbers("log_weight", data.statistics.log_weight)
-    parameters, others = inputs[:n_parameters], inputs[n_parameters:]
+    """Register y with a density of parameters, the pseudo-rows that say all of y, and others."""
+    exact, statistics = data.pseudo_rows, data.statistics
+    pseudo_rows = [*pseudo_rows, numbers("pseudo_rest", exact.rest), numbers("counts", statistics.count)]
+    log_weight = numbers("log_weight", statistics.log_weight)
     index = pytensor.shared(data.task_index, borrow=True)  # says how many rows there are
 
     def logp(value: Tensor, index: Tensor, *parameters: Tensor) -> Tensor:
-        return density(*parameters, *others) + log_weight
+        return density(*parameters, *pseudo_rows, *others) + log_weight
 
     axes = ",".join(f"({','.join(f'a{i}{k}' for k in range(p.ndim))})" for i, p in enumerate(parameters))
     pm.CustomDist("y", index, *parameters, logp=logp, signature=f"(n),{axes}->(n)", observed=data.y, dims=ROW)
