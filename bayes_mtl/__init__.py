@@ -13,7 +13,23 @@ from bayes_mtl.plots import plot_task_correlation
 from bayes_mtl.predict import predict
 from bayes_mtl.prior import Prior
 from bayes_mtl.spec import ModelSpec
-from bayes_mtl.structures import LKJ, CompletePooling, Diagonal, Exchangeable, LowRank, NoPooling
+from bayes_mtl.structures import (
+    LKJ,
+    Clusters,
+    CompletePooling,
+    Diagonal,
+    DirichletProcess,
+    Exchangeable,
+    Graph,
+    Kernel,
+    LowRank,
+    NoPooling,
+    OrthogonalGroups,
+    SparseBasis,
+    SparsePrecision,
+    StudentT,
+    Tree,
+)
 from bayes_mtl.summaries import summary, task_correlation
 
 __version__ = "0.1.0"
@@ -21,15 +37,24 @@ __version__ = "0.1.0"
 __all__ = [
     "LKJ",
     "Bernoulli",
+    "Clusters",
     "CompletePooling",
     "Diagonal",
+    "DirichletProcess",
     "Exchangeable",
     "Gaussian",
+    "Graph",
+    "Kernel",
     "LowRank",
     "ModelSpec",
     "NoPooling",
+    "OrthogonalGroups",
     "Prior",
+    "SparseBasis",
+    "SparsePrecision",
+    "StudentT",
     "TaskData",
+    "Tree",
     "build_model",
     "diagnose",
     "errors",

@@ -15,7 +15,8 @@ class Described:
     def to_dict(self) -> dict[str, Any]:
         """Return the class name and the options as plain values."""
         options = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
-        return {"name": type(self).__name__, **{k: v for k, v in options.items() if v is not None}}
+        plain = {k: v.to_dict() if isinstance(v, Described) else v for k, v in options.items()}
+        return {"name": type(self).__name__, **{k: v for k, v in plain.items() if v is not None}}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any] | str) -> Self:

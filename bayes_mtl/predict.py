@@ -39,8 +39,8 @@ def predict(
     new_tasks : {"error", "population"}
         What to do with tasks that were not there when the model was fitted. "population": each new
         task gets its own draw from the population of tasks (the same label the same draw),
-        independent of the known tasks; where tasks have scales of their own (`task_sd`), with the
-        scale of a known task picked at random.
+        independent of the known tasks; where tasks have scales of their own (`task_sd`, `StudentT`),
+        with the scale of a known task picked at random.
     random_seed : int or Generator, optional
         For "response" and "population".
 
@@ -238,9 +238,8 @@ def _with_new_tasks(
             corr = posterior["feature_corr"].transpose("chain", "draw", "feature", "feature_bis").to_numpy()
             cholesky = sd[..., :, None] * np.linalg.cholesky(corr)
         white = rng.standard_normal((chains, draws, n_new, sd.shape[-1]))
-        if "task_sd" in posterior:
+        if (scales := _task_scales(posterior)) is not None:
             # The scale of a new task is one of the known tasks' scales, at random.
-            scales = posterior["task_sd"].transpose("chain", "draw", "task").to_numpy()
             pick = rng.integers(0, scales.shape[-1], size=(chains, draws, n_new))
             scale = np.take_along_axis(scales, pick, axis=-1)[..., None]
             inside = np.isin(posterior["feature"].to_numpy(), inside_of(idata))
@@ -266,3 +265,12 @@ def _with_new_tasks(
         name: posterior[name] for name in ("beta_shared", "sigma") if name in posterior and name not in joined
     }
     return xr.Dataset(joined | rest)
+
+
+def _task_scales(posterior: xr.Dataset) -> FloatArray | None:
+    """Return how far each task may deviate (chain, draw, task), or None if all may equally."""
+    if "task_sd" in posterior:
+        return posterior["task_sd"].transpose("chain", "draw", "task").to_numpy()
+    if "task_reliability" in posterior:
+        return posterior["task_reliability"].transpose("chain", "draw", "task").to_numpy() ** -0.5
+    return None

@@ -23,7 +23,9 @@ from bayes_mtl.structures import (
     CompletePooling,
     Exchangeable,
     FeatureCovariance,
+    StudentT,
     TaskCovariance,
+    TaskMixture,
 )
 
 PriorValue = Prior | float
@@ -36,6 +38,7 @@ PRIOR_NAMES: Mapping[str, tuple[str, bool, bool]] = MappingProxyType(
         "beta_shared": ("slope of each shared feature", False, True),
         "task_feature_effects": ("effect of each task feature on each coefficient", False, True),
         "feature_sd": ("how far each coefficient varies across tasks", True, True),
+        "cluster_sd": ("how far the centres of clusters lie apart in each coefficient", True, True),
         "task_sd": ("relative scale of each task's deviation", True, False),
         "sigma": ("noise scale", True, False),
         "sigma_spread": ("how far log noise scales vary across tasks", True, False),
@@ -138,6 +141,7 @@ class ModelSpec:
             "beta_mean": varying,
             "beta_shared": shared,
             "feature_sd": varying,
+            "cluster_sd": varying,
             "task_feature_effects": varying if data.task_feature_names else (),
         }
         unused = {
@@ -145,6 +149,7 @@ class ModelSpec:
             "beta_mean": "every feature is shared" if not varying else "",
             "task_feature_effects": "" if data.task_feature_names else "there are no task features",
             "feature_sd": "nothing varies under CompletePooling" if self._pooled else "",
+            "cluster_sd": "" if self._has_centres else "there are no clusters",
             "task_sd": "" if self.task_sd else "task_sd=False",
             "sigma": self._no_sigma(data),
             "sigma_spread": "" if getattr(self.family, "task_noise", False) else "the noise is not per task",
@@ -170,8 +175,17 @@ class ModelSpec:
                     "independent_features", "leaves no feature inside the task covariance", "Leave one inside"
                 )
             )
+        found += self.task_covariance.findings(data.tasks)
         if self.task_sd and self._pooled:
             found.append(Finding("task_sd", "has nothing to scale under CompletePooling"))
+        name = type(self.task_covariance).__name__
+        if self.task_sd and isinstance(self.task_covariance, StudentT):
+            found.append(Finding("task_sd", f"is a scale per task, which {name} has", "Use one of the two"))
+        if isinstance(self.task_covariance, TaskMixture):
+            if self.task_sd:
+                found.append(Finding("task_sd", f"has no meaning under {name}", "Leave it out"))
+            if self.independent_features:
+                found.append(Finding("independent_features", f"has no meaning under {name}", "Leave it out"))
         if not varying and not self._pooled:
             found.append(
                 Finding(
@@ -179,6 +193,10 @@ class ModelSpec:
                 )
             )
         return found
+
+    @property
+    def _has_centres(self) -> bool:
+        return isinstance(self.task_covariance, TaskMixture) and self.task_covariance.has_centres
 
     @property
     def _pooled(self) -> bool:

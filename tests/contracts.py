@@ -23,6 +23,8 @@ from bayes_mtl.structures import TaskCovariance
 MODE = Mode(
     linker="py", optimizer=None
 )  # the graph as it was written: nothing to compile, nothing to rewrite
+# What other hyperparameters are drawn from: the data say of it what they say of those.
+HYPERPRIORS = ("nu_part_log__", "concentration_log__")
 REPORTED = (
     "beta",
     "beta_mean",
@@ -34,7 +36,12 @@ REPORTED = (
     "task_loadings",
     "task_unique_sd",
     "task_sd",
+    "task_reliability",
     "sigma",
+    "rho",
+    "lengthscale",
+    "level_share",
+    "nu",
 )
 
 
@@ -85,14 +92,15 @@ def assert_close(found: float, expected: float, tolerance: float = 1e-8) -> None
 def assert_task_covariance_is_a_correlation(structure: TaskCovariance, n_tasks: int, seed: int = 0) -> None:
     """Omega = Lambda Lambda' + diag(delta^2) is PSD with unit diagonal whatever the free variables."""
     with pm.Model() as model:
-        law = structure.task_loadings(n_tasks, str)
+        law = structure.task_loadings([f"t{i}" for i in range(n_tasks)], str)
         corr = pt.zeros((n_tasks, n_tasks))
         if law.loadings is not None:
             corr = corr + law.loadings @ law.loadings.T
         if law.unique_sd is not None:
             corr = corr + pt.diag(law.unique_sd**2)
     free = model.value_vars
-    function = pytensor.function(free, model.replace_rvs_by_values([corr]), mode=MODE)
+    values = model.replace_rvs_by_values([corr])
+    function = pytensor.function(free, values, mode=MODE, on_unused_input="ignore")
     rng = np.random.default_rng(seed)
     start = model.initial_point()
     for size in (0.1, 1.0, 3.0, 10.0):
@@ -116,6 +124,8 @@ def assert_every_element_moves_the_data_term(evaluator: Evaluator, point: dict[s
     """The likelihood not only mentions each element of each free variable: it changes with it."""
     before = evaluator.data_term(point)
     for name, value in point.items():
+        if name in HYPERPRIORS:
+            continue
         for index in np.ndindex(value.shape):
             moved = value.copy()
             moved[index] += 0.5
@@ -150,6 +160,11 @@ def assert_gradient_is_the_slope(
     np.testing.assert_allclose(numeric, exact, rtol=0, atol=1e-7 * max(1.0, size))
 
 
+def task_scale(values: dict[str, np.ndarray], n_tasks: int) -> np.ndarray:
+    """How far each task may deviate."""
+    return values.get("task_sd", np.ones(n_tasks)) / np.sqrt(values.get("task_reliability", np.ones(n_tasks)))
+
+
 def dense_log_density(spec: mtl.ModelSpec, data: mtl.TaskData, values: dict[str, np.ndarray]) -> float:
     """log p(y | hyperparameters) of all rows at once, from what the model reports and nothing else."""
     T, P = data.n_tasks, data.n_features
@@ -158,7 +173,7 @@ def dense_log_density(spec: mtl.ModelSpec, data: mtl.TaskData, values: dict[str,
     neither = np.outer(~inside, ~inside).astype(float)
     sd = values.get("feature_sd", np.zeros(P))
     Sigma = np.outer(sd, sd) * values.get("feature_corr", np.eye(P))
-    scale = values.get("task_sd", np.ones(T))
+    scale = task_scale(values, T)
     Omega = np.outer(scale, scale) * values.get("task_corr", np.eye(T))
     # Cov(beta_tp, beta_sq), axes t, p, s, q.
     cov = np.einsum("ts,pq->tpsq", Omega, both * Sigma) + np.einsum("ts,pq->tpsq", np.eye(T), neither * Sigma)
@@ -255,7 +270,7 @@ def assert_latent_law_is_the_reported_one(
     inside = np.array([f not in spec.outside(data.features) for f in data.features], dtype=float)
     sd = at_zero.get("feature_sd", np.zeros(P))
     Sigma = np.outer(sd, sd) * at_zero.get("feature_corr", np.eye(P))
-    scale = at_zero.get("task_sd", np.ones(T))
+    scale = task_scale(at_zero, T)
     Omega = np.outer(scale, scale) * at_zero.get("task_corr", np.eye(T))
     expected = np.kron(Omega, np.outer(inside, inside) * Sigma) + np.kron(
         np.eye(T), np.outer(1 - inside, 1 - inside) * Sigma
@@ -278,6 +293,7 @@ def partials_of(corr: np.ndarray) -> np.ndarray:
 def assert_labels_do_not_matter(
     spec: mtl.ModelSpec,
     data: mtl.TaskData,
+    renamed: mtl.ModelSpec,
     relabelled: mtl.TaskData,
     order: np.ndarray,
     rng: np.random.Generator,
@@ -286,16 +302,22 @@ def assert_labels_do_not_matter(
 
     `order[i]` is the position in `data` of task i of `relabelled`. The number of tasks must differ from
     every other size in the model. The prior of a free correlation matrix is a density of partial
-    correlations, which are not the same ones after renaming: there the data term is compared.
+    correlations, or of what each task has from those before it. These are not the same ones after renaming:
+    there the data term is compared.
     """
-    one, two = (Evaluator(mtl.build_model(spec, d)) for d in (data, relabelled))
+    one, two = Evaluator(mtl.build_model(spec, data)), Evaluator(mtl.build_model(renamed, relabelled))
     point = one.random_point(rng)
     moved = {k: v[order] if v.shape[:1] == (data.n_tasks,) else v for k, v in point.items()}
-    free_correlation = "task_corr_partial_logodds__"
-    if free_correlation in point:
+    if "task_corr_partial_logodds__" in point:
         corr = one.values(point)["task_corr"]
         half = (1 + partials_of(corr[np.ix_(order, order)])) / 2
-        moved[free_correlation] = np.log(half) - np.log1p(-half)
+        moved["task_corr_partial_logodds__"] = np.log(half) - np.log1p(-half)
+    elif "task_precision_offset" in point:
+        corr = one.values(point)["task_corr"]
+        C = np.linalg.inv(np.linalg.cholesky(corr[np.ix_(order, order)]))
+        below = (C / np.diag(C))[np.tril_indices(len(corr), -1)]
+        local = np.exp(point["task_precision_scale_log__"] + point["task_precision_local_log__"])
+        moved["task_precision_offset"] = below * np.sqrt(1 + (local / 2) ** 2) / local
     else:
         assert_close(two.logp(moved), one.logp(point))
     assert_close(two.data_term(moved), one.data_term(point))

@@ -69,6 +69,22 @@ class Family(Described, ABC):
         data : TaskData
         """
 
+    def observe_components(
+        self, log_weight: Tensor, beta: Tensor, sigma: Tensor | None, data: TaskData
+    ) -> Tensor:
+        """Register the observed variable ``y`` of tasks whose component is summed out.
+
+        Parameters
+        ----------
+        log_weight : (n_tasks, n_components)
+            Added to the log-likelihood of each task under each component.
+        beta : (n_components, n_tasks, n_columns)
+            Coefficients under each component.
+        sigma, data
+            As in `observe`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no mixtures of tasks yet")
+
     def information(self, data: TaskData, eta: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return minus the second and the first derivative of each row's log-likelihood by eta.
 

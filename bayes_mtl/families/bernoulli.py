@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pymc as pm
 import pytensor
+import pytensor.tensor as pt
 from scipy.special import expit
 
 from bayes_mtl._typing import FloatArray, Tensor
 from bayes_mtl.data import TaskData
 from bayes_mtl.errors import Finding
 from bayes_mtl.families.base import Family, OutcomeScale, briefly, linear_predictor
-from bayes_mtl.kernels import bernoulli_tasks
+from bayes_mtl.kernels import bernoulli_components, bernoulli_tasks
 
 
 @dataclass(frozen=True)
@@ -53,16 +54,10 @@ class Bernoulli(Family):
 
     def observe(self, beta: Tensor, sigma: Tensor | None, data: TaskData) -> Tensor:
         """Register y with one fused log-likelihood: X is read once for value and gradient."""
-        kind = np.float32 if self.single_precision else np.float64
-        columns = np.ascontiguousarray(data.full_matrix.T, dtype=kind)
-        X = pytensor.shared(columns, name="X", shape=columns.shape, borrow=True)
-        weights = pm.Data("weights", briefly(data.weights))
-        offset = pm.Data("offset", briefly(data.offset))
-
-        starts = pm.Data("starts", data.starts)
+        X, *others = self._rows(data)
 
         def logp(value: Tensor, beta: Tensor, X: Tensor) -> Tensor:
-            return bernoulli_tasks(beta, value, X, weights, offset, starts)
+            return bernoulli_tasks(beta, value, X, *others)
 
         def simulate(beta: Tensor, X: Tensor, size: Any) -> Tensor:
             return pm.Bernoulli.dist(logit_p=linear_predictor(beta, X.T, data))
@@ -77,6 +72,38 @@ class Bernoulli(Family):
             class_name="BernoulliTasks",
             observed=pm.Data("outcome", data.y.astype(np.int8)),
             dims="row",
+        )
+
+    def observe_components(
+        self, log_weight: Tensor, beta: Tensor, sigma: Tensor | None, data: TaskData
+    ) -> Tensor:
+        """Register y with one fused log-likelihood of each task under each component."""
+        X, *others = self._rows(data)
+
+        def logp(value: Tensor, log_weight: Tensor, beta: Tensor, X: Tensor) -> Tensor:
+            return pt.logsumexp(log_weight + bernoulli_components(beta, value, X, *others), axis=1).sum()
+
+        return pm.CustomDist(
+            "y",
+            log_weight,
+            beta,
+            X,
+            logp=logp,
+            signature="(t,k),(k,t,f),(f,n)->(n)",
+            class_name="BernoulliComponents",
+            observed=pm.Data("outcome", data.y.astype(np.int8)),
+            dims="row",
+        )
+
+    def _rows(self, data: TaskData) -> tuple[Tensor, ...]:
+        """Return X by columns, weights, offset, and where tasks start."""
+        kind = np.float32 if self.single_precision else np.float64
+        columns = np.ascontiguousarray(data.full_matrix.T, dtype=kind)
+        return (
+            pytensor.shared(columns, name="X", shape=columns.shape, borrow=True),
+            pm.Data("weights", briefly(data.weights)),
+            pm.Data("offset", briefly(data.offset)),
+            pm.Data("starts", data.starts),
         )
 
     def information(self, data: TaskData, eta: FloatArray) -> tuple[FloatArray, FloatArray]:

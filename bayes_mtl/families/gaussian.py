@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 import pymc as pm
+import pytensor.tensor as pt
 
 from bayes_mtl._typing import FloatArray, Tensor
 from bayes_mtl.data import TaskData
@@ -49,6 +50,26 @@ class Gaussian(Family):
         one_for_all = sigma is not None and sigma.type.shape[0] == 1
         scale = data.noise if sigma is None else sigma if one_for_all else sigma[data.task_index]
         return pm.Normal("y", eta, scale / np.sqrt(data.weights), observed=data.y, dims="row")
+
+    def observe_components(
+        self, log_weight: Tensor, beta: Tensor, sigma: Tensor | None, data: TaskData
+    ) -> Tensor:
+        """Register y with a plain density of each task under each component."""
+        one_for_all = sigma is not None and sigma.type.shape[0] == 1
+        scale = data.noise if sigma is None else sigma if one_for_all else sigma[data.task_index]
+
+        def logp(value: Tensor, log_weight: Tensor, beta: Tensor, scale: Tensor) -> Tensor:
+            eta = (data.full_matrix * beta[:, data.task_index]).sum(axis=-1) + data.offset
+            by_row = -0.5 * ((value - eta) / scale) ** 2 - pt.log(scale) - 0.5 * np.log(2 * np.pi)
+            by_task = pt.inc_subtensor(pt.zeros(beta.shape[:2])[:, data.task_index], by_row)
+            return pt.logsumexp(log_weight + by_task.T, axis=1).sum()
+
+        parameters = [log_weight, beta, pt.as_tensor_variable(scale / np.sqrt(data.weights))]
+        signature = "(t,k),(k,t,f),(n)->(n)"
+        return pm.CustomDist(
+            "y", *parameters, logp=logp, signature=signature, class_name="GaussianComponents",
+            observed=data.y, dims="row",
+        )  # fmt: skip
 
     def mean(self, eta: FloatArray) -> FloatArray:
         """Identity."""

@@ -30,7 +30,12 @@ from pytensor.graph.rewriting.utils import rewrite_graph
 from pytensor.graph.traversal import io_toposort
 
 from bayes_mtl._typing import FloatArray
-from bayes_mtl.inference.coordinates import Coordinates, ValueAndGradient, laplace_coordinates
+from bayes_mtl.inference.coordinates import (
+    Coordinates,
+    ValueAndGradient,
+    best_start,
+    laplace_coordinates,
+)
 from bayes_mtl.kernels import KernelOp, in_parallel
 from bayes_mtl.model import WHITENED
 from bayes_mtl.model.coords import dims_of
@@ -91,6 +96,9 @@ class Density:
         Returns a function from a position to value and gradient, for one thread.
     machine_code : MachineCode or None
         The same as a C function, and what it reads.
+    searched : int
+        How many of the first dimensions a chain optimises before it starts: where there are several modes, it
+        begins in the best of a few.
     """
 
     model: pm.Model
@@ -99,6 +107,7 @@ class Density:
     at: Callable[[Coordinates], Density]
     make: Callable[[], ValueAndGradient]
     machine_code: MachineCode | None = None
+    searched: int = 0
 
     def in_laplace_coordinates(self) -> Density:
         """Return the same density with the hyperparameters centred and scaled at their mode."""
@@ -107,7 +116,12 @@ class Density:
         return self.at(laplace_coordinates(plain.make(), _flat(self.model), k))
 
     def start(self, seed: int) -> FloatArray:
-        """Return a starting point: the centre, moved by up to one in each coordinate, or by two scales."""
+        """Return a starting point: the centre, moved by up to one in each coordinate, or by two scales.
+
+        Where there are several modes, it is near the best that is found from some such points.
+        """
+        if self.searched:
+            return best_start(self.make(), _flat(self.model), self.searched, seed)
         rng, centre = np.random.default_rng(seed), _flat(self.model)
         moved, k = centre + rng.uniform(-1.0, 1.0, centre.shape), len(self.coordinates.centre)
         moved[:k] = rng.uniform(-2.0, 2.0, k)
@@ -142,15 +156,15 @@ class DensityGraph:
     model : pm.Model
     size : int
         Number of dimensions.
-    mapped : int
-        How many of the first dimensions are mapped by `Coordinates`.
+    mapped, searched : int
+        How many of the first dimensions are mapped by `Coordinates`, and optimised before a chain starts.
     variables : list
         Numbers that may differ while the code is the same.
     structure : hashable
         What identifies the code.
     """
 
-    def __init__(self, model: pm.Model):
+    def __init__(self, model: pm.Model, *, has_one_mode: bool = True, has_modes: bool = False):
         # The terms of the model's density repeat what they have in common. Said once, a kernel whose outputs
         # are used by several terms is also differentiated once.
         self.model, self._point = model, model.initial_point()
@@ -161,9 +175,8 @@ class DensityGraph:
         whitened = [name for name in names if name in WHITENED]
         assert names[len(names) - len(whitened) :] == whitened
         others = sum(np.prod(shape) for _, shape in sizes[: len(names) - len(whitened)])
-        # Rotated loadings say the same, so their curvature at one mode says little of the whole.
-        rotating = any(name.endswith("loadings_offset") for name in names)
-        self.mapped = int(others) if others <= _MAPPED and not rotating else 0
+        self.mapped = int(others) if others <= _MAPPED and has_one_mode else 0
+        self.searched = int(others) if has_modes else 0
         self.structure, self.variables = _structure(self._logp, sizes)
 
     @cached_property
@@ -203,11 +216,11 @@ def compile_density(
     def at(coordinates: Coordinates) -> Density:
         if backend == "jax":
             make = partial(_call_jax, code, numbers, coordinates)
-            return Density(graph.model, graph.size, coordinates, at, make)
+            return Density(graph.model, graph.size, coordinates, at, make, searched=graph.searched)
         log_density, copy = code
         machine_code = MachineCode(log_density, copy, [*numbers, coordinates.centre, coordinates.scale])
         make = partial(machine_code.bind, graph.size)
-        return Density(graph.model, graph.size, coordinates, at, make, machine_code)
+        return Density(graph.model, graph.size, coordinates, at, make, machine_code, graph.searched)
 
     return at(Coordinates.identity(graph.mapped))
 

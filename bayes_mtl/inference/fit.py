@@ -13,18 +13,28 @@ import numpy as np
 import pymc as pm
 import xarray as xr
 
-from bayes_mtl.data import TaskData
+from bayes_mtl.data import PseudoRows, TaskData
 from bayes_mtl.errors import ConvergenceWarning, Finding, SpecError, raise_if_any
+from bayes_mtl.inference import components
 from bayes_mtl.inference.attributes import describe
 from bayes_mtl.inference.density import Backend, DensityGraph, compile_density, nutpie_model
 from bayes_mtl.inference.diagnostics import diagnose, keep
-from bayes_mtl.inference.hyperdraws import REPORTED, evaluate
+from bayes_mtl.inference.hyperdraws import REPORTED, Hyperdraws, MixtureDraws, evaluate
 from bayes_mtl.inference.log_likelihood import log_likelihood as pointwise
 from bayes_mtl.inference.pilot import pilot
 from bayes_mtl.inference.recover import Coefficients, from_coordinates, recover
 from bayes_mtl.model import WHITENED, AssembledModel, is_chained, is_collapsed, sampling_model
-from bayes_mtl.model.coords import FEATURE, SHARED_FEATURE, TASK, TASK_FEATURE, dims_of, model_coords
+from bayes_mtl.model.coords import (
+    CLUSTER,
+    FEATURE,
+    SHARED_FEATURE,
+    TASK,
+    TASK_FEATURE,
+    dims_of,
+    model_coords,
+)
 from bayes_mtl.spec import ModelSpec
+from bayes_mtl.structures import TaskMixture
 
 PRIOR_DRAWS = 1000
 CHAIN, DRAW = "chain", "draw"
@@ -108,7 +118,14 @@ def fit(
     collapsed = is_collapsed(spec, marginal) and not (marginal == "auto" and is_chained(spec, data))
     rows = data.pseudo_rows if spec.family.gaussian_coefficients else pilot(spec, data)
     assembled = sampling_model(spec, data, collapsed=collapsed, rows=rows)
-    graph = DensityGraph(assembled.model) if assembled.model.free_RVs else None
+    graph = None
+    if assembled.model.free_RVs:
+        structure = spec.task_covariance
+        graph = DensityGraph(
+            assembled.model,
+            has_one_mode=structure.has_one_mode,
+            has_modes=isinstance(structure, TaskMixture) and structure.has_centres,
+        )
     if graph is not None and backend == "numba":
         graph.begin()
     prior = _prior(assembled, data, seeds[1])  # first, so that what fails here costs no sampling
@@ -125,11 +142,9 @@ def fit(
     elapsed = time.perf_counter() - started
     raw = trace["posterior"].to_dataset()
     posterior, hyper = evaluate(assembled, raw, data)
-    if collapsed:
-        coefficients = recover(assembled, hyper, rows, np.random.default_rng(seeds[2]))
-    else:
-        z_common, z = (raw[name].to_numpy().reshape(len(hyper), *raw[name].shape[2:]) for name in WHITENED)
-        coefficients = from_coordinates(assembled, hyper, rows, z_common, z)
+    coefficients = _coefficients(
+        assembled, hyper, raw, data, spec, rows, np.random.default_rng(seeds[2]), collapsed=collapsed
+    )
     posterior = _with_coefficients(posterior, coefficients, assembled, data)
     groups: dict[str, xr.Dataset] = {
         "posterior": posterior,
@@ -278,6 +293,28 @@ def _whole_chains(trace: xr.DataTree, asked: int) -> xr.DataTree:
     )
 
 
+def _coefficients(
+    assembled: AssembledModel,
+    hyper: Hyperdraws | MixtureDraws,
+    raw: xr.Dataset,
+    data: TaskData,
+    spec: ModelSpec,
+    rows: PseudoRows,
+    rng: np.random.Generator,
+    *,
+    collapsed: bool,
+) -> Coefficients:
+    """Draw the coefficients that were integrated out, or compute them from their coordinates."""
+    flat = {n: raw[n].to_numpy().reshape(len(hyper), *raw[n].shape[2:]) for n in WHITENED if n in raw}
+    if isinstance(hyper, MixtureDraws):
+        if collapsed:
+            return components.draw_given_rows(hyper, data, rows, rng)
+        return components.from_coordinates(hyper, data, spec.family, rows, flat[WHITENED[1]], rng)
+    if collapsed:
+        return recover(assembled, hyper, rows, rng)
+    return from_coordinates(assembled, hyper, rows, *(flat[name] for name in WHITENED))
+
+
 def _prior(assembled: AssembledModel, data: TaskData, seed: int) -> xr.Dataset:
     """Draw hyperparameters and coefficients from the prior."""
     model = assembled.model
@@ -289,7 +326,11 @@ def _prior(assembled: AssembledModel, data: TaskData, seed: int) -> xr.Dataset:
             dims = dims_of(model, variable.name, values.ndim - 1)
             drawn[variable.name] = (("chain", "draw", *dims), values[None])
     prior, hyper = evaluate(assembled, drawn, data)
-    coefficients = recover(assembled, hyper, None, np.random.default_rng(seed))
+    rng = np.random.default_rng(seed)
+    if isinstance(hyper, MixtureDraws):
+        coefficients = components.draw_prior(hyper, data.n_tasks, rng)
+    else:
+        coefficients = recover(assembled, hyper, None, rng)
     return _with_coefficients(prior, coefficients, assembled, data)
 
 
@@ -309,6 +350,8 @@ def _with_coefficients(
     }
     added = {name: (dims[name], part.values(found.alpha)) for name, part in effects.integrated.items()}
     added["beta"] = ((TASK, FEATURE), found.beta[..., :n_features])
+    if found.probability is not None:
+        added["cluster_probability"] = ((TASK, CLUSTER), found.probability)
     for name, (inner, values) in added.items():
         everything[name] = ((CHAIN, DRAW, *inner), values.reshape(chains, length, *values.shape[1:]))
     order = [n for n in REPORTED if n in everything] + [n for n in everything if n not in REPORTED]

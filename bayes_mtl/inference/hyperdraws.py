@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import pytensor
@@ -13,7 +14,7 @@ from pytensor.graph.replace import vectorize_graph
 
 from bayes_mtl._typing import FloatArray, Tensor
 from bayes_mtl.data import TaskData
-from bayes_mtl.model import AssembledModel
+from bayes_mtl.model import AssembledModel, MixturePrior
 from bayes_mtl.model.numbers import constants
 
 CHUNK_BYTES = 256 * 2**20  # working memory of a computation over draws
@@ -22,8 +23,32 @@ MAX_TASK_CORR_ENTRIES = 2**26
 
 
 @dataclass(frozen=True)
-class Hyperdraws:
+class Draws:
     """Draws of the coefficients' law; the first axis of every array is the draw.
+
+    Attributes
+    ----------
+    sigma : (D, 1) or (D, T)
+    mean : (D, 1, F) or (D, T, F)
+        The part of the mean that is not integrated out, of varying and shared columns.
+    """
+
+    sigma: FloatArray
+    mean: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.sigma)
+
+    def chunks(self, size: int) -> Iterator[tuple[slice, Self]]:
+        """Split into pieces of at most `size` draws."""
+        for start in range(0, len(self), max(1, size)):
+            at = slice(start, min(start + max(1, size), len(self)))
+            yield at, type(self)(**{k: v[at] for k, v in vars(self).items()})
+
+
+@dataclass(frozen=True)
+class Hyperdraws(Draws):
+    """Draws of a `CoefficientPrior`.
 
     Attributes
     ----------
@@ -32,29 +57,33 @@ class Hyperdraws:
         Cholesky factor of the correlation of the features inside the task covariance.
     loadings : (D, T, K)
     unique_sd : (D, T)
-    sigma : (D, 1) or (D, T)
-    mean : (D, 1, F) or (D, T, F)
-        The part of the mean that is not integrated out, of varying and shared columns.
     """
 
     sd: FloatArray
     correlation: FloatArray
     loadings: FloatArray
     unique_sd: FloatArray
-    sigma: FloatArray
-    mean: FloatArray
-
-    def __len__(self) -> int:
-        return len(self.sd)
-
-    def chunks(self, size: int) -> Iterator[tuple[slice, Hyperdraws]]:
-        """Split into pieces of at most `size` draws."""
-        for start in range(0, len(self), max(1, size)):
-            at = slice(start, min(start + max(1, size), len(self)))
-            yield at, Hyperdraws(**{k: v[at] for k, v in vars(self).items()})
 
 
-def evaluate(assembled: AssembledModel, draws: xr.Dataset, data: TaskData) -> tuple[xr.Dataset, Hyperdraws]:
+@dataclass(frozen=True)
+class MixtureDraws(Draws):
+    """Draws of a `MixturePrior`.
+
+    Attributes
+    ----------
+    log_weight : (D, 1, K) or (D, T, K)
+    centre : (D, K, P)
+    cholesky : (D, 1, P, P) or (D, K, P, P)
+    """
+
+    log_weight: FloatArray
+    centre: FloatArray
+    cholesky: FloatArray
+
+
+def evaluate(
+    assembled: AssembledModel, draws: xr.Dataset, data: TaskData
+) -> tuple[xr.Dataset, Hyperdraws | MixtureDraws]:
     """Compute every reported hyperparameter, and the law of the coefficients, for every draw.
 
     Parameters
@@ -74,10 +103,7 @@ def evaluate(assembled: AssembledModel, draws: xr.Dataset, data: TaskData) -> tu
     model, block = assembled.model, assembled.block
     n_tasks = data.n_tasks
     law: dict[str, Tensor] = {
-        "sd": block.sd,
-        "correlation": block.correlation,
-        "loadings": pt.zeros((n_tasks, 0)) if block.loadings is None else block.loadings,
-        "unique_sd": pt.zeros(n_tasks) if block.unique_sd is None else block.unique_sd,
+        **block.law,
         "sigma": pt.ones(1) if assembled.sigma is None else assembled.sigma,
         "mean": assembled.population.mean(constants),
     }
@@ -94,7 +120,8 @@ def evaluate(assembled: AssembledModel, draws: xr.Dataset, data: TaskData) -> tu
     columns = [draws[rv.name].to_numpy().reshape(n_draws, *draws[rv.name].shape[2:]) for rv in inputs]
     stacks = _for_every_draw(inputs, [*reported.values(), *law.values()], columns, n_draws)
     named = dict(zip([*reported, *(f"law:{k}" for k in law)], stacks, strict=True))
-    hyper = Hyperdraws(**{key: named[f"law:{key}"] for key in law})
+    kind: Any = MixtureDraws if isinstance(block, MixturePrior) else Hyperdraws
+    hyper = kind(**{key: named[f"law:{key}"] for key in law})
 
     variables = {}
     for rv in model.free_RVs:
@@ -104,9 +131,13 @@ def evaluate(assembled: AssembledModel, draws: xr.Dataset, data: TaskData) -> tu
         dims = ("chain", "draw", *(model.named_vars_to_dims.get(name) or ()))
         variables[name] = xr.DataArray(named[name].reshape(chains, length, *named[name].shape[1:]), dims=dims)
     small = n_draws * n_tasks**2 <= MAX_TASK_CORR_ENTRIES
-    if "task_corr" in model.named_vars and (small or dense):
-        scale = variables["task_sd"].to_numpy().reshape(n_draws, -1) if "task_sd" in variables else None
-        corr = task_corr(hyper.loadings, hyper.unique_sd, scale)
+    if isinstance(hyper, Hyperdraws) and "task_corr" in model.named_vars and (small or dense):
+        scale = np.ones((n_draws, n_tasks))
+        if "task_sd" in variables:
+            scale = scale * variables["task_sd"].to_numpy().reshape(n_draws, -1)
+        if "task_reliability" in variables:
+            scale = scale / np.sqrt(variables["task_reliability"].to_numpy().reshape(n_draws, -1))
+        corr = task_corr(hyper.loadings / scale[..., None], hyper.unique_sd / scale)
         variables["task_corr"] = xr.DataArray(
             corr.reshape(chains, length, n_tasks, n_tasks),
             dims=("chain", "draw", *model.named_vars_to_dims["task_corr"]),
@@ -152,8 +183,12 @@ REPORTED = (
     "task_feature_effects",
     "feature_sd",
     "feature_corr",
+    "cluster_weight",
+    "cluster_sd",
+    "cluster_deviation",
     "task_corr",
     "task_sd",
+    "task_reliability",
     "sigma",
     "sigma_mean",
     "sigma_spread",
@@ -163,10 +198,8 @@ REPORTED = (
 )
 
 
-def task_corr(loadings: FloatArray, unique_sd: FloatArray, task_sd: FloatArray | None = None) -> FloatArray:
-    """Return Omega = Lambda Lambda' + diag(delta^2) for each draw, the task scales taken out."""
-    if task_sd is not None:
-        loadings, unique_sd = loadings / task_sd[..., None], unique_sd / task_sd
+def task_corr(loadings: FloatArray, unique_sd: FloatArray) -> FloatArray:
+    """Return Omega = Lambda Lambda' + diag(delta^2) for each draw."""
     corr = loadings @ np.swapaxes(loadings, -1, -2)
     at = np.arange(corr.shape[-1])
     corr[..., at, at] += unique_sd**2
@@ -175,4 +208,4 @@ def task_corr(loadings: FloatArray, unique_sd: FloatArray, task_sd: FloatArray |
 
 def _is_auxiliary(name: str) -> bool:
     """Whether a free variable is only a coordinate for the sampler, or a part of a parameter."""
-    return name.endswith(("_offset", "_partial", "_part"))
+    return name.endswith(("_offset", "_partial", "_part", "_local"))

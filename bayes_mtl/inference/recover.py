@@ -12,7 +12,7 @@ from bayes_mtl._typing import FloatArray
 from bayes_mtl.data import PseudoRows
 from bayes_mtl.inference.hyperdraws import CHUNK_BYTES, Hyperdraws
 from bayes_mtl.kernels import chain
-from bayes_mtl.model import AssembledModel
+from bayes_mtl.model import AssembledModel, CoefficientPrior
 
 
 @dataclass(frozen=True)
@@ -25,17 +25,20 @@ class Coefficients:
         Coefficients of varying and shared columns.
     alpha : (D, A)
         Standardised effects of the population, then the factors.
+    probability : (D, T, K) or None
+        Where tasks belong to one of several components: the probability of each.
     """
 
     beta: FloatArray
     alpha: FloatArray
+    probability: FloatArray | None = None
 
 
 def recover(
     assembled: AssembledModel, hyper: Hyperdraws, rows: PseudoRows | None, rng: np.random.Generator
 ) -> Coefficients:
     """Draw the coefficients from their exact law given the rows (None: from the prior), once per draw."""
-    block, effects = assembled.block, assembled.population
+    block, effects = _gaussian(assembled), assembled.population
     z_common = rng.standard_normal((len(hyper), len(effects.column) + block.n_common))
     z = rng.standard_normal((len(hyper), hyper.unique_sd.shape[1], len(block.own)))
     return from_whitened(assembled, hyper, rows, z_common, z)
@@ -47,7 +50,7 @@ def from_coordinates(
     """Compute the coefficients of sampled coordinates (D, A) and (D, T, U)."""
     if not assembled.chained:
         return from_whitened(assembled, hyper, rows, z_common, z)
-    block, effects = assembled.block, assembled.population
+    block, effects = _gaussian(assembled), assembled.population
     beta, alpha = np.empty((*z.shape[:2], hyper.mean.shape[2])), np.empty(z_common.shape)
     data = (rows.root, rows.target, block.inside, effects.column, effects.design)
     for d in range(len(hyper)):
@@ -95,7 +98,7 @@ def _chunk(
     z_common: FloatArray,
     z: FloatArray,
 ) -> tuple[FloatArray, FloatArray]:
-    block, effects = assembled.block, assembled.population
+    block, effects = _gaussian(assembled), assembled.population
     n_draws, n_tasks, n_own = z.shape
     n_varying, n_columns = hyper.sd.shape[1], hyper.mean.shape[2]
     n_common, n_factors, n_inside = len(effects.column), hyper.loadings.shape[2], len(block.inside)
@@ -145,3 +148,8 @@ def _inverse(a: FloatArray) -> FloatArray:
 
 def _solve(a: FloatArray, b: FloatArray) -> FloatArray:
     return np.linalg.solve(a, b) if a.shape[-1] else np.zeros(b.shape)
+
+
+def _gaussian(assembled: AssembledModel) -> CoefficientPrior:
+    assert isinstance(assembled.block, CoefficientPrior)
+    return assembled.block

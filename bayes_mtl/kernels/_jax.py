@@ -189,6 +189,80 @@ def bernoulli_tasks(beta: Array, y: Array, X: Array, weights: Array, offset: Arr
     return jnp.sum(weights * (linear - jnp.log1p(jnp.exp(jnp.where(positive, -eta, eta)))))
 
 
+def bernoulli_components(
+    beta: Array, y: Array, X: Array, weights: Array, offset: Array, starts: Array
+) -> tuple[Array, Array]:
+    """Return what `_task_glm.bernoulli_components` writes."""
+    n_tasks = beta.shape[1]
+    task = jnp.searchsorted(starts, jnp.arange(X.shape[1]), side="right") - 1
+
+    def one(b: Array) -> Array:
+        eta = jnp.sum(X.astype(b.dtype) * b[task].T, axis=0) + offset
+        positive = eta >= 0.0
+        linear = jnp.where(positive, y - 1.0, y) * eta
+        each = weights * (linear - jnp.log1p(jnp.exp(jnp.where(positive, -eta, eta))))
+        return jnp.zeros(n_tasks).at[task].add(each)
+
+    value = jax.vmap(one)(beta)
+    gradient = jax.grad(lambda b: jnp.sum(jax.vmap(one)(b)))(beta)
+    accepted = jnp.isfinite(value)
+    return jnp.where(accepted, value, -jnp.inf).T, jnp.where(accepted[..., None], gradient, 0.0)
+
+
+def component_evidence(
+    centre: Array,
+    cholesky: Array,
+    sigma: Array,
+    mean: Array,
+    root: Array,
+    target: Array,
+    rest: Array,
+    count: Array,
+) -> Array:
+    """Return what `_components.evidence` writes."""
+    e, K, shifted, s = _component_information(centre, cholesky, sigma, mean, root, target)
+    square = jnp.sum(e**2, axis=-1) + rest / s**2
+    log_det = jnp.sum(jnp.log(jnp.diagonal(K, axis1=-2, axis2=-1)), axis=-1)
+    value = (
+        -count * (jnp.log(s) + _HALF_LOG_2PI) - 0.5 * square + 0.5 * jnp.sum(shifted**2, axis=-1) - log_det
+    )
+    return _accepted(value, centre, cholesky, sigma, mean).T
+
+
+def component_coefficients(
+    centre: Array, cholesky: Array, sigma: Array, mean: Array, z: Array, root: Array, target: Array
+) -> tuple[Array, Array]:
+    """Return what `_components.coefficients` writes."""
+    _, K, shifted, _ = _component_information(centre, cholesky, sigma, mean, root, target)
+    e = _solve_transposed(K, (shifted + z)[..., None])[..., 0]
+    log_det = jnp.sum(jnp.log(jnp.diagonal(K, axis1=-2, axis2=-1)), axis=-1)
+    density = -z.shape[1] * _HALF_LOG_2PI - 0.5 * jnp.sum(e**2, axis=-1) - log_det
+    density = _accepted(density, centre, cholesky, sigma, mean)
+    moved = jnp.broadcast_to(mean + centre[:, None, :], (len(centre), len(z), mean.shape[1]))
+    deviation = jnp.where(jnp.isfinite(density)[..., None], e, 0.0) @ _transposed(jnp.tril(cholesky))
+    return density.T, moved.at[..., : z.shape[1]].add(deviation)
+
+
+def _component_information(
+    centre: Array, cholesky: Array, sigma: Array, mean: Array, root: Array, target: Array
+) -> tuple[Array, Array, Array, Array]:
+    """Return residuals, K and y' by component and task, and the noise scale of each task."""
+    R, s, by_task = _by_task(root, sigma, mean)
+    R = R / s[:, None, None]
+    e = target.T / s[:, None] - jnp.einsum("tfg,ktg->ktf", R, by_task[None] + centre[:, None, :])
+    L = jnp.broadcast_to(jnp.tril(cholesky), (len(centre), *cholesky.shape[1:]))
+    M = jnp.einsum("tfp,kpi->ktfi", R[..., : L.shape[1]], L)
+    K = _cholesky(jnp.einsum("ktfi,ktfj->ktij", M, M) + jnp.eye(L.shape[1]))
+    return e, K, _solve(K, jnp.einsum("ktfi,ktf->kti", M, e)[..., None])[..., 0], s
+
+
+def _accepted(value: Array, centre: Array, cholesky: Array, sigma: Array, mean: Array) -> Array:
+    """Return values (K, T), -inf where they are not finite or a parameter is not."""
+    usable = jnp.isfinite(centre.sum(axis=1) + jnp.sum(jnp.tril(cholesky), axis=(1, 2)))
+    usable &= jnp.isfinite(sigma.sum() + mean.sum()) & (jnp.min(sigma) > 0.0)
+    return jnp.where(usable[:, None] & jnp.isfinite(value), value, -jnp.inf)
+
+
 def cholesky_from_partials(partials: Array, n: int) -> Array:
     """Return the factor that `_lkj.forward` writes."""
     r = jnp.zeros((n, n)).at[np.tril_indices(n, -1)].set(partials)
@@ -296,6 +370,17 @@ def _reverse(function: Callable[..., Any], n: int) -> Callable[..., tuple[Array,
     return evaluate
 
 
+def _pull_back(function: Callable[..., Any], n: int, n_out: int) -> Callable[..., tuple[Array, ...]]:
+    """Return the reverse sweep to the first `n` inputs; the last `n_out` arguments are cotangents."""
+
+    def evaluate(*arguments: Array) -> tuple[Array, ...]:
+        parameters, data, cotangents = arguments[:n], arguments[n:-n_out], arguments[-n_out:]
+        _, pull_back = jax.vjp(lambda *p: function(*p, *data), *parameters)
+        return tuple(pull_back(cotangents if n_out > 1 else cotangents[0]))
+
+    return evaluate
+
+
 def _lkj_pullback(partials: Array, factor: Array, cotangent: Array) -> Array:
     _, pull_back = jax.vjp(lambda p: cholesky_from_partials(p, len(factor)), partials)
     return pull_back(cotangent)[0]
@@ -308,6 +393,11 @@ _FUNCTIONS: dict[type[ops.KernelOp], Callable[..., Any]] = {
     ops.ChainedCoefficients: _coefficients(chained_coefficients, 4),
     ops.ChainedCoefficientsPullback: _reverse(chained_coefficients, 7),
     ops.ChainedGaussian: _value_and_gradient(chained_gaussian, 7),
+    ops.ComponentEvidence: component_evidence,
+    ops.ComponentEvidencePullback: _pull_back(component_evidence, 4, 1),
+    ops.ComponentCoefficients: component_coefficients,
+    ops.ComponentCoefficientsPullback: _pull_back(component_coefficients, 5, 2),
+    ops.BernoulliComponents: bernoulli_components,
     ops.GaussianTasks: _value_and_gradient(gaussian_tasks, 2),
     ops.BernoulliTasks: _value_and_gradient(bernoulli_tasks, 1),
     ops.CholeskyFromPartialsPullback: _lkj_pullback,

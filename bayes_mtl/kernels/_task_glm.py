@@ -57,6 +57,29 @@ def bernoulli(
     value[0] = _sum_rows(_bernoulli, beta, y, X, weights, offset, starts, gradient)
 
 
+def bernoulli_components(
+    beta: FloatArray,
+    y: FloatArray,
+    X: FloatArray,
+    weights: FloatArray,
+    offset: FloatArray,
+    starts: IntArray,
+    value: FloatArray,
+    gradient: FloatArray,
+) -> None:
+    """As `bernoulli`, of each task under each component: `beta` and `gradient` (K, T, F), `value` (T, K)."""
+    own = np.zeros(2, dtype=np.int64)
+    for t in range(beta.shape[1]):
+        rows = slice(starts[t], starts[t + 1])
+        own[1] = rows.stop - rows.start
+        w = weights[rows] if len(weights) > 1 else weights
+        shift = offset[rows] if len(offset) > 1 else offset
+        for k in range(beta.shape[0]):
+            value[t, k] = _sum_rows(
+                _bernoulli, beta[k, t : t + 1], y[rows], X[:, rows], w, shift, own, gradient[k, t : t + 1]
+            )
+
+
 @subroutine
 def _bernoulli(y: FloatArray, eta: FloatArray, weights: FloatArray) -> float:
     # With e = exp(-|eta|), q = e / (1 + e), and h = 1 for eta >= 0, else 0:

@@ -185,6 +185,61 @@ class BernoulliTasks(ValueAndGradient):
     signature = "(t,f),any(n),any(f,n),(w),(o),int(b)->(),(t,f)"
 
 
+class ComponentEvidencePullback(KernelOp):
+    """The reverse sweep of `ComponentEvidence`."""
+
+    kernel = "_components:evidence_reverse"
+    large = True
+    signature = "(k,f),(l,p,p),(s),(m,f),(f,f,t),(f,t),(t),(t),(t,k)->(k,f),(l,p,p),(s),(m,f)"
+
+
+class ComponentEvidence(Reversible):
+    """Log density of the Gaussian outcomes of each task under each component, coefficients integrated out."""
+
+    kernel = "_components:evidence"
+    large = True
+    reverse = ComponentEvidencePullback
+    signature = "(k,f),(l,p,p),(s),(m,f),(f,f,t),(f,t),(t),(t)->(t,k)"
+
+
+class ComponentCoefficientsPullback(KernelOp):
+    """The reverse sweep of `ComponentCoefficients`."""
+
+    kernel = "_components:coefficients_reverse"
+    large = True
+    signature = "(k,f),(l,p,p),(s),(m,f),(t,p),(f,f,t),(f,t),(t,k),(k,t,f)->(k,f),(l,p,p),(s),(m,f),(t,p)"
+
+
+class ComponentCoefficients(Reversible):
+    """Coefficients of each task under each component, and the log density of their coordinates under it."""
+
+    kernel = "_components:coefficients"
+    large = True
+    reverse = ComponentCoefficientsPullback
+    signature = "(k,f),(l,p,p),(s),(m,f),(t,p),(f,f,t),(f,t)->(t,k),(k,t,f)"
+
+
+class BernoulliComponents(KernelOp):
+    """Log-likelihood of the binary outcomes of each task under each component, and its derivative."""
+
+    kernel = "_task_glm:bernoulli_components"
+    large = True
+    signature = "(k,t,f),any(n),any(f,n),(w),(o),int(b)->(t,k),(k,t,f)"
+
+    def pullback(
+        self, inputs: Sequence[Tensor], outputs: Sequence[Tensor], cotangents: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """Scale the derivatives."""
+        value, derivative = cotangents
+        if not isinstance(derivative.type, DisconnectedType):
+            raise NotImplementedError(f"{self} has no second derivatives")
+        return [value.T[:, :, None] * outputs[1], *(disconnected_type() for _ in inputs[1:])]
+
+    def connection_pattern(self, node: Apply) -> list[list[bool]]:
+        """Both outputs depend on the coefficients."""
+        return [[i == 0] * 2 for i in range(len(node.inputs))]
+
+
 class CholeskyFromPartials(KernelOp):
     """Cholesky factor of the n x n correlation matrix with the given partial correlations."""
 
@@ -271,6 +326,31 @@ def gaussian_tasks(*inputs: Tensor) -> Tensor:
 def bernoulli_tasks(*inputs: Tensor) -> Tensor:
     """Log-likelihood given the coefficients; see `kernels._task_glm.bernoulli`."""
     return _bernoulli_tasks(*inputs)[0]
+
+
+def component_evidence(*inputs: Tensor) -> Tensor:
+    """Log density of each task under each component; see `kernels._components.evidence`."""
+    return ComponentEvidence()(*inputs)
+
+
+def component_coefficients(*inputs: Tensor) -> list[Tensor]:
+    """Log density of coordinates, and coefficients; see `kernels._components.coefficients`."""
+    return ComponentCoefficients()(*inputs)
+
+
+def evaluate_components(*inputs: Any) -> list[Any]:
+    """Evaluate `component_coefficients` for arrays."""
+    return ComponentCoefficients().evaluate(*inputs)
+
+
+def evaluate_evidence(*inputs: Any) -> Any:
+    """Evaluate `component_evidence` for arrays."""
+    return ComponentEvidence().evaluate(*inputs)[0]
+
+
+def bernoulli_components(*inputs: Tensor) -> Tensor:
+    """Log-likelihood of each task under each component; see `kernels._task_glm.bernoulli_components`."""
+    return BernoulliComponents()(*inputs)[0]
 
 
 @cache

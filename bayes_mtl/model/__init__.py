@@ -9,12 +9,14 @@ from bayes_mtl.model.build import (
     sampling_model,
 )
 from bayes_mtl.model.coefficients import CoefficientPrior, task_coefficients
+from bayes_mtl.model.mixture import MixturePrior
 from bayes_mtl.model.population import Population
 
 __all__ = [
     "WHITENED",
     "AssembledModel",
     "CoefficientPrior",
+    "MixturePrior",
     "Population",
     "build_model",
     "is_chained",

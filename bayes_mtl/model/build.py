@@ -18,6 +18,8 @@ from bayes_mtl.kernels import (
     chained_coefficients,
     chained_gaussian,
     collapsed_gaussian,
+    component_coefficients,
+    component_evidence,
     gaussian_tasks,
     repeat,
     whitened_coefficients,
@@ -29,10 +31,12 @@ from bayes_mtl.model.coefficients import (
     latent_coefficients,
 )
 from bayes_mtl.model.coords import FEATURE, ROW, TASK, model_coords
+from bayes_mtl.model.mixture import MixturePrior, latent_mixture, mixture_prior
 from bayes_mtl.model.numbers import Numbers, constants, variables
 from bayes_mtl.model.population import Population, population
 from bayes_mtl.model.priors import default_priors, register
 from bayes_mtl.spec import ModelSpec
+from bayes_mtl.structures import TaskMixture
 
 Marginal = bool | Literal["auto"]
 # Coordinates of sampled coefficients that look standard normal. They come last among the free variables.
@@ -109,7 +113,7 @@ class AssembledModel:
     Attributes
     ----------
     model : pm.Model
-    block : CoefficientPrior
+    block : CoefficientPrior or MixturePrior
         Law of the deviations of the coefficients that vary by task.
     population : Population
         What they deviate from, and the shared slopes.
@@ -120,7 +124,7 @@ class AssembledModel:
     """
 
     model: pm.Model
-    block: CoefficientPrior
+    block: CoefficientPrior | MixturePrior
     population: Population
     sigma: Tensor | None
     chained: bool = False
@@ -161,7 +165,19 @@ def _assemble(
 ) -> AssembledModel:
     priors, scales = default_priors(spec, data)
     chained = pilot is not None and not collapsed and is_chained(spec, data)
+    structure = spec.task_covariance
     with pm.Model(coords=model_coords(data)) as model:
+        if isinstance(structure, TaskMixture):
+            effects = population(data, priors, scales, integrate=False, numbers=numbers)
+            mixture = _mixture(spec, structure, data, priors, numbers)
+            sigma = _noise(spec, data, priors, numbers)
+            if collapsed:
+                _observe_collapsed_mixture(mixture, effects, sigma, data, numbers)
+            elif pilot is not None:
+                _observe_whitened_mixture(spec, mixture, effects, sigma, data, pilot, numbers)
+            else:
+                _observe_latent(spec, mixture, effects, sigma, data)
+            return AssembledModel(model, mixture, effects, sigma)
         effects = population(data, priors, scales, integrate=integrate, numbers=numbers)
         block = _deviations(spec, data, priors, numbers)
         sigma = _noise(spec, data, priors, numbers)
@@ -192,6 +208,22 @@ def _deviations(spec: ModelSpec, data: TaskData, priors: Any, numbers: Numbers) 
     )
 
 
+def _mixture(
+    spec: ModelSpec, structure: TaskMixture, data: TaskData, priors: Any, numbers: Numbers
+) -> MixturePrior:
+    return mixture_prior(
+        structure,
+        spec.feature_covariance,
+        tasks=data.tasks,
+        features=data.features,
+        dims=(TASK, FEATURE),
+        feature_sd=priors["feature_sd"],
+        cluster_sd=priors["cluster_sd"],
+        name=str,
+        numbers=numbers,
+    )
+
+
 def _noise(spec: ModelSpec, data: TaskData, priors: Any, numbers: Numbers) -> Tensor | None:
     """Return the noise scale, one or one per task, or None where it is known or has no meaning."""
     if not spec.family.has_noise or data.noise is not None:
@@ -205,14 +237,17 @@ def _noise(spec: ModelSpec, data: TaskData, priors: Any, numbers: Numbers) -> Te
 
 
 def _observe_latent(
-    spec: ModelSpec, block: CoefficientPrior, effects: Population, sigma: Tensor | None, data: TaskData
+    spec: ModelSpec,
+    block: CoefficientPrior | MixturePrior,
+    effects: Population,
+    sigma: Tensor | None,
+    data: TaskData,
 ) -> None:
-    """Register non-centered coefficients, and y under any family."""
+    """Register the coefficients, non-centered if their law is Gaussian, and y under any family."""
     mean = effects.mean(constants)
     n_features = data.n_features
-    parts = [
-        latent_coefficients(block, mean[:, :n_features], n_tasks=data.n_tasks, dims=(TASK, FEATURE), name=str)
-    ]
+    latent: Any = latent_mixture if isinstance(block, MixturePrior) else latent_coefficients
+    parts = [latent(block, mean[:, :n_features], n_tasks=data.n_tasks, dims=(TASK, FEATURE), name=str)]
     if data.shared_features:
         slopes = mean[:, n_features:]
         parts.append(repeat(slopes, data.n_tasks))
@@ -238,7 +273,7 @@ def _observe_whitened(
     n_own = block.n_features if chained else len(block.own)
     z_common = pm.Flat(WHITENED[0], shape=(n_common,))
     z = pm.Flat(WHITENED[1], shape=(data.n_tasks, n_own))
-    sd, correlation, loadings, unique_sd, noise = _law(block, sigma, data.n_tasks)
+    sd, correlation, loadings, unique_sd, noise = _law(block, sigma)
     mean = effects.mean(numbers, rows.reference)
     root, target = numbers("pseudo_rows", rows.root), numbers("pseudo_outcomes", rows.target)
     law, coordinates = [sd, correlation, loadings], [mean, z_common, z]
@@ -258,6 +293,47 @@ def _observe_whitened(
         _observe_rows(gaussian_tasks, [beta, noise], [root, target], [], data, numbers)
     else:
         spec.family.observe(beta + numbers("reference", rows.reference), sigma, data)
+
+
+def _observe_collapsed_mixture(
+    mixture: MixturePrior, effects: Population, sigma: Tensor | None, data: TaskData, numbers: Numbers
+) -> None:
+    """Register y with its density, coefficients and labels summed out."""
+    rows = data.pseudo_rows
+    noise = pt.ones(1) if sigma is None else sigma
+    centre = mixture.padded_centre(rows.root.shape[0])
+    parameters = [mixture.log_weight, centre, mixture.cholesky, noise, effects.mean(numbers, rows.reference)]
+
+    def density(log_weight: Tensor, *others: Tensor) -> Tensor:
+        return pt.logsumexp(log_weight + component_evidence(*others), axis=1).sum()
+
+    root, target = numbers("pseudo_rows", rows.root), numbers("pseudo_outcomes", rows.target)
+    _observe_rows(density, parameters, [root, target], [], data, numbers)
+
+
+def _observe_whitened_mixture(
+    spec: ModelSpec,
+    mixture: MixturePrior,
+    effects: Population,
+    sigma: Tensor | None,
+    data: TaskData,
+    rows: PseudoRows,
+    numbers: Numbers,
+) -> None:
+    """Register coefficients in coordinates that look standard normal under each component, and y."""
+    z = pm.Flat(WHITENED[1], shape=(data.n_tasks, data.n_features))
+    noise = pt.ones(1) if sigma is None else sigma
+    density, beta = component_coefficients(
+        mixture.padded_centre(rows.root.shape[0]),
+        mixture.cholesky,
+        noise,
+        effects.mean(numbers, rows.reference),
+        z,
+        numbers("pseudo_rows", rows.root),
+        numbers("pseudo_outcomes", rows.target),
+    )
+    beta = beta + numbers("reference", rows.reference)
+    spec.family.observe_components(mixture.log_weight + density, beta, sigma, data)
 
 
 def _observe_rows(
@@ -281,15 +357,9 @@ def _observe_rows(
     pm.CustomDist("y", index, *parameters, logp=logp, signature=f"(n),{axes}->(n)", observed=data.y, dims=ROW)
 
 
-def _law(block: CoefficientPrior, sigma: Tensor | None, n_tasks: int) -> tuple[Tensor, ...]:
+def _law(block: CoefficientPrior, sigma: Tensor | None) -> tuple[Tensor, ...]:
     """Return what every kernel wants to know of the deviations."""
-    return (
-        block.sd,
-        block.correlation,
-        pt.zeros((n_tasks, 0)) if block.loadings is None else block.loadings,
-        pt.zeros(n_tasks) if block.unique_sd is None else block.unique_sd,
-        pt.ones(1) if sigma is None else sigma,
-    )
+    return (*block.law.values(), pt.ones(1) if sigma is None else sigma)
 
 
 def _observe_collapsed(
@@ -304,7 +374,7 @@ def _observe_collapsed(
     root, count = numbers("pseudo_rows", rows.root), numbers("counts", statistics.count)
     target, rest = numbers("pseudo_outcomes", rows.target), numbers("pseudo_rest", rows.rest)
     design = numbers("effects", effects.design)
-    law = [*_law(block, sigma, data.n_tasks), effects.mean(numbers, rows.reference)]
+    law = [*_law(block, sigma), effects.mean(numbers, rows.reference)]
 
     def logp(value: Tensor, *parameters: Tensor) -> Tensor:
         y, unexplained = target, rest

@@ -14,6 +14,7 @@ from bayes_mtl._typing import IntArray, Tensor
 from bayes_mtl.errors import Finding, SpecError, raise_if_any
 from bayes_mtl.kernels import product, repeat
 from bayes_mtl.model.coords import FACTOR, bis
+from bayes_mtl.model.mixture import latent_mixture, mixture_prior
 from bayes_mtl.model.numbers import Numbers, constants
 from bayes_mtl.model.priors import register
 from bayes_mtl.prior import Prior
@@ -26,7 +27,7 @@ from bayes_mtl.structures import (
     Namer,
     NoPooling,
     TaskCovariance,
-    TaskLoadings,
+    TaskMixture,
 )
 
 
@@ -62,6 +63,22 @@ class CoefficientPrior:
     def n_features(self) -> int:
         """Number of features."""
         return int(self.sd.type.shape[0])
+
+    @property
+    def n_tasks(self) -> int:
+        """Number of tasks, where tasks deviate."""
+        part = self.unique_sd if self.unique_sd is not None else self.loadings
+        return int(part.type.shape[0])
+
+    @property
+    def law(self) -> dict[str, Tensor]:
+        """What says all of the coefficients but their means."""
+        return {
+            "sd": self.sd,
+            "correlation": self.correlation,
+            "loadings": pt.zeros((self.n_tasks, 0)) if self.loadings is None else self.loadings,
+            "unique_sd": pt.zeros(self.n_tasks) if self.unique_sd is None else self.unique_sd,
+        }
 
     @property
     def own(self) -> IntArray:
@@ -120,7 +137,7 @@ def coefficient_prior(
         whole = _embed(correlation, inside, n_features) if len(inside) < n_features else correlation
         pm.Deterministic(name("feature_corr"), whole @ whole.T, dims=(feature_dim, bis(feature_dim)))
 
-    law = task_covariance.task_loadings(n_tasks, name)
+    law = task_covariance.task_loadings(tasks, name)
     if task_covariance.relates_tasks:
         corr = pt.zeros((n_tasks, n_tasks)) if law.loadings is None else law.loadings @ law.loadings.T
         if law.unique_sd is not None:
@@ -133,13 +150,17 @@ def coefficient_prior(
             pm.Deterministic(name("task_loadings"), law.loadings, dims=(task_dim, factor_dim))
         if law.unique_sd is not None:
             pm.Deterministic(name("task_unique_sd"), law.unique_sd, dims=task_dim)
+    scale = None
+    if law.reliability is not None:
+        scale = pm.Deterministic(name("task_reliability"), law.reliability, dims=task_dim) ** -0.5
     if task_sd is not None:
-        scale = register(name("task_sd"), task_sd, dims=task_dim, shape=(n_tasks,))
-        law = TaskLoadings(
-            loadings=None if law.loadings is None else scale[:, None] * law.loadings,
-            unique_sd=None if law.unique_sd is None else scale * law.unique_sd,
-        )
-    return CoefficientPrior(sd, correlation, law.loadings, law.unique_sd, inside, varies=True)
+        own = register(name("task_sd"), task_sd, dims=task_dim, shape=(n_tasks,))
+        scale = own if scale is None else scale * own
+    loadings, unique_sd = law.loadings, law.unique_sd
+    if scale is not None:
+        loadings = None if loadings is None else scale[:, None] * loadings
+        unique_sd = None if unique_sd is None else scale * unique_sd
+    return CoefficientPrior(sd, correlation, loadings, unique_sd, inside, varies=True)
 
 
 def inside_features(
@@ -221,7 +242,8 @@ def task_coefficients(
     mean : tensor or array, optional
         Population mean, broadcast to (task, feature). Default: ``{name}_mean`` with prior Normal(0, 2.5).
     priors : mapping, optional
-        `beta_mean`, `feature_sd` (default HalfNormal(1)) and `task_sd`, as in `ModelSpec`.
+        `beta_mean`, `feature_sd` (default HalfNormal(1)), `cluster_sd` (likewise) and `task_sd`, as in
+        `ModelSpec`.
     independent_features, task_sd
         As in `ModelSpec`.
 
@@ -247,7 +269,9 @@ def task_coefficients(
     feature_covariance = feature_covariance or LKJ()
     priors = dict(priors or {})
     model = pm.modelcontext(None)
-    usable = {k: PRIOR_NAMES[k] for k in ("beta_mean", "feature_sd", "task_sd")}
+    mixed = isinstance(task_covariance, TaskMixture)
+    names = ("beta_mean", "feature_sd", "cluster_sd" if mixed else "task_sd")
+    usable = {k: PRIOR_NAMES[k] for k in names}
     if len(dims) != 2:
         raise SpecError(Finding("dims", f"should be two, of tasks and of features, found {dims!r}"))
     findings = prior_findings(priors, usable)
@@ -279,8 +303,14 @@ def task_coefficients(
                 "independent_features", "leaves no feature inside the task covariance", "Leave one inside"
             )
         )
+    findings += task_covariance.findings(tasks)
     if mean is not None and "beta_mean" in priors:
         findings.append(Finding("prior 'beta_mean'", "would not be used: `mean` is given"))
+    if mixed and (task_sd or independent_features):
+        odd = "task_sd" if task_sd else "independent_features"
+        findings.append(
+            Finding(odd, f"has no meaning under {type(task_covariance).__name__}", "Leave it out")
+        )
     if task_sd is False and "task_sd" in priors:
         findings.append(Finding("prior 'task_sd'", "would not be used: task_sd=False"))
     raise_if_any(findings, SpecError)
@@ -299,6 +329,20 @@ def task_coefficients(
         mean = register(
             namer("beta_mean"), per_feature("beta_mean", Prior("Normal", mu=0, sigma=2.5)), dims=dims[1]
         )
+    mean = pt.broadcast_to(pt.as_tensor_variable(mean), (len(tasks), len(features)))
+    scale = per_feature("feature_sd", Prior("HalfNormal", sigma=1))
+    if isinstance(task_covariance, TaskMixture):
+        mixture = mixture_prior(
+            task_covariance,
+            feature_covariance,
+            tasks=tasks,
+            features=features,
+            dims=dims,
+            feature_sd=scale,
+            cluster_sd=per_feature("cluster_sd", Prior("HalfNormal", sigma=1)),
+            name=namer,
+        )
+        return latent_mixture(mixture, mean, n_tasks=len(tasks), dims=dims, name=namer)
     block = coefficient_prior(
         task_covariance=task_covariance,
         feature_covariance=feature_covariance,
@@ -306,9 +350,8 @@ def task_coefficients(
         tasks=tasks,
         features=features,
         dims=dims,
-        feature_sd=per_feature("feature_sd", Prior("HalfNormal", sigma=1)),
+        feature_sd=scale,
         task_sd=priors.get("task_sd", Prior("LogNormal", mu=0, sigma=0.5)) if task_sd else None,
         name=namer,
     )
-    mean = pt.broadcast_to(pt.as_tensor_variable(mean), (len(tasks), len(features)))
     return latent_coefficients(block, mean, n_tasks=len(tasks), dims=dims, name=namer)

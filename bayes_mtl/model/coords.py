@@ -13,6 +13,7 @@ FEATURE, FEATURE_BIS = "feature", "feature_bis"
 SHARED_FEATURE = "shared_feature"
 TASK_FEATURE = "task_feature"
 FACTOR = "factor"
+CLUSTER = "cluster"
 ROW = "row"
 
 

@@ -52,6 +52,7 @@ def default_priors(spec: ModelSpec, data: TaskData) -> tuple[dict[str, Any], dic
     `beta_mean`             Normal(0, 2.5 s_y / s_j); intercept: Normal(m_y, 2.5 s_y w)
     `beta_shared`           as `beta_mean`
     `feature_sd`            HalfNormal(s_y / s_j); intercept: HalfNormal(s_y w)
+    `cluster_sd`            as `feature_sd`
     `task_feature_effects`  Normal(0, s_y / (s_j s_q)) for task feature q
     `task_sd`               LogNormal(0, 0.5)
     `sigma`                 HalfNormal(s_y)
@@ -87,12 +88,18 @@ def default_priors(spec: ModelSpec, data: TaskData) -> tuple[dict[str, Any], dic
             for f, s in zip(data.shared_features, shared, strict=True)
         ],
         "feature_sd": [float(_WIDE * s) if fixed else Prior("HalfNormal", sigma=s) for s in varying],
+        "cluster_sd": [Prior("HalfNormal", sigma=s) for s in varying],
         "task_feature_effects": [[Prior("Normal", mu=0, sigma=s / z) for z in task_scale] for s in varying],
         "task_sd": Prior("LogNormal", mu=0, sigma=0.5),
         "sigma": Prior("HalfNormal", sigma=unit.scale),
         "sigma_spread": Prior("HalfNormal", sigma=0.3),
     }
-    labels = {"beta_mean": data.features, "feature_sd": data.features, "beta_shared": data.shared_features}
+    labels = {
+        "beta_mean": data.features,
+        "feature_sd": data.features,
+        "cluster_sd": data.features,
+        "beta_shared": data.shared_features,
+    }
     for name, entry in spec.priors.items():
         if name == "task_feature_effects":
             defaults[name] = [

@@ -1,25 +1,25 @@
 """What a structure is: loadings of tasks on latent coefficient vectors, and what is left to each task.
 
-beta_t = mean_t + sum_k Lambda_tk f_k + e_t,    f_k ~ N(0, Sigma),   e_t ~ N(0, delta_t^2 Sigma)
-=>  Cov(vec B) = Omega (x) Sigma,               Omega = Lambda Lambda' + diag(delta^2)
+beta_t = mean_t + r_t^-1/2 (sum_k Lambda_tk f_k + e_t),    f_k ~ N(0, Sigma),   e_t ~ N(0, delta_t^2 Sigma)
+=>  Cov(vec B) = diag(r)^-1/2 Omega diag(r)^-1/2 (x) Sigma,     Omega = Lambda Lambda' + diag(delta^2)
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
-from bayes_mtl._typing import Tensor
+from bayes_mtl._typing import Label, Tensor
 from bayes_mtl.description import Described
+from bayes_mtl.errors import Finding
 
 Namer = Callable[[str], str]  # from the name in the notation ("task_corr") to the name in the model
 
 
 @dataclass(frozen=True)
 class TaskLoadings:
-    """The tensors of a task structure. None means that the part is not there (zero).
+    """The tensors of a task structure. None means that the part is not there.
 
     Attributes
     ----------
@@ -27,24 +27,53 @@ class TaskLoadings:
         Lambda.
     unique_sd : (n_tasks,) or None
         delta.
+    reliability : (n_tasks,) or None
+        r, small where a task deviates more than others. None means one.
     """
 
     loadings: Tensor | None = None
     unique_sd: Tensor | None = None
+    reliability: Tensor | None = None
 
 
 class TaskCovariance(Described, ABC):
     """How the coefficient vectors of tasks co-vary: Omega, a correlation matrix of tasks."""
 
-    relates_tasks: ClassVar[bool] = True
-    """Whether Omega has entries off the diagonal to be learned."""
+    @property
+    def relates_tasks(self) -> bool:
+        """Whether Omega has entries off the diagonal to be learned."""
+        return True
 
-    triangular: ClassVar[bool] = False
-    """Whether loadings are square and lower triangular, without unique parts: factor t is task t's own."""
+    @property
+    def triangular(self) -> bool:
+        """Whether loadings are square and lower triangular, without unique parts: factor t is task t's."""
+        return False
+
+    @property
+    def has_one_mode(self) -> bool:
+        """Whether one mode of the posterior says how wide it is: not if rotations or labels are arbitrary."""
+        return True
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of this structure's variables that are worth reading."""
+        return ()
+
+    def findings(self, tasks: Sequence[Label]) -> list[Finding]:
+        """Everything that does not fit between this structure and the tasks of the data."""
+        return []
 
     @abstractmethod
-    def task_loadings(self, n_tasks: int, name: Namer) -> TaskLoadings:
-        """Register this structure's variables in the current model and return its tensors."""
+    def task_loadings(self, tasks: Sequence[Label], name: Namer) -> TaskLoadings:
+        """Register this structure's variables in the current model and return its tensors.
+
+        Parameters
+        ----------
+        tasks : sequence of labels
+            In the order of the rows of the tensors.
+        name : callable
+            From names in the notation to names in the model.
+        """
 
 
 class FeatureCovariance(Described, ABC):
@@ -53,3 +82,53 @@ class FeatureCovariance(Described, ABC):
     @abstractmethod
     def correlation_cholesky(self, n_features: int, name: Namer) -> Tensor | None:
         """Register variables in the current model; return the Cholesky factor of R (None: identity)."""
+
+
+@dataclass(frozen=True)
+class TaskComponents:
+    """The tensors of a mixture of tasks, in units of the scales of the features.
+
+    Attributes
+    ----------
+    log_weight : (1, n_components) or (n_tasks, n_components)
+        Log probability of each component, for all tasks or for each.
+    centre : (n_components, n_features) or None
+        Where the tasks of a component lie, with standard normal entries. None: all at the population mean.
+    factors : (n_components, n_features, rank) or None
+        F_k, for tasks of component k that vary by D (R + F_k F_k') D instead of Sigma = D R D.
+    """
+
+    log_weight: Tensor
+    centre: Tensor | None = None
+    factors: Tensor | None = None
+
+
+class TaskMixture(TaskCovariance):
+    """Tasks each belong to one of several components; given the components they are independent."""
+
+    @property
+    def relates_tasks(self) -> bool:
+        """No: what relates tasks is the component that they are in."""
+        return False
+
+    @property
+    def has_one_mode(self) -> bool:
+        """No: labels of components are arbitrary."""
+        return False
+
+    @property
+    def has_centres(self) -> bool:
+        """Whether components differ in where their tasks lie."""
+        return True
+
+    @abstractmethod
+    def component_names(self, tasks: Sequence[Label]) -> Sequence[Label]:
+        """Return a label for each component."""
+
+    @abstractmethod
+    def components(self, tasks: Sequence[Label], n_features: int, name: Namer) -> TaskComponents:
+        """Register this structure's variables in the current model and return its tensors."""
+
+    def task_loadings(self, tasks: Sequence[Label], name: Namer) -> TaskLoadings:
+        """Not for mixtures: the covariance of their tasks has no loadings."""
+        raise NotImplementedError(f"{type(self).__name__} is a mixture of tasks: see `components`")

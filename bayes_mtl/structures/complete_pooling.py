@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
+from bayes_mtl._typing import Label
 from bayes_mtl.structures.base import Namer, TaskCovariance, TaskLoadings
 
 
@@ -15,8 +16,11 @@ class CompletePooling(TaskCovariance):
     The first of the two honest baselines. Task features still shift the coefficients.
     """
 
-    relates_tasks: ClassVar[bool] = False
+    @property
+    def relates_tasks(self) -> bool:
+        """No: there are no deviations."""
+        return False
 
-    def task_loadings(self, n_tasks: int, name: Namer) -> TaskLoadings:
+    def task_loadings(self, tasks: Sequence[Label], name: Namer) -> TaskLoadings:
         """Return no deviations at all."""
         return TaskLoadings()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import pytensor.tensor as pt
 
+from bayes_mtl._typing import Label
 from bayes_mtl.structures.base import Namer, TaskCovariance, TaskLoadings
 
 
@@ -17,8 +18,11 @@ class Exchangeable(TaskCovariance):
     The classical hierarchical regression of Lindley & Smith (1972), and of mixed-model software.
     """
 
-    relates_tasks: ClassVar[bool] = False
+    @property
+    def relates_tasks(self) -> bool:
+        """No: deviations of tasks are independent."""
+        return False
 
-    def task_loadings(self, n_tasks: int, name: Namer) -> TaskLoadings:
+    def task_loadings(self, tasks: Sequence[Label], name: Namer) -> TaskLoadings:
         """Return independent deviations."""
-        return TaskLoadings(unique_sd=pt.ones(n_tasks))
+        return TaskLoadings(unique_sd=pt.ones(len(tasks)))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import ClassVar
 
 import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
 
-from bayes_mtl._typing import Tensor
+from bayes_mtl._typing import Label, Tensor
 from bayes_mtl.errors import Finding, SpecError
 from bayes_mtl.kernels import cholesky_from_partials
 from bayes_mtl.structures.base import FeatureCovariance, Namer, TaskCovariance, TaskLoadings
@@ -38,16 +38,20 @@ class LKJ(TaskCovariance, FeatureCovariance):
     """
 
     eta: float = 2.0
-    triangular: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if isinstance(self.eta, bool) or not isinstance(self.eta, Real) or not 0 < self.eta < float("inf"):
             raise SpecError(Finding("LKJ", f"`eta` should be a positive number, found {self.eta!r}"))
         object.__setattr__(self, "eta", float(self.eta))
 
-    def task_loadings(self, n_tasks: int, name: Namer) -> TaskLoadings:
+    @property
+    def triangular(self) -> bool:
+        """Yes: loadings are a Cholesky factor."""
+        return True
+
+    def task_loadings(self, tasks: Sequence[Label], name: Namer) -> TaskLoadings:
         """Register the correlations of tasks."""
-        return TaskLoadings(loadings=self._cholesky(n_tasks, name("task_corr")))
+        return TaskLoadings(loadings=self._cholesky(len(tasks), name("task_corr")))
 
     def correlation_cholesky(self, n_features: int, name: Namer) -> Tensor:
         """Register the correlations of features."""

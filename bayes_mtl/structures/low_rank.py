@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pymc as pm
 import pytensor.tensor as pt
 
+from bayes_mtl._typing import Label
 from bayes_mtl.errors import Finding, SpecError
 from bayes_mtl.structures.base import Namer, TaskCovariance, TaskLoadings
 
@@ -39,10 +41,15 @@ class LowRank(TaskCovariance):
         if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
             raise SpecError(Finding("LowRank", f"`rank` should be a positive integer, found {self.rank!r}"))
 
-    def task_loadings(self, n_tasks: int, name: Namer) -> TaskLoadings:
+    @property
+    def has_one_mode(self) -> bool:
+        """No: loadings may be rotated."""
+        return False
+
+    def task_loadings(self, tasks: Sequence[Label], name: Namer) -> TaskLoadings:
         """Register the loadings."""
         pm.modelcontext(None).add_coord(name("factor"), range(self.rank))
         scale = pm.HalfNormal(name("task_loadings_scale"), 1.0, shape=self.rank, dims=name("factor"))
-        raw = scale * pm.Normal(name("task_loadings_offset"), 0.0, 1.0, shape=(n_tasks, self.rank))
+        raw = scale * pm.Normal(name("task_loadings_offset"), 0.0, 1.0, shape=(len(tasks), self.rank))
         unique_sd = 1.0 / pt.sqrt(1.0 + (raw**2).sum(axis=1))
         return TaskLoadings(loadings=raw * unique_sd[:, None], unique_sd=unique_sd)

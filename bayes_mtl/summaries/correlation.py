@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import xarray as xr
@@ -12,7 +12,7 @@ from bayes_mtl.errors import Finding, SpecError
 from bayes_mtl.inference.attributes import inside_of, schema_of, spec_of
 from bayes_mtl.inference.hyperdraws import task_corr
 
-Kind = Literal["structural", "coefficients", "functions"]
+Kind = Literal["structural", "partial", "coefficients", "functions"]
 _REFERENCE_ROWS = 200
 _MAX_DIAGNOSED_PAIRS = 3000
 
@@ -26,9 +26,10 @@ def task_correlation(
     ----------
     idata : DataTree
         What `fit` returned.
-    kind : {"structural", "coefficients", "functions"}
+    kind : {"structural", "partial", "coefficients", "functions"}
         What is correlated. "structural": Omega, the hyperparameter that says how coefficients co-vary
-        across tasks; exists for structures that relate tasks. "coefficients": the realised
+        across tasks; exists for structures that relate tasks. "partial": of two tasks given all others,
+        -P_ts / sqrt(P_tt P_ss) with P = Omega^-1. "coefficients": the realised
         deviations beta_t - mean of two tasks across the features inside the task covariance, each in
         units of its `feature_sd`; needs two features at least. "functions": what two tasks predict
         (linear predictor) over a reference set of rows; exists for every model.
@@ -105,11 +106,15 @@ def correlation_draws(
         raise SpecError(Finding("task_correlation", "needs two tasks at least, found one"))
     if kind == "structural":
         return _structural(idata, draws)
+    if kind == "partial":
+        return _partial(_structural(idata, draws))
     if kind == "coefficients":
         return _realised(idata, draws)
     if kind == "functions":
         return _functions(idata, draws)
-    raise SpecError(Finding("kind", f"should be 'structural', 'coefficients' or 'functions', found {kind!r}"))
+    raise SpecError(
+        Finding("kind", f"should be one of {', '.join(map(repr, get_args(Kind)))}, found {kind!r}")
+    )
 
 
 def n_replicates(idata: xr.DataTree, kind: Kind) -> int:
@@ -123,12 +128,22 @@ def _structural(idata: xr.DataTree, draws: xr.Dataset) -> FloatArray:
     structure = spec_of(idata).task_covariance
     if not structure.relates_tasks:
         name = type(structure).__name__
-        hint = "Use a structure that relates tasks (LKJ, LowRank), or kind='coefficients'"
-        raise SpecError(Finding("kind='structural'", f"{name} has no task correlation to learn", hint))
+        hint = "Use a structure that relates tasks (LowRank, for example), or kind='coefficients'"
+        raise SpecError(Finding("kind", f"{name} has no task correlation to learn", hint))
     if "task_corr" in draws:
         return draws["task_corr"].transpose("chain", "draw", "task", "task_bis").to_numpy()
     loadings = draws["task_loadings"].transpose("chain", "draw", "task", "factor").to_numpy()
     return task_corr(loadings, draws["task_unique_sd"].transpose("chain", "draw", "task").to_numpy())
+
+
+def _partial(corr: FloatArray) -> FloatArray:
+    """Return the correlation of every two tasks given all others."""
+    precision = np.linalg.inv(corr)
+    sd = np.sqrt(np.diagonal(precision, axis1=-2, axis2=-1))
+    partial = -precision / (sd[..., :, None] * sd[..., None, :])
+    at = np.arange(corr.shape[-1])
+    partial[..., at, at] = 1.0
+    return partial
 
 
 def _realised(idata: xr.DataTree, draws: xr.Dataset) -> FloatArray:

@@ -82,10 +82,11 @@ def summary(idata: xr.DataTree, *, ci_prob: float | None = None, coefficients: b
     """
     import arviz_stats  # loads slowly
 
-    spec_of(idata)  # says so if this is not a fit of ours
+    spec = spec_of(idata)  # says so if this is not a fit of ours
     ci_prob = interval_probability(ci_prob)
     posterior = idata["posterior"].to_dataset()
-    names = [n for n in _SHOWN if n in posterior] + (["beta"] if coefficients else [])
+    names = [n for n in (*_SHOWN, *spec.task_covariance.parameters) if n in posterior]
+    names += ["beta"] if coefficients else []
     elements = unique_elements(posterior[names], limit=None)
     columns = {}
     for name, values in elements.data_vars.items():

@@ -1,0 +1,133 @@
+"""The law of task coefficients that belong to one of several components."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pymc as pm
+import pytensor.tensor as pt
+
+from bayes_mtl._typing import Label, Tensor
+from bayes_mtl.model.coords import CLUSTER, bis
+from bayes_mtl.model.numbers import Numbers, constants
+from bayes_mtl.model.priors import register
+from bayes_mtl.structures import FeatureCovariance, Namer, TaskMixture
+
+
+@dataclass(frozen=True)
+class MixturePrior:
+    """Deviations from the means: centre_k + L_k e_t for a task of component k, given the hyperparameters.
+
+    Attributes
+    ----------
+    log_weight : (1, K) or (n_tasks, K)
+    centre : (K, n_features)
+    cholesky : (1, n_features, n_features) or (K, n_features, n_features)
+        L_k.
+    """
+
+    log_weight: Tensor
+    centre: Tensor
+    cholesky: Tensor
+
+    @property
+    def n_features(self) -> int:
+        """Number of features."""
+        return int(self.centre.type.shape[1])
+
+    @property
+    def n_components(self) -> int:
+        """Number of components."""
+        return int(self.centre.type.shape[0])
+
+    @property
+    def law(self) -> dict[str, Tensor]:
+        """What says all of the coefficients but their means."""
+        return {"log_weight": self.log_weight, "centre": self.centre, "cholesky": self.cholesky}
+
+    def padded_centre(self, n_columns: int) -> Tensor:
+        """Return the centres with zeros for the shared columns."""
+        if n_columns == self.n_features:
+            return self.centre
+        return pt.concatenate(
+            [self.centre, np.zeros((self.n_components, n_columns - self.n_features))], axis=1
+        )
+
+
+def mixture_prior(
+    structure: TaskMixture,
+    feature_covariance: FeatureCovariance,
+    *,
+    tasks: Sequence[Label],
+    features: Sequence[str],
+    dims: tuple[str, str],
+    feature_sd: Any,
+    cluster_sd: Any,
+    name: Namer,
+    numbers: Numbers = constants,
+) -> MixturePrior:
+    """Register the hyperparameters of a mixture in the current model; arguments as in `coefficient_prior`."""
+    model, n = pm.modelcontext(None), len(features)
+    cluster_dim, feature_dim = name(CLUSTER), dims[1]
+    names = list(structure.component_names(tasks))
+    model.add_coord(cluster_dim, names)
+    sd = register(name("feature_sd"), feature_sd, dims=feature_dim, numbers=numbers)
+    correlation = feature_covariance.correlation_cholesky(n, name)
+    if correlation is None:
+        correlation = pt.eye(n)
+    else:
+        pm.Deterministic(
+            name("feature_corr"), correlation @ correlation.T, dims=(feature_dim, bis(feature_dim))
+        )
+    found = structure.components(tasks, n, name)
+    centre = pt.zeros((len(names), n))
+    if found.centre is not None:
+        apart = register(name("cluster_sd"), cluster_sd, dims=feature_dim, numbers=numbers)
+        centre = pm.Deterministic(
+            name("cluster_deviation"), found.centre * apart, dims=(cluster_dim, feature_dim)
+        )
+    cholesky = (sd[:, None] * correlation)[None]
+    if found.factors is not None:
+        R = correlation @ correlation.T
+        factors = [found.factors[k] for k in range(len(names))]
+        cholesky = pt.stack([sd[:, None] * pt.linalg.cholesky(R + F @ F.T) for F in factors])
+    return MixturePrior(found.log_weight, centre, cholesky)
+
+
+def latent_mixture(
+    prior: MixturePrior, mean: Tensor, *, n_tasks: int, dims: tuple[str, str], name: Namer
+) -> Tensor:
+    """Register the coefficients themselves, with the labels of their components summed out."""
+    mean = pt.broadcast_to(pt.as_tensor_variable(mean), (n_tasks, prior.n_features))
+
+    def logp(value: Tensor, mean: Tensor, log_weight: Tensor, centre: Tensor, cholesky: Tensor) -> Tensor:
+        by_component = []
+        for k in range(prior.n_components):
+            L = cholesky[k if cholesky.type.shape[0] != 1 else 0]
+            white = pt.linalg.solve_triangular(L, (value - mean - centre[k]).T, lower=True)
+            log_det = pt.log(pt.diagonal(L)).sum() + 0.5 * prior.n_features * np.log(2 * np.pi)
+            by_component.append(-0.5 * (white**2).sum(axis=0) - log_det)
+        return pt.logsumexp(log_weight + pt.stack(by_component, axis=1), axis=1)
+
+    def draw(mean: Tensor, log_weight: Tensor, centre: Tensor, cholesky: Tensor, size: Any) -> Tensor:
+        weight = pt.broadcast_to(pt.exp(log_weight), (n_tasks, prior.n_components))
+        label = pm.Categorical.dist(weight)
+        L = cholesky[label] if cholesky.type.shape[0] != 1 else cholesky[pt.zeros_like(label)]
+        white = pm.Normal.dist(0.0, 1.0, shape=(n_tasks, prior.n_features))
+        return mean + centre[label] + (L * white[:, None, :]).sum(axis=-1)
+
+    return pm.CustomDist(
+        name("beta"),
+        mean,
+        prior.log_weight,
+        prior.centre,
+        prior.cholesky,
+        logp=logp,
+        dist=draw,
+        signature="(t,p),(w,k),(k,p),(l,p,p)->(t,p)",
+        class_name="TaskMixture",
+        dims=dims,
+    )

@@ -1,0 +1,144 @@
+"""Relatedness that is known beforehand, as far as the data believe it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pymc as pm
+import pytensor.tensor as pt
+
+from bayes_mtl._typing import FloatArray, Label, Tensor
+from bayes_mtl.errors import Finding, SpecError, raise_if_any
+from bayes_mtl.structures.base import Namer, TaskCovariance, TaskLoadings
+
+# Keeps Omega positive definite where rho is one.
+_OWN = 1e-6
+
+
+class KnownRelatedness(TaskCovariance):
+    """Omega is a function of rho ~ Uniform(0, 1): the identity at 0, what is known at 1.
+
+    Loadings are its Cholesky factor.
+    """
+
+    tasks: tuple[Label, ...]
+
+    @property
+    def triangular(self) -> bool:
+        """Yes: loadings are a Cholesky factor."""
+        return True
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """How much of the known relatedness the data believe."""
+        return ("rho",)
+
+    def findings(self, tasks: Sequence[Label]) -> list[Finding]:
+        """Say which tasks are not among the labels."""
+        return label_findings(type(self).__name__, tasks, self.tasks)
+
+    @abstractmethod
+    def correlation(self, rho: Tensor, tasks: Sequence[Label], name: Namer) -> Tensor:
+        """Return Omega of these tasks, and register what else it depends on."""
+
+    def task_loadings(self, tasks: Sequence[Label], name: Namer) -> TaskLoadings:
+        """Register rho, and what else Omega depends on."""
+        if len(tasks) == 1:
+            return TaskLoadings(loadings=pt.ones((1, 1)))
+        rho = pm.Uniform(name("rho"), 0.0, 1.0) * (1.0 - _OWN)
+        return TaskLoadings(loadings=pt.linalg.cholesky(self.correlation(rho, tasks, name)))
+
+
+def positions_of(tasks: Sequence[Label], known: Sequence[Label]) -> list[int]:
+    """Return where each task is among the known labels."""
+    at = {label: i for i, label in enumerate(known)}
+    return [at[task] for task in tasks]
+
+
+def label_findings(who: str, tasks: Sequence[Label], known: Iterable[Label]) -> list[Finding]:
+    """Say which tasks of the data are not among the labels of a structure."""
+    labels = set(known)
+    if not (missing := [t for t in tasks if t not in labels]):
+        return []
+    some = ", ".join(map(repr, missing[:5])) + (", ..." if len(missing) > 5 else "")
+    have = ", ".join(map(repr, list(labels)[:5])) + (", ..." if len(labels) > 5 else "")
+    found = f"does not know {len(missing)} of the tasks: {some}. It knows {have}"
+    return [Finding(who, found, "Labels should be those of the task column, of the same type")]
+
+
+def labelled_matrix(who: str, what: str, matrix: Any, tasks: Any) -> tuple[tuple[Label, ...], FloatArray]:
+    """Return labels and numbers of a square symmetric matrix: a data frame, or an array beside labels.
+
+    Raises
+    ------
+    SpecError
+        Lists everything that is wrong with it.
+    """
+    if tasks is None and hasattr(matrix, "index"):
+        tasks, columns = list(matrix.index), list(matrix.columns)
+        if tasks != columns:
+            raise SpecError(
+                Finding(who, f"rows and columns of `{what}` should have the same labels in order")
+            )
+    values = _numbers(who, what, matrix)
+    if tasks is None:
+        raise SpecError(
+            Finding(who, "needs `tasks`, the labels of the rows", f"Or pass `{what}` as a data frame")
+        )
+    labels = plain_labels(tasks)
+    findings = []
+    if values.shape != (len(labels), len(labels)):
+        found = f"`{what}` should be square with one row per label, found {values.shape} for {len(labels)}"
+        raise SpecError(Finding(who, found))
+    if len(set(labels)) < len(labels):
+        twice = [t for i, t in enumerate(labels) if t in labels[:i]]
+        findings.append(Finding(who, f"has labels more than once: {twice[:5]}"))
+    if not np.isfinite(values).all():
+        i, j = np.argwhere(~np.isfinite(values))[0]
+        findings.append(
+            Finding(who, f"`{what}` should be finite, found {values[i, j]} for {labels[i]!r}, {labels[j]!r}")
+        )
+    elif not np.allclose(values, values.T, rtol=1e-8, atol=1e-10):
+        i, j = np.unravel_index(np.abs(values - values.T).argmax(), values.shape)
+        found = f"found {values[i, j]:g} and {values[j, i]:g} for {labels[i]!r}, {labels[j]!r}"
+        findings.append(Finding(who, f"`{what}` should be symmetric, {found}"))
+    raise_if_any(findings, SpecError)
+    return labels, (values + values.T) / 2
+
+
+def correlation_of(who: str, what: str, matrix: FloatArray, labels: Sequence[Label]) -> FloatArray:
+    """Scale a positive semi-definite matrix to a unit diagonal."""
+    diagonal = np.diag(matrix)
+    if (diagonal <= 0).any():
+        i = int(diagonal.argmin())
+        raise SpecError(
+            Finding(who, f"`{what}` should have a positive diagonal, found {diagonal[i]:g} for {labels[i]!r}")
+        )
+    scaled = matrix / np.sqrt(np.outer(diagonal, diagonal))
+    least = float(np.linalg.eigvalsh(scaled).min())
+    if least < -1e-8 * len(scaled):
+        hint = "Similarities need not be a covariance: use exp(-distance), or add a multiple of the identity"
+        raise SpecError(
+            Finding(who, f"`{what}` should be positive semi-definite, found the eigenvalue {least:.3g}", hint)
+        )
+    return scaled
+
+
+def plain_labels(labels: Any) -> tuple[Label, ...]:
+    """Return labels as plain Python values."""
+    return tuple(v.item() if isinstance(v, np.generic) else v for v in labels)
+
+
+def plain_matrix(values: FloatArray) -> tuple[tuple[float, ...], ...]:
+    """Return numbers as nested tuples, which can be hashed and written."""
+    return tuple(tuple(float(v) for v in row) for row in values)
+
+
+def _numbers(who: str, what: str, values: Any) -> FloatArray:
+    try:
+        return np.asarray(values, dtype=float)
+    except (TypeError, ValueError) as err:
+        raise SpecError(Finding(who, f"`{what}` should hold numbers only", str(err))) from err
