@@ -30,7 +30,7 @@ from bayes_mtl.structures import (
     StudentT,
     Tree,
 )
-from bayes_mtl.summaries import summary, task_correlation
+from bayes_mtl.summaries import clusters, summary, task_correlation
 
 __version__ = "0.1.0"
 
@@ -56,6 +56,7 @@ __all__ = [
     "TaskData",
     "Tree",
     "build_model",
+    "clusters",
     "diagnose",
     "errors",
     "fit",

@@ -15,6 +15,7 @@ from bayes_mtl.errors import Finding, PredictionError, raise_if_any
 from bayes_mtl.inference.attributes import inside_of, schema_of, spec_of
 from bayes_mtl.inference.hyperdraws import CHUNK_BYTES
 from bayes_mtl.inference.log_likelihood import linear_predictor, sigma_of_rows
+from bayes_mtl.structures import TaskMixture
 
 
 def predict(
@@ -61,6 +62,10 @@ def predict(
     """
     schema, spec = schema_of(idata), spec_of(idata)
     _check_arguments(kind, new_tasks)
+    structure = spec.task_covariance
+    if new_tasks == "population" and isinstance(structure, TaskMixture) and not structure.knows_new_tasks:
+        found = f"is 'population', but under {structure} the population of new tasks is not reported"
+        raise PredictionError(Finding("new_tasks", found, "Predict known tasks only"))
     table, labels, row = _rows(table, schema)
     known: list[Label] = idata["posterior"]["task"].to_numpy().tolist()
     codes, unknown = _codes(labels, known)
@@ -238,6 +243,8 @@ def _with_new_tasks(
             corr = posterior["feature_corr"].transpose("chain", "draw", "feature", "feature_bis").to_numpy()
             cholesky = sd[..., :, None] * np.linalg.cholesky(corr)
         white = rng.standard_normal((chains, draws, n_new, sd.shape[-1]))
+        if "cluster_mean" in posterior:
+            mean = mean + _cluster_deviations(posterior, n_new, rng)
         if (scales := _task_scales(posterior)) is not None:
             # The scale of a new task is one of the known tasks' scales, at random.
             pick = rng.integers(0, scales.shape[-1], size=(chains, draws, n_new))
@@ -265,6 +272,16 @@ def _with_new_tasks(
         name: posterior[name] for name in ("beta_shared", "sigma") if name in posterior and name not in joined
     }
     return xr.Dataset(joined | rest)
+
+
+def _cluster_deviations(posterior: xr.Dataset, n_new: int, rng: np.random.Generator) -> FloatArray:
+    """Return where the clusters of new tasks lie, drawn by their weights, (chain, draw, task, feature)."""
+    weight = posterior["cluster_weight"].transpose("chain", "draw", "cluster").to_numpy()
+    below = np.cumsum(weight, axis=-1)[..., None, :-1]
+    label = (rng.random((*weight.shape[:2], n_new, 1)) > below).sum(axis=-1)
+    centre = posterior["cluster_mean"] - posterior["beta_mean"]
+    centre = centre.transpose("chain", "draw", "cluster", "feature").to_numpy()
+    return np.take_along_axis(centre, label[..., None], axis=2)
 
 
 def _task_scales(posterior: xr.Dataset) -> FloatArray | None:

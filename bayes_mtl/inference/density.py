@@ -144,7 +144,7 @@ class Density:
                 backward = transform.backward(pt.as_tensor_variable(values), *rv.owner.inputs)
                 values = pytensor.function([], backward, mode="FAST_COMPILE")()
             dims = dims_of(self.model, rv.name, len(shape))
-            found[rv.name] = (("chain", "draw", *dims), values.reshape(chains, length, *shape))
+            found[rv.name] = (("chain", "draw", *dims), values.reshape(chains, length, *values.shape[1:]))
         return xr.Dataset(found, coords={"chain": np.arange(chains), "draw": np.arange(length)})
 
 

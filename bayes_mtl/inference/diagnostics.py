@@ -17,10 +17,19 @@ MIN_ESS_PER_CHAIN = 100
 MIN_BFMI = 0.3
 _MAX_ELEMENTS = 300  # of one parameter; more are looked at in a spread-out sample
 
+_MAX_CO_CLUSTERED = 25  # tasks, whose pairs are looked at
+
 _KEPT = "bayes_mtl_diagnosis"
 
-# Rotations of loadings do not matter, so their mixing does not either.
-_NOT_IDENTIFIED = ("task_loadings", "task_loadings_scale", "task_unique_sd")
+# Rotations of loadings and numbers of clusters do not matter, so their mixing does not either.
+_NOT_IDENTIFIED = (
+    "task_loadings",
+    "task_loadings_scale",
+    "task_unique_sd",
+    "cluster_mean",
+    "cluster_weight",
+    "cluster_probability",
+)
 
 
 @dataclass(frozen=True)
@@ -131,7 +140,7 @@ def kept(idata: xr.DataTree) -> Diagnosis:
 def _convergence(posterior: xr.Dataset, problems: list[Finding]) -> tuple[float, float]:
     import arviz_stats  # loads slowly
 
-    elements = unique_elements(posterior)
+    elements = unique_elements(_with_co_clustering(posterior))
     if posterior.sizes["draw"] < 4 or not elements.data_vars:
         problems.append(Finding("draws", f"there are only {posterior.sizes['draw']}", "Draw more"))
         return float("nan"), float("nan")
@@ -157,6 +166,18 @@ def _convergence(posterior: xr.Dataset, problems: list[Finding]) -> tuple[float,
             )
         )
     return worst[1], least[1]
+
+
+def _with_co_clustering(posterior: xr.Dataset) -> xr.Dataset:
+    """Add the probability that two tasks are in one cluster, which does not depend on numbers of clusters."""
+    if "cluster_weight" not in posterior or "cluster_probability" not in posterior:
+        return posterior
+    member = posterior["cluster_probability"]
+    other = member.rename(task="task_bis")
+    n_tasks = min(posterior.sizes["task"], _MAX_CO_CLUSTERED)
+    at = np.linspace(0, posterior.sizes["task"] - 1, n_tasks).astype(int)
+    same = (member.isel(task=at) * other.isel(task_bis=at)).sum("cluster")
+    return posterior.assign(co_clustering=same.drop_vars("task_bis", errors="ignore"))
 
 
 def unique_elements(posterior: xr.Dataset, *, limit: int | None = _MAX_ELEMENTS) -> xr.Dataset:

@@ -185,7 +185,7 @@ REPORTED = (
     "feature_corr",
     "cluster_weight",
     "cluster_sd",
-    "cluster_deviation",
+    "cluster_mean",
     "task_corr",
     "task_sd",
     "task_reliability",

@@ -219,6 +219,7 @@ def _mixture(
         dims=(TASK, FEATURE),
         feature_sd=priors["feature_sd"],
         cluster_sd=priors["cluster_sd"],
+        mean=pm.modelcontext(None)["beta_mean"],
         name=str,
         numbers=numbers,
     )

@@ -18,7 +18,7 @@ from bayes_mtl.model.mixture import latent_mixture, mixture_prior
 from bayes_mtl.model.numbers import Numbers, constants
 from bayes_mtl.model.priors import register
 from bayes_mtl.prior import Prior
-from bayes_mtl.spec import PRIOR_NAMES, PriorEntry, outside_features, prior_findings
+from bayes_mtl.spec import PRIOR_NAMES, PriorEntry, PriorValue, outside_features, prior_findings
 from bayes_mtl.structures import (
     LKJ,
     CompletePooling,
@@ -242,7 +242,7 @@ def task_coefficients(
     mean : tensor or array, optional
         Population mean, broadcast to (task, feature). Default: ``{name}_mean`` with prior Normal(0, 2.5).
     priors : mapping, optional
-        `beta_mean`, `feature_sd` (default HalfNormal(1)), `cluster_sd` (likewise) and `task_sd`, as in
+        `beta_mean`, `feature_sd` (default HalfNormal(1)), `cluster_sd` (default 1) and `task_sd`, as in
         `ModelSpec`.
     independent_features, task_sd
         As in `ModelSpec`.
@@ -321,7 +321,7 @@ def task_coefficients(
     def namer(key: str) -> str:
         return name + key.removeprefix("beta") if key.startswith("beta") else f"{name}_{key}"
 
-    def per_feature(key: str, default: Prior) -> list[Any]:
+    def per_feature(key: str, default: PriorValue) -> list[Any]:
         entry = priors.get(key, default)
         return [entry.get(f, default) if isinstance(entry, Mapping) else entry for f in features]
 
@@ -339,7 +339,8 @@ def task_coefficients(
             features=features,
             dims=dims,
             feature_sd=scale,
-            cluster_sd=per_feature("cluster_sd", Prior("HalfNormal", sigma=1)),
+            cluster_sd=per_feature("cluster_sd", 1.0),
+            mean=None,
             name=namer,
         )
         return latent_mixture(mixture, mean, n_tasks=len(tasks), dims=dims, name=namer)

@@ -66,10 +66,20 @@ def mixture_prior(
     dims: tuple[str, str],
     feature_sd: Any,
     cluster_sd: Any,
+    mean: Tensor | None,
     name: Namer,
     numbers: Numbers = constants,
 ) -> MixturePrior:
-    """Register the hyperparameters of a mixture in the current model; arguments as in `coefficient_prior`."""
+    """Register the hyperparameters of a mixture in the current model.
+
+    Parameters
+    ----------
+    mean : (n_features,) or None
+        Around which the centres of clusters lie. None: their deviations from the mean of each task are
+        registered, as ``cluster_deviation``, and not ``cluster_mean``.
+    others
+        As in `coefficient_prior`.
+    """
     model, n = pm.modelcontext(None), len(features)
     cluster_dim, feature_dim = name(CLUSTER), dims[1]
     names = list(structure.component_names(tasks))
@@ -84,11 +94,15 @@ def mixture_prior(
         )
     found = structure.components(tasks, n, name)
     centre = pt.zeros((len(names), n))
-    if found.centre is not None:
+    if structure.has_centres:
+        # Centered: the tasks of a cluster say where it lies, and there are too few clusters for its prior to.
         apart = register(name("cluster_sd"), cluster_sd, dims=feature_dim, numbers=numbers)
-        centre = pm.Deterministic(
-            name("cluster_deviation"), found.centre * apart, dims=(cluster_dim, feature_dim)
+        options = {"shape": (len(names), n), "dims": (cluster_dim, feature_dim)}
+        around = pt.zeros(n) if mean is None else mean
+        centre = pm.Normal(
+            name("cluster_mean" if mean is not None else "cluster_deviation"), around, apart, **options
         )
+        centre = centre - around
     cholesky = (sd[:, None] * correlation)[None]
     if found.factors is not None:
         R = correlation @ correlation.T

@@ -52,7 +52,7 @@ def default_priors(spec: ModelSpec, data: TaskData) -> tuple[dict[str, Any], dic
     `beta_mean`             Normal(0, 2.5 s_y / s_j); intercept: Normal(m_y, 2.5 s_y w)
     `beta_shared`           as `beta_mean`
     `feature_sd`            HalfNormal(s_y / s_j); intercept: HalfNormal(s_y w)
-    `cluster_sd`            as `feature_sd`
+    `cluster_sd`            fixed at s_y / s_j; intercept: s_y w
     `task_feature_effects`  Normal(0, s_y / (s_j s_q)) for task feature q
     `task_sd`               LogNormal(0, 0.5)
     `sigma`                 HalfNormal(s_y)
@@ -88,7 +88,7 @@ def default_priors(spec: ModelSpec, data: TaskData) -> tuple[dict[str, Any], dic
             for f, s in zip(data.shared_features, shared, strict=True)
         ],
         "feature_sd": [float(_WIDE * s) if fixed else Prior("HalfNormal", sigma=s) for s in varying],
-        "cluster_sd": [Prior("HalfNormal", sigma=s) for s in varying],
+        "cluster_sd": [float(s) for s in varying],
         "task_feature_effects": [[Prior("Normal", mu=0, sigma=s / z) for z in task_scale] for s in varying],
         "task_sd": Prior("LogNormal", mu=0, sigma=0.5),
         "sigma": Prior("HalfNormal", sigma=unit.scale),
@@ -209,6 +209,9 @@ def _random(
     }
     transform = {}
     if priors[0].support == "real" and not np.allclose(scale, 1.0):
-        transform = {"transform": Scaled(numbers(f"{name}_scale", np.asarray(scale).reshape(shape)))}
+        # A transform is not seen as a part of the graph, so this is a constant; as a power of two it changes,
+        # and the model is compiled again, only for data in other units.
+        power = 2.0 ** np.round(np.log2(np.asarray(scale).reshape(shape)))
+        transform = {"transform": Scaled(pt.constant(power))}
     # The shape is given beside the dims: a shape known when compiling saves seconds per variable.
     return distribution(name, **columns, shape=shape, dims=dims, **transform)

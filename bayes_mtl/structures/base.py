@@ -92,14 +92,11 @@ class TaskComponents:
     ----------
     log_weight : (1, n_components) or (n_tasks, n_components)
         Log probability of each component, for all tasks or for each.
-    centre : (n_components, n_features) or None
-        Where the tasks of a component lie, with standard normal entries. None: all at the population mean.
     factors : (n_components, n_features, rank) or None
         F_k, for tasks of component k that vary by D (R + F_k F_k') D instead of Sigma = D R D.
     """
 
     log_weight: Tensor
-    centre: Tensor | None = None
     factors: Tensor | None = None
 
 
@@ -120,6 +117,11 @@ class TaskMixture(TaskCovariance):
     def has_centres(self) -> bool:
         """Whether components differ in where their tasks lie."""
         return True
+
+    @property
+    def knows_new_tasks(self) -> bool:
+        """Whether what is reported says how coefficients of a new task are distributed."""
+        return self.has_centres
 
     @abstractmethod
     def component_names(self, tasks: Sequence[Label]) -> Sequence[Label]:

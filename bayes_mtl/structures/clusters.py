@@ -56,16 +56,20 @@ class Clusters(TaskMixture):
         """None: labels are arbitrary."""
         return ()
 
+    @property
+    def knows_new_tasks(self) -> bool:
+        """Not with directions, which are not reported since their rotation is arbitrary."""
+        return not self.rank
+
     def component_names(self, tasks: Sequence[Label]) -> Sequence[Label]:
         """Number the clusters."""
         return range(self.n)
 
     def components(self, tasks: Sequence[Label], n_features: int, name: Namer) -> TaskComponents:
-        """Register weights and centres."""
+        """Register weights, and directions."""
         weight = pm.Dirichlet(
             name("cluster_weight"), np.full(self.n, self.concentration), dims=name("cluster")
         )
-        centre = pm.Normal(name("cluster_offset"), 0.0, 1.0, shape=(self.n, n_features))
         factors = None
         if self.rank:
             scale = pm.HalfNormal(name("cluster_factor_scale_part"), 1.0, shape=(self.n, 1, self.rank))
@@ -73,4 +77,4 @@ class Clusters(TaskMixture):
                 name("cluster_factor_offset"), 0.0, 1.0, shape=(self.n, n_features, self.rank)
             )
             factors = scale * factors
-        return TaskComponents(pt.log(weight)[None, :], centre, factors)
+        return TaskComponents(pt.log(weight)[None, :], factors)

@@ -50,12 +50,11 @@ class DirichletProcess(TaskMixture):
         return range(self.truncation)
 
     def components(self, tasks: Sequence[Label], n_features: int, name: Namer) -> TaskComponents:
-        """Register weights and centres."""
+        """Register weights."""
         alpha = pm.Gamma(name("concentration"), 2.0, 2.0)
         broken = pm.Beta(name("cluster_weight_part"), 1.0, alpha, shape=self.truncation - 1)
         kept = pt.log1p(-broken)
         left = pt.concatenate([pt.zeros(1), pt.cumsum(kept)])
         log_weight = pt.concatenate([pt.log(broken), pt.zeros(1)]) + left
         pm.Deterministic(name("cluster_weight"), pt.exp(log_weight), dims=name("cluster"))
-        centre = pm.Normal(name("cluster_offset"), 0.0, 1.0, shape=(self.truncation, n_features))
-        return TaskComponents(log_weight[None, :], centre)
+        return TaskComponents(log_weight[None, :])

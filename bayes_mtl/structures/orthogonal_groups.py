@@ -88,7 +88,8 @@ class OrthogonalGroups(TaskMixture):
             found = f"needs {size} orthogonal directions ({len(names)} groups of rank {self.rank})"
             raise SpecError(Finding("OrthogonalGroups", f"{found}, but there are {n_features} features"))
         # The Q of a standard normal matrix is uniform over orthonormal columns.
-        raw = pm.Normal(name("direction_offset"), 0.0, 1.0, shape=(n_features, size))
+        shape = (n_features, size)
+        raw = pm.Normal(name("direction_offset"), 0.0, 1.0, shape=shape, initval=np.eye(*shape))
         U = pt.linalg.solve_triangular(pt.linalg.cholesky(raw.T @ raw), raw.T, lower=True).T
         scale = pm.HalfNormal(
             name("direction_scale"),
@@ -99,4 +100,4 @@ class OrthogonalGroups(TaskMixture):
         factors = [U[:, g * self.rank : (g + 1) * self.rank] * scale[g] for g in range(len(names))]
         member = np.array([[of[t] == g for g in names] for t in tasks])
         log_weight = np.where(member, 0.0, -np.inf)
-        return TaskComponents(pt.as_tensor_variable(log_weight), None, pt.stack(factors))
+        return TaskComponents(pt.as_tensor_variable(log_weight), pt.stack(factors))

@@ -1,6 +1,7 @@
-"""A fit in, a labelled table out: one question per file."""
+"""Answers about a fit, as labelled tables."""
 
+from bayes_mtl.summaries.clusters import clusters
 from bayes_mtl.summaries.correlation import task_correlation
 from bayes_mtl.summaries.summary import summary
 
-__all__ = ["summary", "task_correlation"]
+__all__ = ["clusters", "summary", "task_correlation"]

@@ -1,0 +1,124 @@
+"""Which tasks are in one cluster: answers that do not depend on how clusters are numbered."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.spatial.distance import squareform
+
+from bayes_mtl._typing import FloatArray, IntArray
+from bayes_mtl.errors import Finding, SpecError
+from bayes_mtl.inference.attributes import schema_of, spec_of
+
+
+def clusters(idata: xr.DataTree) -> xr.Dataset:
+    """Summarise which tasks are in one cluster.
+
+    Parameters
+    ----------
+    idata : DataTree
+        A fit with `Clusters` or `DirichletProcess`.
+
+    Returns
+    -------
+    Dataset
+        ``co_clustering`` (task, task_bis): the probability that two tasks are in one cluster.
+        ``co_clustering_range`` (task, task_bis): how far chains differ in it; large where chains found
+        different clusters. ``partition`` (task): one division into clusters, numbered by their first task,
+        that minimises the expected number of pairs put wrongly together or apart (Binder's loss).
+        ``certainty`` (task): the probability that the task is with another of its cluster, on average (of
+        being alone, for a cluster of one). ``n_clusters`` (count): probability of the number of clusters in
+        use. ``with_new_task`` (task): the probability that a new task is in the cluster of this one.
+
+    Raises
+    ------
+    SpecError
+        If the fit has no clusters.
+
+    References
+    ----------
+    Binder (1978), Biometrika 65; Dahl (2006), in Bayesian Inference for Gene Expression and Proteomics.
+
+    Examples
+    --------
+    >>> mtl.clusters(idata)["partition"].to_series()  # doctest: +SKIP
+    """
+    structure = spec_of(idata).task_covariance
+    posterior = idata["posterior"].to_dataset()
+    if "cluster_mean" not in posterior:
+        name = type(structure).__name__
+        hint = "Use Clusters or DirichletProcess; or group tasks by their correlation"
+        raise SpecError(Finding("clusters", f"are not part of this fit, whose structure is {name}", hint))
+    member = posterior["cluster_probability"].transpose("chain", "draw", "task", "cluster").to_numpy()
+    weight = posterior["cluster_weight"].transpose("chain", "draw", "cluster").to_numpy()
+    by_chain = np.array([_together(chain) for chain in member])
+    same = by_chain.mean(axis=0)
+    partition = point_partition(same)
+    labels = _draw_labels(member.reshape(-1, *member.shape[2:]))
+    used = np.array([len(np.unique(row)) for row in labels])
+    counts = np.arange(1, member.shape[3] + 1)
+    tasks = posterior["task"].to_numpy()
+    square = ("task", "task_bis")
+    return xr.Dataset(
+        {
+            "co_clustering": (square, same),
+            "co_clustering_range": (square, np.ptp(by_chain, axis=0)),
+            "partition": ("task", partition),
+            "certainty": ("task", _certainty(same, partition)),
+            "n_clusters": ("count", np.array([(used == c).mean() for c in counts])),
+            "with_new_task": ("task", np.einsum("cdtk,cdk->t", member, weight) / weight[..., 0].size),
+        },
+        coords={"task": tasks, "task_bis": tasks, "count": counts},
+        attrs={"task": schema_of(idata).task or "outcome", "structure": type(structure).__name__},
+    )
+
+
+def point_partition(same: FloatArray) -> IntArray:
+    """Return the division that minimises Binder's loss among the cuts of an average-linkage tree.
+
+    Parameters
+    ----------
+    same : (T, T)
+        Probability that two tasks are in one cluster.
+    """
+    n = len(same)
+    if n == 1:
+        return np.array([1])
+    tree = linkage(squareform(np.clip(1.0 - same, 0.0, 1.0), checks=False), "average")
+    cuts = [fcluster(tree, k, criterion="maxclust") for k in range(1, n + 1)]
+
+    def loss(labels: IntArray) -> float:
+        together = labels[:, None] == labels[None, :]
+        return float(np.where(together, 1.0 - same, same)[np.triu_indices(n, 1)].sum())
+
+    best = min(cuts, key=loss)
+    number = {label: i for i, label in enumerate(dict.fromkeys(best.tolist()), start=1)}
+    return np.array([number[label] for label in best.tolist()])
+
+
+def co_clustering_draws(member: FloatArray) -> FloatArray:
+    """Return P(same cluster) of every pair for every draw, from probabilities (..., task, cluster)."""
+    a, b = np.triu_indices(member.shape[-2], k=1)
+    return (member[..., a, :] * member[..., b, :]).sum(axis=-1)
+
+
+def _together(member: FloatArray) -> FloatArray:
+    same = np.einsum("dtk,dsk->ts", member, member) / len(member)
+    np.fill_diagonal(same, 1.0)
+    return same
+
+
+def _draw_labels(probability: FloatArray) -> IntArray:
+    below = np.cumsum(probability, axis=-1)[..., :-1]
+    uniform = np.random.default_rng(0).random((*probability.shape[:-1], 1))
+    return (uniform > below).sum(axis=-1)
+
+
+def _certainty(same: FloatArray, partition: IntArray) -> FloatArray:
+    out = np.empty(len(same))
+    for t, label in enumerate(partition):
+        others = np.flatnonzero((partition == label) & (np.arange(len(same)) != t))
+        rest = np.delete(same[t], t)
+        out[t] = same[t, others].mean() if len(others) else (1.0 - rest).min(initial=1.0)
+    return out

@@ -1,0 +1,104 @@
+"""How well do structures tell two kinds of minefield apart, with few rows a task?
+
+    python -m tests.benchmarks.landmine FILE [--rows 20 40] [--subsets 10] [--structure NAME ...]
+
+FILE is the landmine data of Xue, Liao, Carin & Krishnapuram (2007) as a table with columns task, y and
+features: 29 fields of radar images, of which 1 to 15 are overgrown and 16 to 29 bare. Of fields 1-10 and
+16-24, random rows are trained on (redrawn until both outcomes occur), all others tested on. Prints the mean
+area under the ROC curve over tasks and subsets, and how likely two fields are to be in one cluster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import warnings
+
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata
+
+import bayes_mtl as mtl
+
+TASKS = [*range(1, 11), *range(16, 25)]
+STRUCTURES = {
+    "Exchangeable": mtl.Exchangeable(),
+    "Clusters(2)": mtl.Clusters(2),
+    "Clusters(3)": mtl.Clusters(3),
+    "DirichletProcess(6)": mtl.DirichletProcess(6),
+}
+
+
+def subset(table: pd.DataFrame, rows: int, rng: np.random.Generator) -> np.ndarray:
+    """Return a mask of training rows: `rows` of each task, with both outcomes."""
+    train = np.zeros(len(table), dtype=bool)
+    for task in TASKS:
+        at = np.flatnonzero(table.task == task)
+        while True:
+            chosen = rng.choice(at, rows, replace=False)
+            if table.y.to_numpy()[chosen].any():
+                break
+        train[chosen] = True
+    return train
+
+
+def area_under_curve(y: np.ndarray, score: np.ndarray) -> float:
+    """Return the probability that a one has a higher score than a zero."""
+    ones = int(y.sum())
+    rank = rankdata(score)
+    return float((rank[y == 1].sum() - ones * (ones + 1) / 2) / (ones * (len(y) - ones)))
+
+
+def main() -> None:
+    """Print a table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("file")
+    parser.add_argument("--rows", type=int, nargs="+", default=[20, 40])
+    parser.add_argument("--subsets", type=int, default=10)
+    parser.add_argument("--structure", action="append", choices=STRUCTURES)
+    parser.add_argument("--chains", type=int, default=2)
+    options = parser.parse_args()
+    table = pd.read_csv(options.file)
+    table = table[table.task.isin(TASKS)].reset_index(drop=True)
+    features = [c for c in table if c not in ("task", "y")]
+    table[features] = (table[features] - table[features].mean()) / table[features].std()
+    overgrown = np.array(sorted(TASKS)) <= 15
+    for rows in options.rows:
+        for name in options.structure or STRUCTURES:
+            started, scores, together = time.perf_counter(), [], []
+            for seed in range(options.subsets):
+                train = subset(table, rows, np.random.default_rng(seed))
+                data = mtl.TaskData.from_table(table[train], task="task", outcome="y", features=features)
+                spec = mtl.ModelSpec(family="bernoulli", task_covariance=STRUCTURES[name])
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    fit = mtl.fit(
+                        data,
+                        spec,
+                        chains=options.chains,
+                        random_seed=seed,
+                        progressbar=False,
+                        log_likelihood=False,
+                    )
+                test = table[~train]
+                mean = mtl.predict(fit, test)["predictions"]["y"].mean(("chain", "draw")).to_numpy()
+                areas = [
+                    area_under_curve(test.y.to_numpy()[test.task == t], mean[test.task == t]) for t in TASKS
+                ]
+                scores.append(np.mean(areas))
+                if "cluster_probability" in fit["posterior"]:
+                    same = mtl.clusters(fit)["co_clustering"].to_numpy()
+                    among = same[np.ix_(overgrown, overgrown)], same[np.ix_(~overgrown, ~overgrown)]
+                    off = [a[~np.eye(len(a), dtype=bool)].mean() for a in among]
+                    together.append([*off, same[np.ix_(overgrown, ~overgrown)].mean()])
+            seconds = (time.perf_counter() - started) / options.subsets
+            line = f"{rows} rows, {name}: AUC {np.mean(scores):.4f} +- {np.std(scores):.4f}, "
+            line += f"{seconds:.1f} s a fit"
+            if together:
+                among = np.mean(together, axis=0)
+                line += "; together: {:.2f} overgrown, {:.2f} bare, {:.2f} across".format(*among)
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,422 @@
+"""Mixtures of tasks: the label is summed out, whichever path is taken."""
+
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pymc as pm
+import pytensor
+import pytest
+from scipy.special import expit, log_expit, logsumexp
+from scipy.stats import multivariate_normal, norm
+
+import bayes_mtl as mtl
+from bayes_mtl.inference.pilot import pilot
+from bayes_mtl.kernels import evaluate_components, evaluate_evidence
+from bayes_mtl.kernels.ops import (
+    BernoulliComponents,
+    BernoulliTasks,
+    ComponentCoefficientsPullback,
+    ComponentEvidencePullback,
+)
+from bayes_mtl.model import sampling_model
+from bayes_mtl.summaries.clusters import point_partition
+from tests import contracts
+from tests.test_structures import table
+
+GROUPS = {"t0": "a", "t1": "b", "t2": "a", "t3": "b", "t4": "b"}
+MIXTURES = {
+    "Clusters": mtl.Clusters(3),
+    "Factors": mtl.Clusters(2, rank=2),
+    "DirichletProcess": mtl.DirichletProcess(3),
+    "OrthogonalGroups": mtl.OrthogonalGroups(GROUPS),
+}
+
+
+# The kernels, for K components of T tasks with F columns of which P vary.
+
+T, F, P, K, N = 7, 4, 3, 3, 9
+
+
+def problem(seed, n_sigma, n_mean, n_cholesky):
+    rng = np.random.default_rng(seed)
+    centre = rng.standard_normal((K, F)) * (np.arange(F) < P)
+    law = [
+        centre,
+        np.tril(rng.standard_normal((n_cholesky, P, P))),
+        rng.uniform(0.5, 2.0, n_sigma),
+        rng.standard_normal((n_mean, F)),
+    ]
+    X, y = rng.standard_normal((T, N, F)), 2 * rng.standard_normal((T, N))
+    q, r = np.linalg.qr(X)
+    target = np.einsum("tnf,tn->ft", q, y)
+    rows = [np.moveaxis(r, 0, 2).copy(), target]
+    exact = [(y**2).sum(axis=1) - (target**2).sum(axis=0), np.full(T, float(N))]
+    return rng, law, X, y, rows, exact
+
+
+def of(array, i):
+    return array[i if len(array) > 1 else 0]
+
+
+SIZES = [(s, m, c) for s in (1, T) for m in (1, T) for c in (1, K)]
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_evidence_is_the_density_of_the_rows(sizes):
+    _, (centre, cholesky, sigma, mean), X, y, rows, exact = problem(1, *sizes)
+    found = evaluate_evidence(centre, cholesky, sigma, mean, *rows, *exact)
+    for t in range(T):
+        for k in range(K):
+            XL = X[t][:, :P] @ of(cholesky, k)
+            law = multivariate_normal(
+                X[t] @ (of(mean, t) + centre[k]), XL @ XL.T + of(sigma, t) ** 2 * np.eye(N)
+            )
+            np.testing.assert_allclose(found[t, k], law.logpdf(y[t]), rtol=1e-10)
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_coordinates_are_a_change_of_variables(sizes):
+    """log N(beta; m, LL') + log |d beta / dz| is what the kernel says, for pseudo-rows of other data too."""
+    rng, law, _, _, rows, _ = problem(2, *sizes)
+    centre, cholesky, _, mean = law
+    z = rng.standard_normal((T, P))
+    density, beta = evaluate_components(*law, z, *rows)
+    jacobian = np.empty((P, P, K, T))
+    for i in range(P):
+        moved = z.copy()
+        moved[:, i] += 1.0  # the map is linear
+        jacobian[:, i] = np.moveaxis(evaluate_components(*law, moved, *rows)[1] - beta, 2, 0)[:P]
+    for t in range(T):
+        for k in range(K):
+            L = of(cholesky, k)
+            prior = multivariate_normal((of(mean, t) + centre[k])[:P], L @ L.T)
+            _, log_det = np.linalg.slogdet(jacobian[:, :, k, t])
+            np.testing.assert_allclose(density[t, k], prior.logpdf(beta[k, t, :P]) + log_det, rtol=1e-8)
+            np.testing.assert_allclose(beta[k, t, P:], of(mean, t)[P:] + centre[k, P:])
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_coordinates_are_standard_normal_given_exact_rows(sizes):
+    rng, law, X, y, rows, exact = problem(3, *sizes)
+    z = rng.standard_normal((T, P))
+    density, beta = evaluate_components(*law, z, *rows)
+    residual = y - np.einsum("tnf,ktf->ktn", X, beta)
+    s = np.broadcast_to(law[2], T)[None, :, None]
+    likelihood = norm.logpdf(residual, scale=s).sum(axis=2).T
+    standard = norm.logpdf(z).sum(axis=1)[:, None]
+    np.testing.assert_allclose(
+        density + likelihood, evaluate_evidence(*law, *rows, *exact) + standard, rtol=1e-10
+    )
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("name", ["evidence", "coefficients"])
+def test_reverse_sweeps_are_slopes(name, sizes):
+    rng, law, _, _, rows, exact = problem(4, *sizes)
+    if name == "evidence":
+        parameters, data, reverse = law, [*rows, *exact], ComponentEvidencePullback()
+        outputs = lambda *p: [evaluate_evidence(*p, *data)]  # noqa: E731
+    else:
+        parameters, data = [*law, rng.standard_normal((T, P))], rows
+        reverse, outputs = ComponentCoefficientsPullback(), lambda *p: evaluate_components(*p, *data)
+    weights = [rng.standard_normal(out.shape) for out in outputs(*parameters)]
+    gradient = reverse.evaluate(*parameters, *data, *weights)
+    for i, parameter in enumerate(parameters):
+        direction = rng.standard_normal(parameter.shape)
+        direction = np.tril(direction) if i == 1 else direction
+
+        def total(h, i=i, direction=direction):
+            moved = [p + (h * direction if j == i else 0.0) for j, p in enumerate(parameters)]
+            return sum((w * out).sum() for w, out in zip(weights, outputs(*moved), strict=True))
+
+        slope = (8 * (total(1e-4) - total(-1e-4)) - (total(2e-4) - total(-2e-4))) / 12e-4
+        np.testing.assert_allclose((gradient[i] * direction).sum(), slope, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_is_refused(bad):
+    rng, law, _, _, rows, exact = problem(5, 1, 1, K)
+    law[0][1, 2] = bad  # of one component
+    evidence = evaluate_evidence(*law, *rows, *exact)
+    density, beta = evaluate_components(*law, rng.standard_normal((T, P)), *rows)
+    for found in (evidence, density):
+        assert np.isneginf(found[:, 1]).all()
+        assert np.isfinite(found[:, [0, 2]]).all()
+    assert np.isfinite(beta[[0, 2]]).all()
+    law[2][0] = -1.0  # of all
+    assert np.isneginf(evaluate_evidence(*law, *rows, *exact)).all()
+
+
+def test_bernoulli_of_each_component_is_that_of_its_tasks():
+    rng = np.random.default_rng(6)
+    starts, n = np.array([0, 3, 3, 10]), 10
+    X, y = rng.standard_normal((F, n)), rng.integers(0, 2, n)
+    beta = rng.standard_normal((K, 3, F))
+    for weights, offset in ((np.ones(1), np.zeros(1)), (rng.uniform(0.5, 2, n), rng.standard_normal(n))):
+        value, gradient = BernoulliComponents().evaluate(beta, y, X, weights, offset, starts)
+        for k in range(K):
+            whole, slope = BernoulliTasks().evaluate(beta[k], y, X, weights, offset, starts)
+            np.testing.assert_allclose(value[:, k].sum(), whole, rtol=1e-12)
+            np.testing.assert_allclose(gradient[k], slope, rtol=1e-12)
+        eta = np.einsum("fn,kf->kn", X[:, :3], beta[:, 0]) + (offset[:3] if len(offset) > 1 else 0.0)
+        each = log_expit(np.where(y[:3] == 1, eta, -eta)) * (weights[:3] if len(weights) > 1 else 1.0)
+        np.testing.assert_allclose(value[0], each.sum(axis=1), rtol=1e-12)
+        assert (value[1] == 0).all()  # no rows
+
+
+# Models.
+
+
+def describe(name, **options):
+    data = mtl.TaskData.from_table(
+        table(n_tasks=5), task="task", outcome="y", features=["x1", "x2"], shared_features=["x3"],
+        task_features=["z"], weights="w", offset="o",
+    )  # fmt: skip
+    return mtl.ModelSpec(task_covariance=MIXTURES[name], **options), data
+
+
+def law_of(model, spec, data, point):
+    """Return log weights (T, K), means (K, T, P) and covariances (K, P, P), evaluated at a point."""
+    names = [n for n in ("cluster_weight", "cluster_mean", "feature_corr") if n in model.named_vars]
+    wanted = [model[n] for n in ("beta_mean", "feature_sd", "task_feature_effects", "beta_shared", *names)]
+    extra = [v for v in model.free_RVs if v.name.startswith(("direction", "cluster_factor"))]
+    values = model.replace_rvs_by_values([*wanted, *extra])
+    function = pytensor.function(model.value_vars, values, mode=contracts.MODE, on_unused_input="ignore")
+    found = function(*(point[v.name] for v in model.value_vars))
+    mean, sd, effects, shared, *rest = found
+    named = dict(zip([*names, *(v.name for v in extra)], rest, strict=True))
+    corr = named.get("feature_corr", np.eye(len(sd)))
+    means = mean + data.task_features @ effects.T
+    if "cluster_mean" in named:
+        log_weight = np.tile(np.log(named["cluster_weight"]), (data.n_tasks, 1))
+        means = means + (named["cluster_mean"] - mean)[:, None, :]
+        factors = [np.zeros((len(sd), 1))] * log_weight.shape[1]
+        if "cluster_factor_offset" in named:
+            factors = list(named["cluster_factor_scale_part"] * named["cluster_factor_offset"])
+    else:
+        labels = np.array([["a", "b"].index(GROUPS[t]) for t in data.tasks])
+        log_weight = np.where(labels[:, None] == np.arange(2), 0.0, -np.inf)
+        means = np.tile(means, (2, 1, 1))
+        q, r = np.linalg.qr(named["direction_offset"])
+        U = q * np.sign(np.diag(r))
+        factors = [U[:, [g]] * named["direction_scale"][g] for g in range(2)]
+    covariances = [np.outer(sd, sd) * (corr + f @ f.T) for f in factors]
+    return log_weight, means, covariances, shared
+
+
+@pytest.mark.parametrize("option", ["one_noise", "task_noise"])
+@pytest.mark.parametrize("name", MIXTURES)
+def test_gaussian_outcomes(name, option):
+    rng = np.random.default_rng(len(name))
+    spec, data = describe(name, family=mtl.Gaussian(task_noise=option == "task_noise"))
+    model = mtl.build_model(spec, data)
+    collapsed = contracts.Evaluator(model, gradient=True)
+    contracts.assert_every_free_variable_is_an_ancestor_of_the_data(model)
+    contracts.assert_finite_at_the_start(collapsed)
+    point = collapsed.random_point(rng)
+    # The population mean is where centres of clusters are drawn around.
+    drawn_around = ("beta_mean_scaled__", "beta_mean") if spec.task_covariance.has_centres else ()
+    contracts.assert_every_element_moves_the_data_term(
+        collapsed, point, except_for=(*contracts.HYPERPRIORS, *drawn_around)
+    )
+    contracts.assert_gradient_is_the_slope(collapsed, point, rng)
+
+    log_weight, means, covariances, shared = law_of(model, spec, data, point)
+    sigma = np.broadcast_to(collapsed.values(point)["sigma"], data.n_tasks)
+    expected = 0.0
+    for t in range(data.n_tasks):
+        at = data.task_index == t
+        X, w = data.X[at], data.weights[at]
+        eta = data.offset[at] + data.X_shared[at] @ shared
+        by_component = [
+            multivariate_normal(eta + X @ m[t], X @ C @ X.T + np.diag(sigma[t] ** 2 / w)).logpdf(data.y[at])
+            for m, C in zip(means, covariances, strict=True)
+        ]
+        expected += logsumexp(log_weight[t] + by_component)
+    contracts.assert_close(collapsed.data_term(point), expected)
+
+    # What `fit` samples, and in coordinates that are standard normal since the rows are said exactly.
+    sampled = contracts.Evaluator(sampling_model(spec, data, collapsed=True, rows=data.pseudo_rows).model)
+    whitened = contracts.Evaluator(
+        sampling_model(spec, data, collapsed=False, rows=data.pseudo_rows).model, gradient=True
+    )
+    contracts.assert_close(sampled.logp(point), collapsed.logp(point))
+    z = rng.standard_normal(whitened.start["task_offset"].shape)
+    standard = norm.logpdf(z).sum()
+    contracts.assert_close(whitened.logp(point | {"task_offset": z}), collapsed.logp(point) + standard, 1e-7)
+    contracts.assert_gradient_is_the_slope(whitened, point | {"task_offset": z}, rng)
+
+    # The coefficients as a random variable.
+    latent = contracts.Evaluator(mtl.build_model(spec, data, marginal=False))
+    beta = rng.standard_normal((data.n_tasks, data.n_features))
+    full = latent.start | point | {"beta": beta}
+    assert set(latent.names) - set(point) == {"beta"}
+    prior = sum(
+        logsumexp(
+            log_weight[t]
+            + [multivariate_normal(m[t], C).logpdf(beta[t]) for m, C in zip(means, covariances, strict=True)]
+        )
+        for t in range(data.n_tasks)
+    )
+    eta = data.offset + (data.X * beta[data.task_index]).sum(axis=1) + data.X_shared @ shared
+    rows = norm.logpdf(data.y, eta, sigma[data.task_index] / np.sqrt(data.weights)).sum()
+    contracts.assert_close(latent.logp(full) - collapsed.logp(point), prior + rows - expected, 1e-7)
+
+
+@pytest.mark.parametrize("name", ["Clusters", "OrthogonalGroups"])
+def test_binary_outcomes(name):
+    """In coordinates of a pilot, the density is that of the coefficients of each component, summed."""
+    rng = np.random.default_rng(3)
+    frame = table(n_tasks=5, n_rows=8)
+    frame["y"] = np.arange(len(frame)) % 2
+    columns = {
+        "task": "task",
+        "outcome": "y",
+        "features": ["x1", "x2"],
+        "shared_features": ["x3"],
+        "task_features": ["z"],
+    }
+    data = mtl.TaskData.from_table(frame, weights="w", offset="o", **columns)
+    spec = mtl.ModelSpec(family="bernoulli", task_covariance=MIXTURES[name])
+    rows = pilot(spec, data)
+    assembled = sampling_model(spec, data, collapsed=False, rows=rows)
+    whitened = contracts.Evaluator(assembled.model, gradient=True)
+    contracts.assert_finite_at_the_start(whitened)
+    point = whitened.random_point(rng)
+    contracts.assert_gradient_is_the_slope(whitened, point, rng)
+
+    log_weight, means, covariances, shared = law_of(assembled.model, spec, data, point)
+    n_components, n_tasks, n_features = means.shape
+    mean = np.column_stack([means[0], np.tile(shared, (n_tasks, 1))]) - rows.reference
+    centre = np.zeros((n_components, mean.shape[1]))
+    centre[:, :n_features] = (means - means[0])[:, 0]
+    law = [centre, np.linalg.cholesky(np.array(covariances)), np.ones(1), mean]
+    density, beta = evaluate_components(*law, point["task_offset"], rows.root, rows.target)
+    eta = np.einsum("nf,knf->kn", data.full_matrix, (beta + rows.reference)[:, data.task_index]) + data.offset
+    by_row = data.weights * log_expit(np.where(data.y == 1, eta, -eta))
+    by_task = np.add.reduceat(by_row, data.starts[:-1], axis=1).T
+    expected = logsumexp(log_weight + density + by_task, axis=1).sum()
+    contracts.assert_close(whitened.data_term(point), expected)
+
+
+@pytest.mark.parametrize("name", ["Clusters", "DirichletProcess"])
+def test_labels_of_tasks_do_not_matter(name):
+    spec, data = describe(name)
+    order = np.array([3, 0, 4, 2, 1])
+    new_name = {f"t{old}": f"t{new}" for new, old in enumerate(order)}
+    frame = table(n_tasks=5)
+    relabelled = mtl.TaskData.from_table(
+        frame.assign(task=frame.task.map(new_name)), task="task", outcome="y", features=["x1", "x2"],
+        shared_features=["x3"], task_features=["z"], weights="w", offset="o",
+    )  # fmt: skip
+    contracts.assert_labels_do_not_matter(spec, data, spec, relabelled, order, np.random.default_rng(3))
+
+
+# Fits.
+
+
+def two_kinds(family, n_tasks=10, n_rows=30, seed=0):
+    """Return data of tasks of two kinds, the kinds, and the coefficients."""
+    rng = np.random.default_rng(seed)
+    kind = np.arange(n_tasks) % 2
+    beta = np.where(kind[:, None] == 0, [[1.0, 2.0, -1.0]], [[-1.0, 0.0, 1.5]])
+    beta = beta + 0.15 * rng.standard_normal(beta.shape)
+    task = np.repeat(np.arange(n_tasks), n_rows)
+    X = rng.standard_normal((len(task), 2))
+    eta = beta[task, 0] + (X * beta[task, 1:]).sum(axis=1)
+    y = eta + rng.standard_normal(len(task))
+    if family == "bernoulli":
+        y = (rng.random(len(task)) < expit(eta)).astype(int)
+    return mtl.TaskData.from_arrays(X, y, task), kind, beta
+
+
+def chains_of(idata):
+    """Return the co-clustering matrix of every chain."""
+    member = idata["posterior"]["cluster_probability"].to_numpy()
+    return np.einsum("cdtk,cdsk->cts", member, member) / member.shape[1]
+
+
+@pytest.mark.filterwarnings("ignore::bayes_mtl.errors.ConvergenceWarning")  # the third cluster comes and goes
+@pytest.mark.parametrize("family", ["gaussian", "bernoulli"])
+def test_every_chain_finds_the_two_kinds(family):
+    """With room for more clusters than there are: chains begin apart, and none is trapped elsewhere."""
+    data, kind, beta = two_kinds(family, n_rows=30 if family == "gaussian" else 100)
+    spec = mtl.ModelSpec(family=family, task_covariance=mtl.Clusters(3))
+    idata = mtl.fit(data, spec, draws=700, tune=500, chains=4, random_seed=1, progressbar=False)
+    same = kind[:, None] == kind[None, :]
+    off = ~np.eye(len(kind), dtype=bool)
+    for chain in chains_of(idata):
+        assert chain[same & off].min() > 0.8
+        assert chain[~same].max() < 0.1
+    found = mtl.clusters(idata)
+    np.testing.assert_array_equal(found["partition"], kind + 1)
+    assert found["n_clusters"].sum() == pytest.approx(1.0)
+    assert found["with_new_task"].min() > 0.2
+    assert found["co_clustering_range"].max() < 0.2
+    error = (idata["posterior"]["beta"].mean(("chain", "draw")) - beta).to_numpy()
+    assert np.sqrt((error**2).mean()) < 0.35
+
+    # A new task is of one kind or of the other: at this row they predict about 3 and -1.
+    new = pd.DataFrame({"x0": [1.0], "x1": [0.0], "task": [99]})
+    drawn = mtl.predict(idata, new, new_tasks="population", random_seed=1)["predictions"]["y"].to_numpy()
+    high, low = (3.0, -1.0) if family == "gaussian" else (expit(3.0), expit(-1.0))
+    between = (drawn > low + 0.4 * (high - low)) & (drawn < low + 0.6 * (high - low))
+    assert between.mean() < 0.15
+    assert 0.2 < (drawn > (low + high) / 2).mean() < 0.8
+
+
+def test_point_partition_minimises_binders_loss():
+    rng = np.random.default_rng(0)
+    member = rng.dirichlet(np.full(3, 0.3), size=(50, 5))
+    same = np.einsum("dtk,dsk->ts", member, member) / 50
+    np.fill_diagonal(same, 1.0)
+
+    def loss(labels):
+        together = np.equal.outer(labels, labels)
+        return np.where(together, 1 - same, same)[np.triu_indices(5, 1)].sum()
+
+    best = min(loss(np.array(p)) for p in product(range(5), repeat=5))
+    assert loss(point_partition(same)) <= best + 0.1  # among the cuts of one tree
+    blocks = np.kron(np.eye(2), np.full((3, 3), 0.9)) + 0.05
+    np.fill_diagonal(blocks, 1.0)
+    np.testing.assert_array_equal(point_partition(blocks), [1, 1, 1, 2, 2, 2])
+    assert list(point_partition(np.ones((1, 1)))) == [1]
+
+
+def test_mistakes_are_named():
+    data, _, _ = two_kinds("gaussian", n_tasks=4, n_rows=5)
+    for structure, options, words in (
+        (mtl.Clusters(2), {"task_sd": True}, "task_sd"),
+        (mtl.Clusters(2), {"independent_features": ("Intercept",)}, "independent_features"),
+        (mtl.OrthogonalGroups({0: "a", 1: "b"}), {}, "does not know 2 of the tasks: 2, 3"),
+        (mtl.Exchangeable(), {"priors": {"cluster_sd": 1.0}}, "there are no clusters"),
+    ):
+        with pytest.raises(mtl.errors.SpecError, match=words):
+            mtl.build_model(mtl.ModelSpec(task_covariance=structure, **options), data)
+    for make, words in (
+        (lambda: mtl.Clusters(1), "`n` should be an integer of at least 2"),
+        (lambda: mtl.DirichletProcess(0), "`truncation`"),
+        (lambda: mtl.OrthogonalGroups({0: "a"}), "two groups at least"),
+        (lambda: mtl.OrthogonalGroups([(0, "a"), (0, "b")]), "has a task in two groups"),
+    ):
+        with pytest.raises(mtl.errors.SpecError, match=words):
+            make()
+    with pytest.raises(mtl.errors.SpecError, match="4 orthogonal directions"):
+        mtl.build_model(
+            mtl.ModelSpec(task_covariance=mtl.OrthogonalGroups({0: "a", 1: "b", 2: "a", 3: "b"}, rank=2)),
+            data,
+        )
+
+
+def test_components_in_anyones_model():
+    with pm.Model(coords={"clinic": ["a", "b", "c"], "feature": ["Intercept", "dose"]}) as model:
+        beta = mtl.task_coefficients("effect", task_covariance=mtl.Clusters(2), dims=("clinic", "feature"))
+        pm.Normal("y", beta.sum(axis=1), 1.0, observed=[0.0, 1.0, 2.0])
+    assert {"effect_mean", "effect_feature_sd", "effect_cluster_weight", "effect_cluster_deviation"} <= set(
+        model.named_vars
+    )
+    draws = pm.draw(model["effect"], 4000, random_seed=1)
+    assert draws.shape == (4000, 3, 2)
+    evaluator_logp = model.compile_logp(mode="FAST_COMPILE")(model.initial_point())
+    assert np.isfinite(evaluator_logp)
