@@ -279,8 +279,8 @@ def _cluster_deviations(posterior: xr.Dataset, n_new: int, rng: np.random.Genera
     weight = posterior["cluster_weight"].transpose("chain", "draw", "cluster").to_numpy()
     below = np.cumsum(weight, axis=-1)[..., None, :-1]
     label = (rng.random((*weight.shape[:2], n_new, 1)) > below).sum(axis=-1)
-    centre = posterior["cluster_mean"] - posterior["beta_mean"]
-    centre = centre.transpose("chain", "draw", "cluster", "feature").to_numpy()
+    deviation = posterior["cluster_mean"] - posterior["beta_mean"]
+    centre = deviation.transpose("chain", "draw", "cluster", "feature").to_numpy()
     return np.take_along_axis(centre, label[..., None], axis=2)
 
 

@@ -18,18 +18,21 @@ import pytest
 import bayes_mtl as mtl
 from bayes_mtl.data import PseudoRows
 from bayes_mtl.kernels import (
+    bernoulli_components,
     bernoulli_tasks,
     chained_coefficients,
     chained_gaussian,
     cholesky_from_partials,
     collapsed_gaussian,
+    component_coefficients,
+    component_evidence,
     gaussian_tasks,
     product,
     whitened_coefficients,
 )
 from bayes_mtl.kernels.compile import Signature, load
 from bayes_mtl.kernels.ops import KernelOp
-from tests import test_task_glm
+from tests import test_mixtures, test_task_glm
 from tests.test_kernels import NAMES, NO_BLAS, PARAMETERS, Problem, chain_inputs, triangular
 
 
@@ -289,6 +292,45 @@ def test_gaussian_tasks(by_task):
     rows, count = PseudoRows.compress(problem.statistics), problem.statistics.count
     beta = np.random.default_rng(0).standard_normal((5, 4))
     agree(gaussian()(beta, problem.sigma, rows.root, rows.target, rows.rest, count))
+
+
+@cache
+def evidence():
+    inputs = [pt.matrix(), pt.tensor3(), pt.vector(), pt.matrix()]
+    data = [pt.tensor3(), pt.matrix(), pt.vector(), pt.vector()]
+    cotangent = pt.matrix()
+    out = component_evidence(*inputs, *data)
+    return both([*inputs, *data, cotangent], [out, *pytensor.grad((cotangent * out).sum(), inputs)])
+
+
+@cache
+def components():
+    inputs = [pt.matrix(), pt.tensor3(), pt.vector(), pt.matrix(), pt.matrix()]
+    data, cotangents = [pt.tensor3(), pt.matrix()], [pt.matrix(), pt.tensor3()]
+    outputs = component_coefficients(*inputs, *data)
+    total = sum((c * out).sum() for c, out in zip(cotangents, outputs, strict=True))
+    return both([*inputs, *data, *cotangents], [*outputs, *pytensor.grad(total, inputs)])
+
+
+@pytest.mark.parametrize("sizes", test_mixtures.SIZES)
+def test_components(sizes):
+    rng, law, _, _, rows, exact = test_mixtures.problem(1, *sizes)
+    density = rng.standard_normal((test_mixtures.T, test_mixtures.K))
+    agree(evidence()(*law, *rows, *exact, density))
+    z = rng.standard_normal((test_mixtures.T, test_mixtures.P))
+    beta = rng.standard_normal((test_mixtures.K, test_mixtures.T, test_mixtures.F))
+    agree(components()(*law, z, *rows, density, beta))
+
+
+def test_bernoulli_of_components():
+    rng = np.random.default_rng(6)
+    arrays = [pt.tensor3(), pt.vector(), pt.matrix(), pt.vector(), pt.vector(), pt.lvector(), pt.matrix()]
+    value = bernoulli_components(*arrays[:-1])
+    functions = both(arrays, [value, pytensor.grad((arrays[-1] * value).sum(), arrays[0])])
+    starts, beta = np.array([0, 3, 3, 10]), rng.standard_normal((2, 3, 4))
+    X, y = rng.standard_normal((4, 10)), rng.integers(0, 2, 10).astype(float)
+    others = rng.uniform(0.5, 2, 10), rng.standard_normal(10)
+    agree(functions(beta, y, X, *others, starts, rng.standard_normal((3, 2))))
 
 
 class TestBernoulli:

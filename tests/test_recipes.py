@@ -93,7 +93,7 @@ def test_everything_wrong_is_listed_at_once():
         "[model] Family 'gausian': is not known. Choose one of:",
         "[fit]: 'draw' is not a key. Keys: draws, tune, chains, random_seed, target_accept",
         "[fit] chains: should be an integer, found 2.5",
-        "[relations] kind: is 'friends'. Choose one of: structural, coefficients, functions",
+        "[relations] kind: is 'friends'. Choose one of: structural, partial, coefficients, functions",
     ):
         assert part in text
 

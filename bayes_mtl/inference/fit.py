@@ -118,14 +118,7 @@ def fit(
     collapsed = is_collapsed(spec, marginal) and not (marginal == "auto" and is_chained(spec, data))
     rows = data.pseudo_rows if spec.family.gaussian_coefficients else pilot(spec, data)
     assembled = sampling_model(spec, data, collapsed=collapsed, rows=rows)
-    graph = None
-    if assembled.model.free_RVs:
-        structure = spec.task_covariance
-        graph = DensityGraph(
-            assembled.model,
-            has_one_mode=structure.has_one_mode,
-            has_modes=isinstance(structure, TaskMixture) and structure.has_centres,
-        )
+    graph = density_graph(assembled, spec)
     if graph is not None and backend == "numba":
         graph.begin()
     prior = _prior(assembled, data, seeds[1])  # first, so that what fails here costs no sampling
@@ -138,14 +131,14 @@ def fit(
         "seed": seeds[0],
         "target_accept": target_accept,
     }
-    trace = _sample(graph, backend, progressbar, settings)
+    trace = sample(graph, backend, progressbar, settings)
     elapsed = time.perf_counter() - started
     raw = trace["posterior"].to_dataset()
     posterior, hyper = evaluate(assembled, raw, data)
-    coefficients = _coefficients(
+    found = coefficients(
         assembled, hyper, raw, data, spec, rows, np.random.default_rng(seeds[2]), collapsed=collapsed
     )
-    posterior = _with_coefficients(posterior, coefficients, assembled, data)
+    posterior = with_coefficients(posterior, found, assembled, data)
     groups: dict[str, xr.Dataset] = {
         "posterior": posterior,
         "sample_stats": _sample_stats(trace),
@@ -237,7 +230,7 @@ def _seeds(random_seed: Any) -> list[int]:
     return [int(s) for s in rng.integers(0, 2**31 - 1, size=3)]
 
 
-def _sample(
+def sample(
     graph: DensityGraph | None, backend: Backend, progressbar: bool, settings: dict[str, Any]
 ) -> xr.DataTree:
     """Run the chains; return draws of the free variables, and what the sampler says of them."""
@@ -293,7 +286,19 @@ def _whole_chains(trace: xr.DataTree, asked: int) -> xr.DataTree:
     )
 
 
-def _coefficients(
+def density_graph(assembled: AssembledModel, spec: ModelSpec) -> DensityGraph | None:
+    """Return what is sampled, or None if everything is fixed."""
+    if not assembled.model.free_RVs:
+        return None
+    structure = spec.task_covariance
+    return DensityGraph(
+        assembled.model,
+        has_one_mode=structure.has_one_mode,
+        has_modes=isinstance(structure, TaskMixture) and structure.has_centres,
+    )
+
+
+def coefficients(
     assembled: AssembledModel,
     hyper: Hyperdraws | MixtureDraws,
     raw: xr.Dataset,
@@ -326,15 +331,20 @@ def _prior(assembled: AssembledModel, data: TaskData, seed: int) -> xr.Dataset:
             dims = dims_of(model, variable.name, values.ndim - 1)
             drawn[variable.name] = (("chain", "draw", *dims), values[None])
     prior, hyper = evaluate(assembled, drawn, data)
-    rng = np.random.default_rng(seed)
+    found = prior_coefficients(assembled, hyper, data, np.random.default_rng(seed))
+    return with_coefficients(prior, found, assembled, data)
+
+
+def prior_coefficients(
+    assembled: AssembledModel, hyper: Hyperdraws | MixtureDraws, data: TaskData, rng: np.random.Generator
+) -> Coefficients:
+    """Draw the coefficients given their law alone."""
     if isinstance(hyper, MixtureDraws):
-        coefficients = components.draw_prior(hyper, data.n_tasks, rng)
-    else:
-        coefficients = recover(assembled, hyper, None, rng)
-    return _with_coefficients(prior, coefficients, assembled, data)
+        return components.draw_prior(hyper, data.n_tasks, rng)
+    return recover(assembled, hyper, None, rng)
 
 
-def _with_coefficients(
+def with_coefficients(
     draws: xr.Dataset, found: Coefficients, assembled: AssembledModel, data: TaskData
 ) -> xr.Dataset:
     """Add the coefficients, and the population effects that they were recovered with, under their names."""

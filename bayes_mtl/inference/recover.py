@@ -126,9 +126,13 @@ def _chunk(
         Mt = np.swapaxes(M, -1, -2)
         inverse = _inverse(np.linalg.cholesky(Mt @ M + np.eye(n_own)))  # K^-1: well conditioned, K >= I
         Y = inverse @ (Mt @ np.concatenate([R, y[..., None]], axis=-1))
-        Yt, Rt = np.swapaxes(Y[..., :-1], -1, -2), np.swapaxes(R, -1, -2)
-        G = Rt @ R - Yt @ Y[..., :-1]
-        g = Rt @ y[..., None] - Yt @ Y[..., -1:]
+        # R'R - Y'Y = R'(I + M M')^-1 R, in the form in which nothing cancels where there is little noise.
+        outer = np.linalg.cholesky(M @ Mt + np.eye(n_columns))
+        V = np.linalg.solve(
+            outer, np.concatenate([np.broadcast_to(R, M.shape[:-1] + R.shape[-1:]), y[..., None]], axis=-1)
+        )
+        Vt = np.swapaxes(V[..., :-1], -1, -2)
+        G, g = Vt @ V[..., :-1], Vt @ V[..., -1:]
         Zt = np.swapaxes(Z, -1, -2)
         Q = (Zt @ (G @ Z)).sum(axis=1) + np.eye(Z.shape[-1])
         h = (Zt @ g).sum(axis=1)

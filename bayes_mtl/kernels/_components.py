@@ -320,7 +320,7 @@ def _usable(L: FloatArray, moved: FloatArray, sigma: FloatArray) -> bool:
     for p in range(L.shape[0]):
         for i in range(p + 1):
             total += L[p, i]
-    return abs(total) < np.inf and sigma.min() > 0.0
+    return bool(abs(total) < np.inf and sigma.min() > 0.0)
 
 
 @subroutine

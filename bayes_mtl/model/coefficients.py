@@ -67,7 +67,7 @@ class CoefficientPrior:
     @property
     def n_tasks(self) -> int:
         """Number of tasks, where tasks deviate."""
-        part = self.unique_sd if self.unique_sd is not None else self.loadings
+        part: Tensor = self.unique_sd if self.unique_sd is not None else self.loadings
         return int(part.type.shape[0])
 
     @property

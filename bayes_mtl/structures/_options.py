@@ -17,6 +17,6 @@ def count_finding(who: str, name: str, value: Any, least: int = 1) -> list[Findi
 
 def positive_finding(who: str, name: str, value: Any, above: float = 0.0) -> list[Finding]:
     """Say if an option is not a finite number above `above`."""
-    if not isinstance(value, bool) and isinstance(value, Real) and above < value < float("inf"):
+    if not isinstance(value, bool) and isinstance(value, Real) and above < float(value) < float("inf"):
         return []
     return [Finding(who, f"`{name}` should be a number above {above:g}, found {value!r}")]

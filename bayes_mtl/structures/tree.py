@@ -69,7 +69,7 @@ class Tree(TaskCovariance):
         if not pairs or any(len(p) != 2 for p in pairs):
             raise SpecError(Finding("Tree", "`parents` should map tasks and groups to their group"))
         pairs = [plain_labels(p) for p in pairs]
-        above = dict(pairs)
+        above: dict[Label, Label] = {child: parent for child, parent in pairs}  # noqa: C416
         if len(above) < len(set(pairs)):
             twice = [c for c, _ in pairs if len({p for k, p in pairs if k == c}) > 1]
             raise SpecError(
