@@ -36,7 +36,7 @@ STRUCTURES = {
     "SparseBasis": mtl.SparseBasis(2),
     "SparsePrecision": mtl.SparsePrecision(),
     "StudentT": mtl.StudentT(),
-    "StudentTLowRank": mtl.StudentT(mtl.LowRank(1), nu=None),
+    "StudentTLowRank": mtl.StudentT(mtl.LowRank(1), nu="learned"),
     "StudentTLKJ": mtl.StudentT(mtl.LKJ(2)),
 }
 FEATURE_COVARIANCES = {"LKJ": mtl.LKJ(2.5), "Diagonal": mtl.Diagonal()}

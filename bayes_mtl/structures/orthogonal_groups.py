@@ -88,6 +88,7 @@ class OrthogonalGroups(TaskMixture):
             found = f"needs {size} orthogonal directions ({len(names)} groups of rank {self.rank})"
             raise SpecError(Finding("OrthogonalGroups", f"{found}, but there are {n_features} features"))
         # The Q of a standard normal matrix is uniform over orthonormal columns.
+        pm.modelcontext(None).add_coord(name("direction"), range(self.rank))
         shape = (n_features, size)
         raw = pm.Normal(name("direction_offset"), 0.0, 1.0, shape=shape, initval=np.eye(*shape))
         U = pt.linalg.solve_triangular(pt.linalg.cholesky(raw.T @ raw), raw.T, lower=True).T

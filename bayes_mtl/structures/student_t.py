@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import pymc as pm
 import pytensor.tensor as pt
@@ -31,8 +32,8 @@ class StudentT(TaskCovariance):
     ----------
     inner : TaskCovariance
         How tasks relate, default `Exchangeable()`.
-    nu : float, optional
-        Degrees of freedom, default 4. None: learned, nu - 1 ~ Gamma(2, 0.1).
+    nu : float or "learned"
+        Degrees of freedom, default 4. "learned": nu - 1 ~ Gamma(2, 0.1).
 
     References
     ----------
@@ -46,19 +47,20 @@ class StudentT(TaskCovariance):
     """
 
     inner: TaskCovariance = field(default_factory=Exchangeable)
-    nu: float | None = 4.0
+    nu: float | Literal["learned"] = 4.0
 
     def __post_init__(self) -> None:
         if isinstance(self.inner, str | Mapping):
             object.__setattr__(self, "inner", TaskCovariance.from_dict(self.inner))
-        findings = [] if self.nu is None else positive_finding("StudentT", "nu", self.nu)
+        learned = self.nu == "learned"
+        findings = [] if learned else positive_finding("StudentT", "nu", self.nu)
         if not isinstance(self.inner, TaskCovariance) or isinstance(
             self.inner, CompletePooling | NoPooling | StudentT | TaskMixture
         ):
             found = f"`inner` should be a structure under which tasks deviate, found {self.inner!r}"
             findings.append(Finding("StudentT", found, "For example Exchangeable()"))
         raise_if_any(findings, SpecError)
-        if self.nu is not None:
+        if not learned:
             object.__setattr__(self, "nu", float(self.nu))
 
     @property
@@ -88,7 +90,7 @@ class StudentT(TaskCovariance):
     def task_loadings(self, tasks: Sequence[Label], name: Namer) -> TaskLoadings:
         """Register the reliabilities."""
         inner = self.inner.task_loadings(tasks, name)
-        if self.nu is None:
+        if self.nu == "learned":
             nu = pm.Deterministic(name("nu"), 1.0 + pm.Gamma(name("nu_part"), 2.0, 0.1))
         else:
             nu = pt.as_tensor_variable(self.nu)
