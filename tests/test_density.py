@@ -151,6 +151,19 @@ def test_laplace_coordinates_of_a_normal_law_make_it_standard():
     np.testing.assert_allclose(moved[1, 0, :5], found.centre + found.scale @ position[1, 0, :5], rtol=1e-12)
 
 
+def test_the_mode_is_found_with_millions_of_rows():
+    """A change of the density that matters is small beside its size, and scales are thousands apart."""
+    mode, curvature = np.array([0.3, -1.0, 0.7]), np.array([2e7, 5.0, 60.0])
+
+    def evaluate(position):
+        away = position - mode
+        return 1.4e7 - float(curvature @ (np.cosh(away) - 1.0)), -curvature * np.sinh(away)
+
+    found = laplace_coordinates(evaluate, np.zeros(3), 3)
+    np.testing.assert_allclose((found.centre - mode) * np.sqrt(curvature), 0.0, atol=0.05)
+    np.testing.assert_allclose(np.diag(found.scale) * np.sqrt(curvature), 1.0, rtol=1e-3)
+
+
 def test_a_bad_pilot_does_not_make_the_answer_wrong(monkeypatch):
     data, spec = binary(3, n_tasks=5, n_rows=15), mtl.ModelSpec(family="bernoulli")
     good = mtl.fit(data, spec, draws=2000, chains=2, random_seed=1, progressbar=False)

@@ -18,7 +18,9 @@ def blocks(path):
     return re.findall(r"```python\n(.*?)```", (ROOT / path).read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
-@pytest.mark.parametrize(("path", "count"), [("docs/guide.md", None), ("README.md", 1)])
+@pytest.mark.parametrize(
+    ("path", "count"), [("docs/guide.md", None), ("docs/structures.md", None), ("README.md", 1)]
+)
 def test_code_runs(path, count, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(mtl, "fit", partial(mtl.fit, draws=150, tune=300, chains=2, progressbar=False))
@@ -34,6 +36,7 @@ def test_links_lead_somewhere():
     for page in (
         "README.md",
         "docs/guide.md",
+        "docs/structures.md",
         "docs/architecture.md",
         "docs/notation.md",
         "models/README.md",

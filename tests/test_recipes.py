@@ -11,7 +11,7 @@ from bayes_mtl.recipes import Recipe, RecipeError, list_recipes, load_recipe, pe
 from bayes_mtl.recipes.recipe import FIT_OPTIONS, TASK_OPTIONS, library
 from bayes_mtl.recipes.simulate import COMMON_WORDS, CONTESTED_WORDS
 
-SHIPPED = ["eight_schools", "per_user_spam", "radon", "schools"]
+SHIPPED = ["eight_schools", "per_user_spam", "radon", "schools", "spam_groups"]
 
 MINIMAL = {
     "title": "Tiny",

@@ -260,14 +260,14 @@ def test_overlapping_groups_are_found():
     weights = np.array([[1.0, 0.0]] * 4 + [[0.7, 0.7]] * 2 + [[0.0, 1.0]] * 4)
     corr = 0.95 * weights @ weights.T
     np.fill_diagonal(corr, 1.0)
-    data, _ = simulate(corr, n_features=12, n_rows=40)
-    found = mtl.task_correlation(fit(data, mtl.SparseBasis(3))).to_dataframe()
-    found = found.set_index(["task_a", "task_b"])["mean"]
-    assert found["t0", "t3"] > 0.5
-    assert found["t6", "t9"] > 0.5
-    assert abs(found["t0", "t9"]) < 0.45
-    assert found["t0", "t4"] > 0.2
-    assert found["t5", "t9"] > 0.2
+    data, beta = simulate(corr, n_features=12, n_rows=40)
+    # Deviations are from a known mean: an estimated one takes what all tasks have in common.
+    idata = fit(data, mtl.SparseBasis(3), priors={"beta_mean": 0.0})
+    found = mtl.task_correlation(idata)["mean"].to_numpy()
+    unit = beta / np.linalg.norm(beta, axis=1, keepdims=True)
+    realised = (unit @ unit.T)[np.triu_indices(10, k=1)]
+    np.testing.assert_allclose(found, realised, atol=0.35)
+    assert np.corrcoef(found, realised)[0, 1] > 0.95
 
 
 def test_an_outlier_is_left_alone():

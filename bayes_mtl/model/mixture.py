@@ -11,6 +11,7 @@ import pymc as pm
 import pytensor.tensor as pt
 
 from bayes_mtl._typing import Label, Tensor
+from bayes_mtl.kernels import product
 from bayes_mtl.model.coords import CLUSTER, bis
 from bayes_mtl.model.numbers import Numbers, constants
 from bayes_mtl.model.priors import register
@@ -105,9 +106,9 @@ def mixture_prior(
         centre = centre - around
     cholesky = (sd[:, None] * correlation)[None]
     if found.factors is not None:
-        R = correlation @ correlation.T
+        R = product(correlation, correlation.T)
         factors = [found.factors[k] for k in range(len(names))]
-        cholesky = pt.stack([sd[:, None] * pt.linalg.cholesky(R + F @ F.T) for F in factors])
+        cholesky = pt.stack([sd[:, None] * pt.linalg.cholesky(R + product(F, F.T)) for F in factors])
     return MixturePrior(found.log_weight, centre, cholesky)
 
 

@@ -11,6 +11,7 @@ import pytensor.tensor as pt
 
 from bayes_mtl._typing import FloatArray, Label, Tensor
 from bayes_mtl.errors import Finding, SpecError, raise_if_any
+from bayes_mtl.kernels import product
 from bayes_mtl.structures.base import Namer
 from bayes_mtl.structures.known import (
     KnownRelatedness,
@@ -77,7 +78,7 @@ class Graph(KnownRelatedness):
         weights = np.array(self.adjacency)
         values, vectors = np.linalg.eigh(np.diag(weights.sum(axis=1)) - weights)
         here = vectors[positions_of(tasks, self.tasks)]
-        covariance = pt.dot(here / (rho * np.maximum(values, 0.0) + (1.0 - rho)), here.T)
+        covariance = product(here / (rho * np.maximum(values, 0.0) + (1.0 - rho)), here.T)
         sd = pt.sqrt(pt.diagonal(covariance))
         return covariance / (sd[:, None] * sd)
 

@@ -12,6 +12,7 @@ import pytensor.tensor as pt
 
 from bayes_mtl._typing import Label
 from bayes_mtl.errors import Finding, SpecError, raise_if_any
+from bayes_mtl.kernels import product
 from bayes_mtl.structures._options import count_finding
 from bayes_mtl.structures.base import Namer, TaskComponents, TaskMixture
 from bayes_mtl.structures.known import label_findings, plain_labels
@@ -91,7 +92,7 @@ class OrthogonalGroups(TaskMixture):
         pm.modelcontext(None).add_coord(name("direction"), range(self.rank))
         shape = (n_features, size)
         raw = pm.Normal(name("direction_offset"), 0.0, 1.0, shape=shape, initval=np.eye(*shape))
-        U = pt.linalg.solve_triangular(pt.linalg.cholesky(raw.T @ raw), raw.T, lower=True).T
+        U = pt.linalg.solve_triangular(pt.linalg.cholesky(product(raw.T, raw)), raw.T, lower=True).T
         scale = pm.HalfNormal(
             name("direction_scale"),
             3.0,

@@ -167,8 +167,8 @@ class Tree(TaskCovariance):
         model.add_coord(dim, [*self.levels, OWN])
         model.add_coord(name("factor"), groups)
         share = pm.Dirichlet(name("level_share"), np.ones(len(self.levels) + 1), dims=dim)
-        by_group = pt.dot(incidence.max(axis=0), share[:-1])
-        own = share[-1] + pt.dot(1.0 - incidence.sum(axis=1), share[:-1])
+        by_group = (incidence.max(axis=0) * share[:-1]).sum(axis=1)
+        own = share[-1] + ((1.0 - incidence.sum(axis=1)) * share[:-1]).sum(axis=1)
         return TaskLoadings(loadings=incidence.sum(axis=2) * pt.sqrt(by_group), unique_sd=pt.sqrt(own))
 
 
