@@ -8,7 +8,9 @@ from scipy import stats
 
 import bayes_mtl as mtl
 from bayes_mtl.errors import SpecError
-from bayes_mtl.model.priors import Scaled, default_priors, register
+from bayes_mtl.inference.density import DensityGraph
+from bayes_mtl.model import sampling_model
+from bayes_mtl.model.priors import Scaled, default_priors, power_of_two, register
 from tests import contracts
 
 
@@ -75,7 +77,8 @@ class TestDefaults:
         out = {}
         for name, entry in priors.items():
             flat = np.ravel(np.array(entry, dtype=object))
-            out[name] = np.array([[numbers(p).get("mu", 0.0), numbers(p)["sigma"]] for p in flat])
+            given = [numbers(p) if isinstance(p, mtl.Prior) else {"sigma": p} for p in flat]
+            out[name] = np.array([[p.get("mu", 0.0), p["sigma"]] for p in given])
         return out
 
     @pytest.mark.parametrize("c", [1e-3, 7.0])
@@ -84,7 +87,7 @@ class TestDefaults:
         fixed = ("task_sd", "sigma_spread")
         for name, scaled in self.sizes(make_data(y_factor=c, y_shift=2.0)).items():
             np.testing.assert_allclose(scaled, base[name] * (1.0 if name in fixed else c), err_msg=name)
-        by_feature = ("beta_mean", "feature_sd", "task_feature_effects")
+        by_feature = ("beta_mean", "feature_sd", "cluster_sd", "task_feature_effects")
         for name, scaled in self.sizes(make_data(x_factor=c, y_shift=2.0)).items():
             factor = np.array([[1.0], [1 / c], [1.0]]) if name in by_feature else 1.0
             np.testing.assert_allclose(scaled, base[name] * factor, err_msg=name)
@@ -221,7 +224,7 @@ class TestRegister:
 
     def test_the_scale_changes_no_density(self):
         entries = [mtl.Prior("Normal", mu=1, sigma=50), mtl.Prior("Normal", mu=0, sigma=0.02)]
-        scale = np.array([20.0, 0.01])
+        scale = np.array([16.0, 1 / 128])
         functions = []
         for s in (None, scale):
             with pm.Model() as model:
@@ -235,6 +238,16 @@ class TestRegister:
         contracts.assert_close(float(scaled), float(plain), 1e-12)
         # With the Jacobian the density is that of value / scale.
         contracts.assert_close(float(scaled_total), float(plain_total) + np.log(scale).sum(), 1e-12)
+
+    def test_other_units_are_the_same_model(self):
+        """A prior that is not normal is sampled: the model can be fitted, in any units."""
+        rng = np.random.default_rng(2)
+        x, task = 100 * rng.standard_normal(40), np.repeat(["a", "b"], 20)
+        data = mtl.TaskData.from_arrays(x[:, None], 7 * x + 50 * rng.standard_normal(40), task)
+        spec = mtl.ModelSpec(priors={"beta_mean": mtl.Prior("StudentT", nu=4, mu=0, sigma=100)})
+        assembled = sampling_model(spec, data, collapsed=True, rows=data.pseudo_rows)
+        assert "beta_mean_scaled__" in assembled.model.initial_point()
+        assert np.isfinite(DensityGraph(assembled.model).size)
 
     def test_scaled_is_a_bijection_with_its_jacobian(self):
         transform = Scaled(np.array([2.0, 0.1]))
@@ -358,11 +371,11 @@ class TestTaskCoefficients:
             "beta_basis_offset": "basis_offset",
         }
         moved = {rename.get(k, k.removeprefix("beta_")): v for k, v in point.items()}
-        _, scales = default_priors(spec, data)
-        moved["beta_mean_scaled__"] = moved["beta_mean_scaled__"] / scales["beta_mean"]
+        scale = power_of_two(default_priors(spec, data)[1]["beta_mean"])
+        moved["beta_mean_scaled__"] = moved["beta_mean_scaled__"] / scale
         assert moved.keys() == theirs.start.keys()
         np.testing.assert_allclose(theirs.values(moved)["beta"], ours.values(point)["beta"], rtol=1e-12)
-        jacobian = np.log(scales["beta_mean"]).sum()
+        jacobian = np.log(scale).sum()
         contracts.assert_close(theirs.logp(moved) - jacobian, ours.logp(point), 1e-10)
 
     def test_two_blocks_in_one_model_and_any_likelihood(self):

@@ -209,9 +209,15 @@ def _random(
     }
     transform = {}
     if priors[0].support == "real" and not np.allclose(scale, 1.0):
-        # A transform is not seen as a part of the graph, so this is a constant; as a power of two it changes,
-        # and the model is compiled again, only for data in other units.
-        power = 2.0 ** np.round(np.log2(np.asarray(scale).reshape(shape)))
-        transform = {"transform": Scaled(pt.constant(power))}
+        transform = {"transform": Scaled(pt.constant(power_of_two(np.asarray(scale).reshape(shape))))}
     # The shape is given beside the dims: a shape known when compiling saves seconds per variable.
     return distribution(name, **columns, shape=shape, dims=dims, **transform)
+
+
+def power_of_two(scale: FloatArray) -> FloatArray:
+    """Return the nearest power of two.
+
+    A transform is not seen as a part of the graph, so its scale is a constant there: as a power of two it
+    changes, and the model is compiled again, only for data in other units.
+    """
+    return np.asarray(2.0 ** np.round(np.log2(scale)))
