@@ -7,6 +7,7 @@ import pandas as pd
 import pymc as pm
 import pytensor
 import pytest
+import xarray as xr
 from scipy.special import expit, log_expit, logsumexp
 from scipy.stats import multivariate_normal, norm
 
@@ -382,6 +383,33 @@ def test_point_partition_minimises_binders_loss():
     np.fill_diagonal(blocks, 1.0)
     np.testing.assert_array_equal(point_partition(blocks), [1, 1, 1, 2, 2, 2])
     assert list(point_partition(np.ones((1, 1)))) == [1]
+
+
+@pytest.mark.parametrize("n_tasks", [1, 6, 100])
+def test_picture(n_tasks):
+    import matplotlib.pyplot as plt
+
+    kind = np.arange(n_tasks) % 2
+    same = np.where(kind[:, None] == kind, 0.9, 0.05)
+    np.fill_diagonal(same, 1.0)
+    tasks = [f"t{i}" for i in range(n_tasks)]
+    found = xr.Dataset(
+        {
+            "co_clustering": (("task", "task_bis"), same),
+            "partition": ("task", kind + 1),
+            "certainty": ("task", np.full(n_tasks, 0.9)),
+        },
+        coords={"task": tasks},
+        attrs={"task": "school"},
+    )
+    ax = mtl.plot_clusters(found)
+    drawn = ax.images[0].get_array()
+    half = (n_tasks + 1) // 2
+    assert drawn[:half, :half].min() >= 0.9  # clusters are blocks
+    assert "clusters, 90% certain" in ax.get_title(loc="left")
+    labels = [t.get_text() for t in ax.get_yticklabels()]
+    assert sorted(labels) == (sorted(tasks) if n_tasks <= 80 else [])
+    plt.close(ax.figure)
 
 
 def test_mistakes_are_named():

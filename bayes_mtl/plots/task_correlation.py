@@ -34,7 +34,7 @@ def plot_task_correlation(
     ----------
     relations : DataTree or Dataset
         What `fit` returned, or what `task_correlation` returned.
-    kind : {"structural", "coefficients", "functions"}
+    kind : {"structural", "partial", "coefficients", "functions"}
         See `task_correlation`; plays no role if a Dataset is given.
     order : {"cluster", "label"}
         Clustered order, or the order of the labels.
@@ -90,7 +90,11 @@ def plot_task_correlation(
     bar = ax.figure.colorbar(artist, ax=ax, shrink=0.6, pad=0.02)
     bar.set_label("correlation (posterior mean)")
     bar.outline.set_visible(False)
-    what = {"structural": "Task correlations", "coefficients": "Correlations of task coefficients"}
+    what = {
+        "structural": "Task correlations",
+        "partial": "Partial correlations of tasks",
+        "coefficients": "Correlations of task coefficients",
+    }
     title = what.get(str(table.attrs.get("kind")), "Correlations of task predictions")
     shown = f" ({n} of {total} tasks)" if n < total else ""
     contraction = float(np.nanmedian(table["contraction"])) if table.sizes["pair"] else float("nan")
