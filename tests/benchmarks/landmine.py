@@ -21,11 +21,14 @@ from scipy.stats import rankdata
 import bayes_mtl as mtl
 
 TASKS = [*range(1, 11), *range(16, 25)]
-STRUCTURES = {
-    "Exchangeable": mtl.Exchangeable(),
-    "Clusters(2)": mtl.Clusters(2),
-    "Clusters(3)": mtl.Clusters(3),
-    "DirichletProcess(6)": mtl.DirichletProcess(6),
+# With so few ones, tasks of a cluster share their coefficients, and clusters lie near each other.
+_TIGHT = {"feature_sd": 0.02, "cluster_sd": 0.5, "beta_mean": mtl.Prior("Normal", mu=0, sigma=1)}
+SPECS = {
+    "Exchangeable": {"task_covariance": mtl.Exchangeable()},
+    "Clusters(2)": {"task_covariance": mtl.Clusters(2), "priors": _TIGHT},
+    "Clusters(3)": {"task_covariance": mtl.Clusters(3), "priors": _TIGHT},
+    "DirichletProcess(5)": {"task_covariance": mtl.DirichletProcess(5), "priors": _TIGHT},
+    "Clusters(2), default priors": {"task_covariance": mtl.Clusters(2)},
 }
 
 
@@ -55,8 +58,9 @@ def main() -> None:
     parser.add_argument("file")
     parser.add_argument("--rows", type=int, nargs="+", default=[20, 40])
     parser.add_argument("--subsets", type=int, default=10)
-    parser.add_argument("--structure", action="append", choices=STRUCTURES)
+    parser.add_argument("--structure", action="append", choices=SPECS)
     parser.add_argument("--chains", type=int, default=2)
+    parser.add_argument("--draws", type=int, default=300)
     options = parser.parse_args()
     table = pd.read_csv(options.file)
     table = table[table.task.isin(TASKS)].reset_index(drop=True)
@@ -64,17 +68,19 @@ def main() -> None:
     table[features] = (table[features] - table[features].mean()) / table[features].std()
     overgrown = np.array(sorted(TASKS)) <= 15
     for rows in options.rows:
-        for name in options.structure or STRUCTURES:
+        for name in options.structure or SPECS:
             started, scores, together = time.perf_counter(), [], []
             for seed in range(options.subsets):
                 train = subset(table, rows, np.random.default_rng(seed))
                 data = mtl.TaskData.from_table(table[train], task="task", outcome="y", features=features)
-                spec = mtl.ModelSpec(family="bernoulli", task_covariance=STRUCTURES[name])
+                spec = mtl.ModelSpec("bernoulli", feature_covariance=mtl.Diagonal(), **SPECS[name])
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
                     fit = mtl.fit(
                         data,
                         spec,
+                        draws=options.draws,
+                        tune=options.draws,
                         chains=options.chains,
                         random_seed=seed,
                         progressbar=False,
