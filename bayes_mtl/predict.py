@@ -13,6 +13,7 @@ from bayes_mtl.data import TaskSchema
 from bayes_mtl.data.frames import column_names, missing_columns, to_pandas
 from bayes_mtl.errors import Finding, PredictionError, raise_if_any
 from bayes_mtl.inference.attributes import inside_of, schema_of, spec_of
+from bayes_mtl.inference.components import draw_labels
 from bayes_mtl.inference.hyperdraws import CHUNK_BYTES
 from bayes_mtl.inference.log_likelihood import linear_predictor, sigma_of_rows
 from bayes_mtl.structures import TaskMixture
@@ -277,8 +278,7 @@ def _with_new_tasks(
 def _cluster_deviations(posterior: xr.Dataset, n_new: int, rng: np.random.Generator) -> FloatArray:
     """Return where the clusters of new tasks lie, drawn by their weights, (chain, draw, task, feature)."""
     weight = posterior["cluster_weight"].transpose("chain", "draw", "cluster").to_numpy()
-    below = np.cumsum(weight, axis=-1)[..., None, :-1]
-    label = (rng.random((*weight.shape[:2], n_new, 1)) > below).sum(axis=-1)
+    label = draw_labels(np.repeat(weight[..., None, :], n_new, axis=-2), rng)
     deviation = posterior["cluster_mean"] - posterior["beta_mean"]
     centre = deviation.transpose("chain", "draw", "cluster", "feature").to_numpy()
     return np.take_along_axis(centre, label[..., None], axis=2)

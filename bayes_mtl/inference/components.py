@@ -19,7 +19,7 @@ def draw_prior(hyper: MixtureDraws, n_tasks: int, rng: np.random.Generator) -> C
     n_components = hyper.centre.shape[1]
     log_weight = np.broadcast_to(hyper.log_weight, (len(hyper), n_tasks, n_components))
     z = rng.standard_normal((len(hyper), n_tasks, hyper.centre.shape[2]))
-    label = _draw_labels(np.exp(log_weight), rng)
+    label = draw_labels(np.exp(log_weight), rng)
     at = np.arange(len(hyper))[:, None]
     cholesky = hyper.cholesky[at, label if hyper.cholesky.shape[1] > 1 else np.zeros_like(label)]
     beta = np.broadcast_to(hyper.mean, (len(hyper), n_tasks, hyper.mean.shape[2])).copy()
@@ -76,13 +76,13 @@ def _draw(
         joint = hyper.log_weight[i] + log_density(i, law)
         weight = np.exp(joint - joint.max(axis=1, keepdims=True))
         probability[i] = weight / weight.sum(axis=1, keepdims=True)
-        label = _draw_labels(probability[i], rng)
+        label = draw_labels(probability[i], rng)
         _, given = evaluate_components(*law, z[i], rows.root, rows.target)
         beta[i] = given[label, everyone] + rows.reference
     return Coefficients(beta, np.empty((n_draws, 0)), probability)
 
 
-def _draw_labels(probability: FloatArray, rng: np.random.Generator) -> Any:
+def draw_labels(probability: FloatArray, rng: np.random.Generator) -> Any:
     """Draw from categorical distributions over the last axis."""
     below = np.cumsum(probability, axis=-1)[..., :-1]
     return (rng.random((*probability.shape[:-1], 1)) > below).sum(axis=-1)

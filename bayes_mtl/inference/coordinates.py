@@ -66,15 +66,7 @@ def laplace_coordinates(evaluate: ValueAndGradient, start: FloatArray, k: int) -
     """
     if not k:
         return Coordinates.identity(0)
-    position = np.zeros(len(start))
-
-    def loss(theta: FloatArray) -> tuple[float, FloatArray]:
-        position[:k] = theta
-        value, gradient = evaluate(position)
-        if not np.isfinite(value):
-            return 1e100, np.zeros(k)
-        return -value, -np.array(gradient[:k])
-
+    loss = _loss(evaluate, len(start), k)
     # Not from the start itself, which may be a saddle: where all loadings are zero, none has a slope.
     centre, scale = start[:k] + np.random.default_rng(0).uniform(-0.3, 0.3, k), np.eye(k)
     for _ in range(_ROUNDS):
@@ -88,6 +80,20 @@ def laplace_coordinates(evaluate: ValueAndGradient, start: FloatArray, k: int) -
         scale = vectors / np.sqrt(np.maximum(values, _LEAST_CURVATURE)) @ vectors.T
         scale = (scale + scale.T) / 2
     return Coordinates(centre, scale)
+
+
+def _loss(evaluate: ValueAndGradient, size: int, k: int) -> ValueAndGradient:
+    """Return minus the density as a function of the first k parameters, the others being zero."""
+    position = np.zeros(size)
+
+    def loss(theta: FloatArray) -> tuple[float, FloatArray]:
+        position[:k] = theta
+        value, gradient = evaluate(position)
+        if not np.isfinite(value):
+            return 1e100, np.zeros(k)
+        return -value, -np.array(gradient[:k])
+
+    return loss
 
 
 def _mode(loss: ValueAndGradient, start: FloatArray, scale: FloatArray) -> FloatArray:
@@ -119,15 +125,7 @@ def best_start(evaluate: ValueAndGradient, centre: FloatArray, k: int, seed: int
     k : int
     seed : int
     """
-    rng, position = np.random.default_rng(seed), np.zeros(len(centre))
-
-    def loss(theta: FloatArray) -> tuple[float, FloatArray]:
-        position[:k] = theta
-        value, gradient = evaluate(position)
-        if not np.isfinite(value):
-            return 1e100, np.zeros(k)
-        return -value, -np.array(gradient[:k])
-
+    rng, loss = np.random.default_rng(seed), _loss(evaluate, len(centre), k)
     options = {"maxiter": _ITERATIONS}
     starts = [centre[:k] + rng.uniform(-1.5, 1.5, k) for _ in range(_STARTS)]
     ends = [minimize(loss, start, jac=True, method="L-BFGS-B", options=options) for start in starts]

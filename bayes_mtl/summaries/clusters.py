@@ -10,6 +10,7 @@ from scipy.spatial.distance import squareform
 from bayes_mtl._typing import FloatArray, IntArray
 from bayes_mtl.errors import Finding, SpecError
 from bayes_mtl.inference.attributes import schema_of, spec_of
+from bayes_mtl.inference.components import draw_labels
 
 
 def clusters(idata: xr.DataTree) -> xr.Dataset:
@@ -55,7 +56,7 @@ def clusters(idata: xr.DataTree) -> xr.Dataset:
     by_chain = np.array([_together(chain) for chain in member])
     same = by_chain.mean(axis=0)
     partition = point_partition(same)
-    labels = _draw_labels(member.reshape(-1, *member.shape[2:]))
+    labels = draw_labels(member.reshape(-1, *member.shape[2:]), np.random.default_rng(0))
     used = np.array([len(np.unique(row)) for row in labels])
     counts = np.arange(1, member.shape[3] + 1)
     tasks = posterior["task"].to_numpy()
@@ -97,22 +98,10 @@ def point_partition(same: FloatArray) -> IntArray:
     return np.array([number[label] for label in best.tolist()])
 
 
-def co_clustering_draws(member: FloatArray) -> FloatArray:
-    """Return P(same cluster) of every pair for every draw, from probabilities (..., task, cluster)."""
-    a, b = np.triu_indices(member.shape[-2], k=1)
-    return (member[..., a, :] * member[..., b, :]).sum(axis=-1)
-
-
 def _together(member: FloatArray) -> FloatArray:
     same = np.einsum("dtk,dsk->ts", member, member) / len(member)
     np.fill_diagonal(same, 1.0)
     return same
-
-
-def _draw_labels(probability: FloatArray) -> IntArray:
-    below = np.cumsum(probability, axis=-1)[..., :-1]
-    uniform = np.random.default_rng(0).random((*probability.shape[:-1], 1))
-    return (uniform > below).sum(axis=-1)
 
 
 def _certainty(same: FloatArray, partition: IntArray) -> FloatArray:
