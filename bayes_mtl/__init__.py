@@ -30,7 +30,14 @@ from bayes_mtl.structures import (
     StudentT,
     Tree,
 )
-from bayes_mtl.summaries import clusters, summary, task_correlation
+from bayes_mtl.summaries import (
+    clusters,
+    leave_one_task_out,
+    pooling,
+    summary,
+    task_correlation,
+    transfer_gain,
+)
 
 __version__ = "0.1.0"
 
@@ -60,12 +67,15 @@ __all__ = [
     "diagnose",
     "errors",
     "fit",
+    "leave_one_task_out",
     "load",
     "plot_clusters",
     "plot_task_correlation",
+    "pooling",
     "predict",
     "save",
     "summary",
     "task_coefficients",
     "task_correlation",
+    "transfer_gain",
 ]

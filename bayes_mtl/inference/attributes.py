@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
-from bayes_mtl.data import TaskSchema
+from bayes_mtl.data import TaskData, TaskSchema
 from bayes_mtl.errors import StorageError
 from bayes_mtl.model.coefficients import inside_features
 from bayes_mtl.spec import ModelSpec
@@ -35,6 +36,27 @@ def spec_of(idata: xr.DataTree) -> ModelSpec:
 def schema_of(idata: xr.DataTree) -> TaskSchema:
     """Return how the data came from their table."""
     return TaskSchema.from_dict(json.loads(_attribute(idata, _SCHEMA)))
+
+
+def data_of(idata: xr.DataTree) -> TaskData:
+    """Return the data that were fitted."""
+    fixed, schema = idata["constant_data"].to_dataset(), schema_of(idata)
+    n_rows, n_tasks = fixed.sizes["row"], fixed.sizes["task"]
+    return TaskData(
+        X=fixed["X"].to_numpy(),
+        X_shared=fixed["X_shared"].to_numpy() if "X_shared" in fixed else np.zeros((n_rows, 0)),
+        y=idata["observed_data"]["y"].to_numpy(),
+        task_index=fixed["task_index"].to_numpy(),
+        row=fixed["row"].to_numpy(),
+        tasks=tuple(fixed["task"].to_numpy().tolist()),
+        task_features=(
+            fixed["task_features"].to_numpy() if "task_features" in fixed else np.zeros((n_tasks, 0))
+        ),
+        weights=fixed["weights"].to_numpy(),
+        offset=fixed["offset"].to_numpy(),
+        noise=fixed["noise"].to_numpy() if "noise" in fixed else None,
+        schema=schema,
+    )
 
 
 def inside_of(idata: xr.DataTree) -> list[str]:

@@ -11,6 +11,7 @@ from bayes_mtl.model.build import (
 from bayes_mtl.model.coefficients import CoefficientPrior, task_coefficients
 from bayes_mtl.model.mixture import MixturePrior
 from bayes_mtl.model.population import Population
+from bayes_mtl.model.priors import default_priors, explicit_priors
 
 __all__ = [
     "WHITENED",
@@ -19,6 +20,8 @@ __all__ = [
     "MixturePrior",
     "Population",
     "build_model",
+    "default_priors",
+    "explicit_priors",
     "is_chained",
     "is_collapsed",
     "sampling_model",

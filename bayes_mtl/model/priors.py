@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -120,6 +121,20 @@ def default_priors(spec: ModelSpec, data: TaskData) -> tuple[dict[str, Any], dic
         else np.ones((len(varying), 0)),
     }
     return defaults, scales
+
+
+def explicit_priors(spec: ModelSpec, data: TaskData) -> ModelSpec:
+    """Write the default priors out, so that they stay what they are for other data."""
+    priors, _ = default_priors(spec, data)
+    features = {"beta_mean": data.features, "feature_sd": data.features, "cluster_sd": data.features}
+    features["beta_shared"] = data.shared_features
+    written: dict[str, PriorEntry] = {
+        name: dict(zip(labels, priors[name], strict=True)) for name, labels in features.items()
+    }
+    written |= {name: priors[name] for name in ("task_sd", "sigma", "sigma_spread")}
+    unused = {finding.where for finding in replace(spec, priors=written).findings(data)}
+    used = {name: entry for name, entry in written.items() if f"prior {name!r}" not in unused}
+    return replace(spec, priors={**spec.priors, **used})
 
 
 def _spread(values: FloatArray) -> float:

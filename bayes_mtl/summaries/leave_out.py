@@ -1,0 +1,180 @@
+"""How well the rest predicts what is left out: a row, or a whole task."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from scipy.special import logsumexp
+
+from bayes_mtl._typing import FloatArray
+from bayes_mtl.data import TaskData
+from bayes_mtl.errors import Finding, SpecError
+from bayes_mtl.inference import fit
+from bayes_mtl.inference.attributes import data_of, schema_of, spec_of
+from bayes_mtl.inference.leave_out import Stored
+from bayes_mtl.inference.log_likelihood import log_likelihood
+from bayes_mtl.model import explicit_priors
+from bayes_mtl.structures import TaskMixture
+
+# Above, importance weights rest on too few draws (Vehtari et al. 2024, JMLR 25).
+MAX_PARETO_K = 0.7
+_MAX_ENTRIES = 2**26  # draws x rows
+
+
+def leave_one_task_out(
+    idata: xr.DataTree, *, refit: bool = True, random_seed: int | None = 1, **sampler: Any
+) -> xr.Dataset:
+    """Say how well the other tasks predict all outcomes of a task.
+
+    Exact given the hyperparameters (Gaussian outcomes): the task is taken out of their Gaussian posterior
+    in closed form. Hyperparameters are reweighted (Pareto-smoothed importance sampling); where a task moves
+    them too far for that, the model is fitted again without its rows.
+
+    Parameters
+    ----------
+    idata : DataTree
+        A fit of Gaussian outcomes whose structure is no mixture.
+    refit : bool
+        Whether to fit again where importance sampling fails (``pareto_k`` > 0.7).
+    random_seed : int, optional
+        Of these fits.
+    **sampler
+        Options of these fits: `draws`, `tune`, `chains`, ... (default 500, 500, 2).
+
+    Returns
+    -------
+    Dataset
+        By task: ``elpd``, the log density of its outcomes given those of all other tasks; ``surprise``, the
+        probability that a task drawn from the population of the others would lie further out (uniform
+        between 0 and 1 for a task like them, small for one that contradicts them); ``pareto_k``;
+        ``refitted``; ``n_rows``.
+
+    Raises
+    ------
+    SpecError
+        If the outcomes are not Gaussian, or the structure is a mixture.
+
+    References
+    ----------
+    Marshall & Spiegelhalter (2007), Identifying outliers in Bayesian hierarchical models, Bayesian Analysis
+    2.
+
+    Examples
+    --------
+    >>> mtl.leave_one_task_out(idata)["elpd"].to_series()  # doctest: +SKIP
+    """
+    spec = spec_of(idata)
+    if not spec.family.gaussian_coefficients:
+        name = type(spec.family).__name__
+        raise SpecError(Finding("leave_one_task_out", f"needs Gaussian outcomes, found {name}"))
+    elpd, surprise, k = task_scores(idata)
+    refitted = np.zeros(len(k), dtype=bool)
+    for t in np.flatnonzero(k > MAX_PARETO_K) if refit else ():
+        rest = fit_without(idata, int(t), random_seed=random_seed, **sampler)
+        elpd[t], surprise[t] = score_of_absent(rest, data_of(idata), int(t))
+        refitted[t] = True
+    data = data_of(idata)
+    return xr.Dataset(
+        {
+            "elpd": ("task", elpd),
+            "surprise": ("task", surprise),
+            "pareto_k": ("task", k),
+            "refitted": ("task", refitted),
+            "n_rows": ("task", np.bincount(data.task_index, minlength=data.n_tasks)),
+        },
+        coords={"task": list(data.tasks)},
+        attrs={"task": schema_of(idata).task or "outcome"},
+    )
+
+
+def task_scores(idata: xr.DataTree) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return log density and surprise of each task given the others, and the Pareto k of the weights."""
+    stored = _stored(idata)
+    n_draws, n_tasks = len(stored.hyper), stored.data.n_tasks
+    density, surprise = np.empty((n_draws, n_tasks)), np.empty((n_draws, n_tasks))
+    for at, piece in stored.chunks():
+        density[at], surprise[at] = piece.task_log_density(stored.data), piece.task_surprise()
+    weight, k = smoothed_weights(density)
+    with np.errstate(divide="ignore"):
+        surprise_of_others = np.exp(logsumexp(weight + np.log(surprise), axis=0))
+    return logsumexp(weight + density, axis=0), surprise_of_others, k
+
+
+def score_of_absent(rest: xr.DataTree, data: TaskData, t: int) -> tuple[float, float]:
+    """Return log density and surprise of task t under a fit that did not see it."""
+    stored = _stored(rest, data)
+    density, surprise = [], []
+    for _, piece in stored.chunks():
+        density.append(piece.task_log_density(data)[:, t])
+        surprise.append(piece.task_surprise()[:, t])
+    every = np.concatenate(density)
+    return float(logsumexp(every) - np.log(len(every))), float(np.concatenate(surprise).mean())
+
+
+def row_elpd(idata: xr.DataTree) -> tuple[FloatArray, FloatArray]:
+    """Return the log density of each row given all others, and the Pareto k of the weights, both (N,)."""
+    spec, data = spec_of(idata), data_of(idata)
+    if spec.family.gaussian_coefficients and not isinstance(spec.task_covariance, TaskMixture):
+        draws = int(np.clip(_MAX_ENTRIES // data.n_rows, 100, 1000))
+        stored = Stored.read(idata, draws=draws)
+        density = np.empty((len(stored.hyper), data.n_rows))
+        for at, piece in stored.chunks():
+            density[at] = piece.row_log_density(data)
+    else:
+        known = idata["log_likelihood"].to_dataset() if "log_likelihood" in idata else log_likelihood(idata)
+        density = known["y"].transpose("chain", "draw", "row").to_numpy().reshape(-1, data.n_rows)
+    weight, k = smoothed_weights(density)
+    return logsumexp(weight + density, axis=0), k
+
+
+def smoothed_weights(log_density: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return the weights of draws if a density is left out, as normalised logs (D, K), and Pareto k (K,).
+
+    They are proportional to 1 / density, with the tail of the largest smoothed.
+    """
+    from arviz_stats.base import array_stats  # loads slowly
+
+    # Draws that all weigh the same have no tail to smooth.
+    if len(log_density) < 25 or np.ptp(log_density, axis=0).max() < 1e-9:
+        return -log_density - logsumexp(-log_density, axis=0), np.zeros(log_density.shape[1])
+    weight, k = array_stats.psislw(np.ascontiguousarray(log_density.T), axis=-1)
+    return np.asarray(weight).T, np.asarray(k)
+
+
+def fit_without(idata: xr.DataTree, t: int, **sampler: Any) -> xr.DataTree:
+    """Fit the same model with the same priors, but without the rows of task t.
+
+    The task stays, so that structures that know its place go on meaning the same; without rows it says
+    nothing.
+    """
+    data, spec = data_of(idata), spec_of(idata)
+    keep = data.task_index != t
+    rest = replace(
+        data,
+        X=data.X[keep],
+        X_shared=data.X_shared[keep],
+        y=data.y[keep],
+        task_index=data.task_index[keep],
+        row=data.row[keep],
+        weights=data.weights[keep],
+        offset=data.offset[keep],
+        noise=None if data.noise is None else data.noise[keep],
+    )
+    return quick_fit(rest, explicit_priors(spec, data), **sampler)
+
+
+def quick_fit(data: TaskData, spec: Any, **sampler: Any) -> xr.DataTree:
+    """Fit with few draws, which is enough for a mean over them."""
+    options = {"draws": 500, "tune": 500, "chains": 2, "progressbar": False, **sampler}
+    return fit(data, spec, **options)
+
+
+def _stored(idata: xr.DataTree, data: TaskData | None = None) -> Stored:
+    structure = spec_of(idata).task_covariance
+    if isinstance(structure, TaskMixture):
+        found = f"under {type(structure).__name__} a task is in one of several populations"
+        raise SpecError(Finding("leave_one_task_out", found, "Look at `clusters` instead"))
+    return Stored.read(idata, data=data)

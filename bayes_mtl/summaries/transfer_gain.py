@@ -1,0 +1,207 @@
+"""The audit: which tasks gain from the others, which are hurt by them, and which hurt them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from bayes_mtl._typing import FloatArray, IntArray
+from bayes_mtl.data import TaskData
+from bayes_mtl.inference.attributes import data_of, schema_of, spec_of
+from bayes_mtl.model import default_priors, explicit_priors
+from bayes_mtl.prior import Prior
+from bayes_mtl.spec import ModelSpec, PriorEntry
+from bayes_mtl.structures import CompletePooling, NoPooling, TaskMixture
+from bayes_mtl.summaries.leave_out import (
+    MAX_PARETO_K,
+    fit_without,
+    quick_fit,
+    row_elpd,
+    score_of_absent,
+    task_scores,
+)
+
+_HURT = -2.0  # standard errors
+_LEVEL = 0.05  # of the probability that any task is said to contradict the others if none does
+_SUSPECTS = 0.05  # surprise below which a task is looked at more closely
+
+
+def transfer_gain(
+    idata: xr.DataTree,
+    *,
+    single_task: xr.DataTree | None = None,
+    pooled: xr.DataTree | None = None,
+    max_refits: int = 10,
+    random_seed: int | None = 1,
+    **sampler: Any,
+) -> xr.Dataset:
+    """Compare, task by task, learning together with learning alone and with one model for all.
+
+    Three questions are asked of each task. Does it predict its own rows better than alone (`gain`)? Do the
+    other tasks contradict it (`surprise`)? And would the others be predicted better without it
+    (`gain_of_others`)?
+
+    Parameters
+    ----------
+    idata : DataTree
+        What `fit` returned.
+    single_task, pooled : DataTree, optional
+        Fits of the same data to compare with. Default: the same family with the prior that the description
+        gives to a task if it were the only one, and with `CompletePooling`; both are fitted here.
+    max_refits : int
+        At most this many tasks, the most surprising ones, are left out by fitting the others again.
+    random_seed : int, optional
+        Of the fits made here.
+    **sampler
+        Options of these fits: `draws`, `tune`, `chains`, ... (default 500, 500, 2).
+
+    Returns
+    -------
+    Dataset
+        By task: ``n_rows``; ``elpd``, the expected log density of a row of the task given all others,
+        summed over its rows; ``gain`` and ``gain_se``, by how much it exceeds learning alone, with the
+        standard error of the sum of paired differences; ``gain_over_pooled`` and ``gain_over_pooled_se``;
+        ``surprise``, the probability that a task like the others would lie further out (NaN for mixtures);
+        ``gain_of_others`` and ``gain_of_others_se``, what the other tasks gain if it is left out (NaN where
+        that was not looked at: a task that fits in hurts nobody); ``hurt``, ``hurts_others``; ``verdict``
+        in words; ``pareto_k``, the largest of its rows (above 0.7 the numbers of the task are unreliable).
+        Attribute ``remedy``.
+
+    Notes
+    -----
+    Rows are left out by Pareto-smoothed importance sampling; for Gaussian outcomes only over
+    hyperparameters, the rest is exact. A task is called hurt if ``gain`` is more than two standard errors
+    below zero, or if the others contradict it: ``surprise`` below 0.05 / number of tasks, so that with
+    tasks that are all alike the chance of calling any one so is 5 %. It hurts others if they contradict it
+    and are predicted better without it. For outcomes that are not Gaussian the surprise rests on a normal
+    approximation of what a task's rows say.
+
+    References
+    ----------
+    Vehtari, Gelman & Gabry (2017), Statistics and Computing 27; Marshall & Spiegelhalter (2007), Bayesian
+    Analysis 2.
+
+    Examples
+    --------
+    >>> mtl.transfer_gain(idata)[["gain", "gain_se", "verdict"]].to_dataframe()  # doctest: +SKIP
+    """
+    spec, data = spec_of(idata), data_of(idata)
+    sampler = {"random_seed": random_seed, **sampler}
+    alone = quick_fit(data, alone_spec(spec, data), **sampler) if single_task is None else single_task
+    one = quick_fit(data, pooled_spec(spec, data), **sampler) if pooled is None else pooled
+    (own, k), (without_others, k_alone), (as_one, k_pooled) = (row_elpd(f) for f in (idata, alone, one))
+    task, n_tasks = data.task_index, data.n_tasks
+    gain, gain_se = _paired(own - without_others, task, n_tasks)
+    over_pooled, over_pooled_se = _paired(own - as_one, task, n_tasks)
+    surprise, others, others_se = np.full((3, n_tasks), np.nan)
+    if not isinstance(spec.task_covariance, TaskMixture):
+        _, surprise, unreliable = task_scores(idata)
+        suspects = np.flatnonzero((surprise < _SUSPECTS) | (unreliable > MAX_PARETO_K))
+        for t in suspects[np.argsort(surprise[suspects], kind="stable")][:max_refits]:
+            rest = fit_without(idata, int(t), **sampler)
+            surprise[t] = score_of_absent(rest, data, int(t))[1]
+            change = row_elpd(rest)[0] - own[task != t]
+            others[t], others_se[t] = change.sum(), change.std(ddof=1) * np.sqrt(len(change))
+    contradicted = surprise < _LEVEL / n_tasks
+    hurt = (gain < _HURT * gain_se) | contradicted
+    hurts = contradicted & (others > 0.0)
+    verdict = _verdicts(gain / np.maximum(gain_se, 1e-12), hurt, contradicted, hurts)
+    worst = np.zeros(n_tasks)
+    np.maximum.at(worst, task, np.max([k, k_alone, k_pooled], axis=0))
+    columns = {
+        "n_rows": np.bincount(task, minlength=n_tasks),
+        "elpd": np.bincount(task, own, minlength=n_tasks),
+        "gain": gain,
+        "gain_se": gain_se,
+        "gain_over_pooled": over_pooled,
+        "gain_over_pooled_se": over_pooled_se,
+        "surprise": surprise,
+        "gain_of_others": others,
+        "gain_of_others_se": others_se,
+        "hurt": hurt,
+        "hurts_others": hurts,
+        "verdict": verdict,
+        "pareto_k": worst,
+    }
+    return xr.Dataset(
+        {name: ("task", values) for name, values in columns.items()},
+        coords={"task": list(data.tasks)},
+        attrs={"task": schema_of(idata).task or "outcome", "remedy": _remedy(list(data.tasks), hurt, hurts)},
+    )
+
+
+def alone_spec(spec: ModelSpec, data: TaskData) -> ModelSpec:
+    """Describe every task alone, with the prior that it would have as the only one.
+
+    beta_t = mean + deviation has variance sd(mean)^2 + E[feature_sd^2].
+    """
+    priors, scales = default_priors(spec, data)
+    centre: dict[str, PriorEntry | float] = {}
+    width: dict[str, PriorEntry | float] = {}
+    for feature, mean, deviation, scale in zip(
+        data.features, priors["beta_mean"], priors["feature_sd"], scales["beta_mean"], strict=True
+    ):
+        about = dict(mean.params) if isinstance(mean, Prior) else {"mu": mean, "sigma": 0.0}
+        spread = dict(deviation.params).get("sigma", scale) if isinstance(deviation, Prior) else deviation
+        centre[feature] = float(about.get("mu", 0.0))
+        width[feature] = float(np.hypot(about.get("sigma", 2.5 * scale), spread))
+    kept = _kept(spec, ("sigma", "sigma_spread", "beta_shared"))
+    return replace(
+        spec,
+        task_covariance=NoPooling(),
+        independent_features=None,
+        task_sd=False,
+        priors={**kept, "beta_mean": centre, "feature_sd": width},
+    )
+
+
+def pooled_spec(spec: ModelSpec, data: TaskData) -> ModelSpec:
+    """Describe one coefficient vector for all tasks."""
+    kept = _kept(spec, ("sigma", "sigma_spread", "beta_shared", "beta_mean", "task_feature_effects"))
+    pooled = replace(
+        spec, task_covariance=CompletePooling(), independent_features=None, task_sd=False, priors=kept
+    )
+    return explicit_priors(pooled, data)
+
+
+def _kept(spec: ModelSpec, names: tuple[str, ...]) -> dict[str, PriorEntry]:
+    return {name: entry for name, entry in spec.priors.items() if name in names}
+
+
+def _paired(difference: FloatArray, task: IntArray, n_tasks: int) -> tuple[FloatArray, FloatArray]:
+    """Return the sum of differences of each task's rows, and its standard error."""
+    n = np.bincount(task, minlength=n_tasks)
+    total = np.bincount(task, difference, minlength=n_tasks)
+    square = np.bincount(task, difference**2, minlength=n_tasks)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        variance = np.maximum(square - total**2 / n, 0.0) / (n - 1) * n
+    return total, np.sqrt(variance)
+
+
+def _verdicts(z: FloatArray, hurt: Any, contradicted: Any, hurts: Any) -> list[str]:
+    words = []
+    for t in range(len(z)):
+        if contradicted[t]:
+            words.append("contradicts the others, and hurts them" if hurts[t] else "contradicts the others")
+        elif hurt[t]:
+            words.append("hurt by the others")
+        else:
+            words.append("gains from the others" if z[t] > -_HURT else "no clear difference")
+    return words
+
+
+def _remedy(tasks: list[Any], hurt: Any, hurts: Any) -> str:
+    """Say what to do about tasks that are hurt or hurt others."""
+    named = [str(t) for t, bad in zip(tasks, hurt | hurts, strict=True) if bad]
+    if not named:
+        return "No task is hurt: nothing needs to be done."
+    share = len(named) / len(tasks)
+    several = (
+        "Many tasks do not fit in: try Clusters(2), which lets there be several populations."
+        if share > 0.2
+        else "Try StudentT(...) around the structure: single tasks then stand apart without pulling others."
+    )
+    return f"{', '.join(named)}: {several} Or fit these tasks apart (NoPooling), and compare."

@@ -1,0 +1,147 @@
+"""What is left out in closed form is what a dense computation leaves out, and what a fit without it says."""
+
+import numpy as np
+import pytest
+from scipy.stats import kstest
+from scipy.stats import multivariate_normal as normal
+
+import bayes_mtl as mtl
+from bayes_mtl.inference.leave_out import Stored
+from bayes_mtl.summaries.leave_out import fit_without, row_elpd, score_of_absent
+from tests.benchmarks.audit import simulate
+
+
+def joint_law(stored, d):
+    """Mean and covariance of all outcomes given draw d, by the definition of the model."""
+    data = stored.data
+    _, piece = next(stored.chunks())
+    X, task = data.full_matrix, data.task_index
+    common = np.einsum("nf,nfa->na", X, piece.design[d][task])
+    covariance = common @ common.T
+    for t in range(data.n_tasks):
+        rows = np.flatnonzero(task == t)
+        own = data.X[rows] @ piece.own[d, t]
+        covariance[np.ix_(rows, rows)] += own @ own.T
+    sigma = piece.hyper.sigma[d] if piece.hyper.sigma.shape[1] == 1 else piece.hyper.sigma[d][task]
+    covariance += np.diag(np.ones(data.n_rows) * sigma**2)
+    mean = np.broadcast_to(piece.hyper.mean[d], (data.n_tasks, X.shape[1]))
+    return (X * mean[task]).sum(axis=1), covariance
+
+
+def given_the_rest(y, mean, covariance, part):
+    """Log density of a part of y given the rest."""
+    rest = ~part
+    gain = np.linalg.solve(covariance[np.ix_(rest, rest)], covariance[np.ix_(rest, part)])
+    return normal.logpdf(
+        y[part],
+        mean[part] + gain.T @ (y[rest] - mean[rest]),
+        covariance[np.ix_(part, part)] - gain.T @ covariance[np.ix_(rest, part)],
+    )
+
+
+@pytest.mark.parametrize("fixture", ["sleepstudy_fit", "related_fit"])
+def test_densities_are_those_of_the_joint_normal_law(fixture, request):
+    idata = request.getfixturevalue(fixture)
+    stored = Stored.read(idata if fixture == "sleepstudy_fit" else idata[0], draws=5)
+    data = stored.data
+    _, piece = next(stored.chunks())
+    by_task, by_row = piece.task_log_density(data), piece.row_log_density(data)
+    for d in (0, 4):
+        mean, covariance = joint_law(stored, d)
+        for t in range(0, data.n_tasks, 3):
+            expected = given_the_rest(data.y, mean, covariance, data.task_index == t)
+            assert by_task[d, t] == pytest.approx(expected, rel=1e-8)
+        for i in range(0, data.n_rows, 37):
+            expected = given_the_rest(data.y, mean, covariance, np.arange(data.n_rows) == i)
+            assert by_row[d, i] == pytest.approx(expected, rel=1e-8)
+
+
+def test_a_task_left_out_is_predicted_as_by_a_fit_without_it(sleepstudy_fit):
+    found = mtl.leave_one_task_out(sleepstudy_fit, refit=False)
+    for t in (3, 9):
+        assert float(found["pareto_k"][t]) < 0.5
+        rest = fit_without(sleepstudy_fit, t, draws=1000, random_seed=3)
+        elpd, surprise = score_of_absent(rest, Stored.read(sleepstudy_fit).data, t)
+        assert float(found["elpd"][t]) == pytest.approx(elpd, abs=0.15)
+        assert float(found["surprise"][t]) == pytest.approx(surprise, abs=0.05)
+
+
+@pytest.mark.filterwarnings("ignore:Estimated shape parameter")  # of the comparison
+def test_rows_left_out_agree_with_importance_sampling_of_the_coefficients(sleepstudy_fit):
+    import arviz_stats
+
+    exact, k = row_elpd(sleepstudy_fit)
+    sampled = arviz_stats.loo(sleepstudy_fit, pointwise=True)
+    easy = sampled.pareto_k.to_numpy() < 0.3
+    assert easy.mean() > 0.8
+    np.testing.assert_allclose(exact[easy], sampled.elpd_i.to_numpy()[easy], atol=0.03)
+    # Only the hyperparameters are reweighted, which a single row hardly moves.
+    assert k.max() < sampled.pareto_k.to_numpy().max()
+
+
+def test_surprise_is_uniform_for_tasks_like_the_others():
+    """Given the true hyperparameters, by its definition."""
+    from bayes_mtl.inference.leave_out import Conditional
+
+    rng = np.random.default_rng(0)
+    n_tasks, n, sd = 400, 6, np.array([1.0, 0.5])
+    beta = np.array([1.0, -1.0]) + sd * rng.standard_normal((n_tasks, 2))
+    task = np.repeat(np.arange(n_tasks), n)
+    x = rng.standard_normal(len(task))
+    y = beta[task, 0] + beta[task, 1] * x + 0.7 * rng.standard_normal(len(task))
+    data = mtl.TaskData.from_arrays(x[:, None], y, task)
+    priors = {"feature_sd": {"Intercept": 1.0, "x0": 0.5}, "sigma": 0.7}
+    spec = mtl.ModelSpec(feature_covariance=mtl.Diagonal(), priors=priors)
+    idata = mtl.fit(data, spec, draws=2, chains=1, random_seed=0, progressbar=False)
+    _, piece = next(Stored.read(idata).chunks())
+    assert isinstance(piece, Conditional)
+    assert kstest(piece.task_surprise()[0], "uniform").pvalue > 0.01
+
+
+def test_the_audit_names_the_task_that_contradicts_the_others():
+    data = simulate(50, 3, np.random.default_rng(3), flipped=True)
+    idata = mtl.fit(data, draws=500, tune=500, chains=2, random_seed=1, progressbar=False)
+    found = mtl.transfer_gain(idata)
+    assert found["hurt"].to_numpy().tolist() == [False] * 9 + [True]
+    assert found["hurts_others"].to_numpy().tolist() == [False] * 9 + [True]
+    assert "task 9" in found.attrs["remedy"]
+    assert "StudentT" in found.attrs["remedy"]
+
+
+def test_pooling_is_the_share_of_the_prior_in_the_precision(sleepstudy_fit):
+    found = mtl.pooling(sleepstudy_fit)
+    assert ((found["factor"] > 0) & (found["factor"] < 1)).all()
+    assert (found["borrowed_rows"] > 0).all()
+    # Balanced data: every subject borrows the same, and as much from each of the others.
+    assert np.ptp(found["effective_rows"].to_numpy()) < 1e-6 * float(found["effective_rows"][0])
+    lent = found["borrowed_from"].to_numpy()
+    off = lent[~np.eye(18, dtype=bool)]
+    assert np.ptp(off) < 1e-6 * off.mean()
+    # A subject's coefficients lie between its own least squares and the population mean.
+    assert (
+        np.abs(found["together"] - found["population"]).mean()
+        < np.abs(found["alone"] - found["population"]).mean()
+    )
+
+
+def test_pooling_of_one_mean_is_known_in_closed_form():
+    """Tasks with a mean each: the prior's share is (1/V) / (1/V + n/sigma^2), V of mean and spread."""
+    rng = np.random.default_rng(0)
+    n = np.array([3, 10, 40])
+    task = np.repeat(np.arange(3), n)
+    data = mtl.TaskData.from_table(
+        {"t": task, "y": rng.standard_normal(len(task)) + task}, task="t", outcome="y"
+    )
+    priors = {"beta_mean": 0.0, "feature_sd": 0.5, "sigma": 2.0}
+    idata = mtl.fit(data, mtl.ModelSpec(priors=priors), draws=2, chains=1, random_seed=0, progressbar=False)
+    found = mtl.pooling(idata)
+    own = n / 4.0
+    np.testing.assert_allclose(found["factor"].to_numpy()[:, 0], 4.0 / (4.0 + own))
+    # Prior information of 1 / 0.25 is worth sigma^2 / 0.25 = 16 rows.
+    np.testing.assert_allclose(found["borrowed_rows"].to_numpy(), 16.0)
+
+
+def test_what_has_no_answer_says_so(binary_fit):
+    with pytest.raises(mtl.errors.SpecError, match="needs Gaussian outcomes"):
+        mtl.leave_one_task_out(binary_fit[0])
+    assert (mtl.pooling(binary_fit[0])["borrowed_rows"] > 0).all()
