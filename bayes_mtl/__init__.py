@@ -9,7 +9,17 @@ from bayes_mtl.data import TaskData
 from bayes_mtl.families import Bernoulli, Gaussian
 from bayes_mtl.inference import diagnose, fit, load, save
 from bayes_mtl.model import build_model, task_coefficients
-from bayes_mtl.plots import plot_clusters, plot_task_correlation
+from bayes_mtl.plots import (
+    plot_clusters,
+    plot_coefficients,
+    plot_correlation_update,
+    plot_pooling,
+    plot_task_correlation,
+    plot_task_fit,
+    plot_task_network,
+    plot_task_tree,
+    plot_transfer_gain,
+)
 from bayes_mtl.predict import predict
 from bayes_mtl.prior import Prior
 from bayes_mtl.spec import ModelSpec
@@ -31,7 +41,10 @@ from bayes_mtl.structures import (
     Tree,
 )
 from bayes_mtl.summaries import (
+    choose_structure,
     clusters,
+    compare,
+    gradient_conflict,
     leave_one_task_out,
     pooling,
     summary,
@@ -63,14 +76,24 @@ __all__ = [
     "TaskData",
     "Tree",
     "build_model",
+    "choose_structure",
     "clusters",
+    "compare",
     "diagnose",
     "errors",
     "fit",
+    "gradient_conflict",
     "leave_one_task_out",
     "load",
     "plot_clusters",
+    "plot_coefficients",
+    "plot_correlation_update",
+    "plot_pooling",
     "plot_task_correlation",
+    "plot_task_fit",
+    "plot_task_network",
+    "plot_task_tree",
+    "plot_transfer_gain",
     "pooling",
     "predict",
     "save",

@@ -71,6 +71,11 @@ class Gaussian(Family):
             observed=data.y, dims="row",
         )  # fmt: skip
 
+    def information(self, data: TaskData, eta: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return w and w (y - eta), in units of 1 / sigma^2."""
+        precision = data.weights if data.noise is None else data.weights / data.noise**2
+        return np.broadcast_to(precision, eta.shape), precision * (data.y - eta)
+
     def mean(self, eta: FloatArray) -> FloatArray:
         """Identity."""
         return eta

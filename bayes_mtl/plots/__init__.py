@@ -1,6 +1,23 @@
-"""One picture per file, drawn from a summary."""
+"""Pictures, one per file, each drawn from a summary."""
 
 from bayes_mtl.plots.clusters import plot_clusters
+from bayes_mtl.plots.coefficients import plot_coefficients
+from bayes_mtl.plots.correlation_update import plot_correlation_update
+from bayes_mtl.plots.pooling import plot_pooling
 from bayes_mtl.plots.task_correlation import plot_task_correlation
+from bayes_mtl.plots.task_fit import plot_task_fit
+from bayes_mtl.plots.task_network import plot_task_network
+from bayes_mtl.plots.task_tree import plot_task_tree
+from bayes_mtl.plots.transfer_gain import plot_transfer_gain
 
-__all__ = ["plot_clusters", "plot_task_correlation"]
+__all__ = [
+    "plot_clusters",
+    "plot_coefficients",
+    "plot_correlation_update",
+    "plot_pooling",
+    "plot_task_correlation",
+    "plot_task_fit",
+    "plot_task_network",
+    "plot_task_tree",
+    "plot_transfer_gain",
+]

@@ -56,7 +56,7 @@ def plot_task_correlation(
     if order not in ("cluster", "label"):
         raise SpecError(Finding("order", f"should be 'cluster' or 'label', found {order!r}"))
     table = relations if isinstance(relations, xr.Dataset) else task_correlation(relations, kind)
-    tasks, mean, sure = _matrices(table)
+    tasks, mean, sure = pair_matrices(table)
     total = len(tasks)
     if total > max_tasks:
         chosen = np.sort(np.argsort(-sure.mean(axis=1), kind="stable")[:max_tasks])
@@ -94,13 +94,15 @@ def plot_task_correlation(
         "structural": "Task correlations",
         "partial": "Partial correlations of tasks",
         "coefficients": "Correlations of task coefficients",
+        "conflict": "Agreement of gradients (cosine)",
     }
     title = what.get(str(table.attrs.get("kind")), "Correlations of task predictions")
     shown = f" ({n} of {total} tasks)" if n < total else ""
-    contraction = float(np.nanmedian(table["contraction"])) if table.sizes["pair"] else float("nan")
+    note = "full tile: sign certain, dot: either sign"
+    if "contraction" in table and table.sizes["pair"]:
+        learned = max(float(np.nanmedian(table["contraction"])), 0.0)
+        note += f"   ·   median contraction from the prior {learned:.0%}"
     ax.set_title(f"{title}{shown}", loc="left", fontsize=11, pad=22)
-    learned = max(contraction, 0.0)
-    note = f"full tile: sign certain, dot: either sign   ·   median contraction from the prior {learned:.0%}"
     ax.annotate(
         note,
         (0, 1),
@@ -129,7 +131,8 @@ def clustered_order(correlation: FloatArray) -> np.ndarray:
     return leaves_list(tree)
 
 
-def _matrices(table: xr.Dataset) -> tuple[list[Any], FloatArray, FloatArray]:
+def pair_matrices(table: xr.Dataset) -> tuple[list[Any], FloatArray, FloatArray]:
+    """Return the tasks, and as matrices the mean of each pair and how sure its sign is."""
     a, b = table["task_a"].to_numpy().tolist(), table["task_b"].to_numpy().tolist()
     tasks = list(dict.fromkeys([*a, *b]))
     position = {task: i for i, task in enumerate(tasks)}

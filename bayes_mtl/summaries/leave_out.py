@@ -42,7 +42,7 @@ def leave_one_task_out(
     random_seed : int, optional
         Of these fits.
     **sampler
-        Options of these fits: `draws`, `tune`, `chains`, ... (default 500, 500, 2).
+        Options of these fits: `draws`, `tune`, `chains`, ... (default 1000, 1000, 2).
 
     Returns
     -------
@@ -167,8 +167,8 @@ def fit_without(idata: xr.DataTree, t: int, **sampler: Any) -> xr.DataTree:
 
 
 def quick_fit(data: TaskData, spec: Any, **sampler: Any) -> xr.DataTree:
-    """Fit with few draws, which is enough for a mean over them."""
-    options = {"draws": 500, "tune": 500, "chains": 2, "progressbar": False, **sampler}
+    """Fit with fewer draws than usual, which are enough for a mean over them."""
+    options = {"chains": 2, "progressbar": False, **sampler}
     return fit(data, spec, **options)
 
 

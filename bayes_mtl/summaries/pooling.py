@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import xarray as xr
 
-from bayes_mtl._typing import FloatArray
+from bayes_mtl._typing import FloatArray, IntArray
 from bayes_mtl.errors import Finding, SpecError
 from bayes_mtl.inference.attributes import schema_of, spec_of
 from bayes_mtl.inference.leave_out import Conditional, Stored
@@ -69,18 +67,18 @@ def pooling(idata: xr.DataTree) -> xr.Dataset:
     data = stored.data
     n_varying, n_tasks = data.n_features, data.n_tasks
     counts = np.bincount(data.task_index, minlength=n_tasks)
-    rank = (np.abs(stored.rows.solve).sum(axis=1) > 0).sum(axis=0)
+    rank = (np.abs(stored.rows.solve).sum(axis=1) > 0).sum(axis=0).astype(float)
     every: dict[str, list[FloatArray]] = {"factor": [], "rows": [], "from": []}
     for _, piece in stored.chunks():
         covariance = piece.coefficients[1]
         before = piece.covariance_given_others()
         ratio = np.diagonal(covariance, axis1=-2, axis2=-1) / np.diagonal(before, axis1=-2, axis2=-1)
         every["factor"].append(ratio[..., :n_varying])
-        rows = _effective_rows(piece, covariance, rank, counts)
-        every["rows"].append(rows)
+        known = _effective_rows(piece, covariance, rank, counts)
+        every["rows"].append(known)
         if n_tasks <= _MAX_TASKS:
             every["from"].append(
-                np.stack([rows - _without(piece, s, rank, counts) for s in range(n_tasks)], axis=2)
+                np.stack([known - _without(piece, s, rank, counts) for s in range(n_tasks)], axis=2)
             )
     effective = np.concatenate(every["rows"]).mean(axis=0)
     posterior = idata["posterior"].to_dataset()
@@ -108,13 +106,15 @@ def pooling(idata: xr.DataTree) -> xr.Dataset:
     return out
 
 
-def _effective_rows(piece: Conditional, covariance: FloatArray, rank: FloatArray, counts: Any) -> FloatArray:
+def _effective_rows(
+    piece: Conditional, covariance: FloatArray, rank: FloatArray, counts: IntArray
+) -> FloatArray:
     """Return r sigma^2 / mean_i x_i' Gamma x_i = r n / trace(Gamma J), with J = X'WX / sigma^2, (D, T)."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return rank * counts / np.einsum("dtfg,dtgf->dt", covariance, piece.information)
 
 
-def _without(piece: Conditional, s: int, rank: FloatArray, counts: Any) -> FloatArray:
+def _without(piece: Conditional, s: int, rank: FloatArray, counts: IntArray) -> FloatArray:
     """Return the effective rows of every task if the rows of task s are left out."""
     B, left = piece.reach
     covariance = B @ piece.covariance_without(s)[:, None] @ np.swapaxes(B, -1, -2) + left

@@ -13,7 +13,7 @@ from bayes_mtl.data import TaskData
 from bayes_mtl.inference.attributes import data_of, schema_of, spec_of
 from bayes_mtl.model import default_priors, explicit_priors
 from bayes_mtl.prior import Prior
-from bayes_mtl.spec import ModelSpec, PriorEntry
+from bayes_mtl.spec import ModelSpec, PriorEntry, PriorValue
 from bayes_mtl.structures import CompletePooling, NoPooling, TaskMixture
 from bayes_mtl.summaries.leave_out import (
     MAX_PARETO_K,
@@ -56,7 +56,7 @@ def transfer_gain(
     random_seed : int, optional
         Of the fits made here.
     **sampler
-        Options of these fits: `draws`, `tune`, `chains`, ... (default 500, 500, 2).
+        Options of these fits: `draws`, `tune`, `chains`, ... (default 1000, 1000, 2).
 
     Returns
     -------
@@ -139,8 +139,8 @@ def alone_spec(spec: ModelSpec, data: TaskData) -> ModelSpec:
     beta_t = mean + deviation has variance sd(mean)^2 + E[feature_sd^2].
     """
     priors, scales = default_priors(spec, data)
-    centre: dict[str, PriorEntry | float] = {}
-    width: dict[str, PriorEntry | float] = {}
+    centre: dict[str, PriorValue] = {}
+    width: dict[str, PriorValue] = {}
     for feature, mean, deviation, scale in zip(
         data.features, priors["beta_mean"], priors["feature_sd"], scales["beta_mean"], strict=True
     ):

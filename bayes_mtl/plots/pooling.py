@@ -1,0 +1,86 @@
+"""How far each task's coefficients are pulled towards the others, as a picture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from bayes_mtl._typing import FloatArray
+from bayes_mtl.errors import Finding, SpecError
+from bayes_mtl.plots._common import BLUE, GREY, MAX_ROWS, ORANGE, axes, bare, label_rows, rows_height
+from bayes_mtl.summaries.pooling import pooling
+
+
+def plot_pooling(found: xr.DataTree | xr.Dataset, feature: str | None = None, *, ax: Any = None) -> Any:
+    """Draw an arrow per task, from what its own rows say to what is learned together.
+
+    Parameters
+    ----------
+    found : DataTree or Dataset
+        What `fit` returned, or what `pooling` returned.
+    feature : str, optional
+        Which coefficient; default the one that is pulled furthest, relative to its spread.
+    ax : matplotlib Axes, optional
+        Where to draw; default a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    SpecError
+        If there is no such feature.
+
+    Examples
+    --------
+    >>> mtl.plot_pooling(idata, "standLRT")  # doctest: +SKIP
+    """
+    table = found if isinstance(found, xr.Dataset) else pooling(found)
+    features = [str(f) for f in table["feature"].to_numpy()]
+    if feature is None:
+        pulled = abs(table["together"] - table["alone"]).median("task") / table["together"].std("task")
+        feature = features[int(np.nanargmax(np.nan_to_num(pulled.to_numpy(), nan=-1.0)))]
+    if feature not in features:
+        raise SpecError(Finding("feature", f"should be one of {features}, found {feature!r}"))
+    table = table.sel(feature=feature)
+    total = table.sizes["task"]
+    order = np.argsort(-table["together"].to_numpy(), kind="stable")
+    if total > MAX_ROWS:
+        order = order[np.linspace(0, total - 1, MAX_ROWS).astype(int)]
+    table = table.isel(task=order)
+    alone, together = table["alone"].to_numpy(), table["together"].to_numpy()
+    at = np.arange(len(together))
+    ax = axes(ax, 6.4, rows_height(len(together)))
+    if "population" in table:
+        ax.axvline(float(table["population"]), color=ORANGE, linewidth=1.5, label="population mean")
+    low, high = _limits(alone, together)
+    for t in np.flatnonzero(np.isfinite(alone)):
+        start = np.clip(alone[t], low, high)
+        ax.annotate("", (together[t], t), (start, t), arrowprops={"arrowstyle": "->", "color": GREY})
+    ax.set_xlim(low, high)
+    ax.plot(alone, at, "o", color="white", markeredgecolor=GREY, markersize=5, label="own rows alone")
+    ax.plot(together, at, "o", color=BLUE, markersize=5, label="together")
+    rows = table["n_rows"].to_numpy()
+    label_rows(ax, [f"{t}  ({n})" for t, n in zip(table["task"].to_numpy(), rows, strict=True)])
+    bare(ax)
+    ax.set_xlabel(f"coefficient of {feature}", fontsize=9)
+    ax.set_ylabel(f"{table.attrs.get('task', 'task')} (rows)", fontsize=9)
+    shown = f" ({len(together)} of {total} tasks)" if len(together) < total else ""
+    factor = float(table["factor"].mean())
+    ax.set_title(
+        f"{feature}: {factor:.0%} decided by the other tasks{shown}", loc="left", fontsize=11, pad=26
+    )
+    ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, frameon=False, fontsize=8,
+              borderaxespad=0.2, handletextpad=0.3)  # fmt: skip
+    return ax
+
+
+def _limits(alone: FloatArray, together: FloatArray) -> tuple[float, float]:
+    """Return limits that leave out what a few rows say at random: arrows then begin at the edge."""
+    known = alone[np.isfinite(alone)]
+    every = np.concatenate([np.quantile(known, [0.05, 0.95]), together]) if len(known) else together
+    margin = 0.08 * (np.ptp(every) or 1.0)
+    return float(every.min() - margin), float(every.max() + margin)

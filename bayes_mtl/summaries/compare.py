@@ -1,0 +1,190 @@
+"""Which structure the data prefer, and whether it matters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from bayes_mtl.data import TaskData
+from bayes_mtl.errors import Finding, SpecError
+from bayes_mtl.inference import fit
+from bayes_mtl.inference.attributes import data_of, spec_of
+from bayes_mtl.spec import ModelSpec
+from bayes_mtl.structures import (
+    Clusters,
+    Exchangeable,
+    LowRank,
+    StudentT,
+    TaskCovariance,
+    TaskMixture,
+)
+from bayes_mtl.summaries.leave_out import MAX_PARETO_K, leave_one_task_out, row_elpd
+from bayes_mtl.summaries.transfer_gain import alone_spec, pooled_spec
+
+_FEW_TASKS = 5  # with fewer, neither clusters nor factors can be told from chance
+_MATTERS = 4.0  # a difference below means models that predict alike (Sivula et al. 2020)
+
+
+def compare(fits: Mapping[str, xr.DataTree] | Sequence[xr.DataTree], *, by: str = "row") -> pd.DataFrame:
+    """Compare fits of the same data by how well they predict what they have not seen.
+
+    Parameters
+    ----------
+    fits : mapping of str to DataTree, or sequence of DataTree
+        What `fit` returned; a sequence is named by structures.
+    by : {"row", "task"}
+        What is left out: one row (prediction for known tasks), or a whole task (prediction for new ones;
+        Gaussian outcomes, no mixtures).
+
+    Returns
+    -------
+    DataFrame
+        ArviZ's comparison, best first: ``elpd`` and ``se``, ``elpd_diff`` to the best and its standard error
+        ``dse``, ``p_worse``, and stacking ``weight``. Attribute (``attrs``) ``words`` says what is
+        preferred, and whether the difference matters.
+
+    Raises
+    ------
+    SpecError
+        If the fits are not of the same rows.
+
+    References
+    ----------
+    Yao, Vehtari, Simpson & Gelman (2018), Using stacking to average Bayesian predictive distributions,
+    Bayesian Analysis 13; Sivula, Magnusson & Vehtari (2020), arXiv 2008.10296.
+
+    Examples
+    --------
+    >>> mtl.compare({"pooled": pooled, "related": related})  # doctest: +SKIP
+    """
+    from arviz_stats import compare as arviz_compare
+
+    named = dict(fits) if isinstance(fits, Mapping) else _by_structure(fits)
+    _check(named, by)
+    scores = {name: _scores(idata, by) for name, idata in named.items()}
+    table = arviz_compare(scores, method="stacking", round_to="none")
+    table.attrs["words"] = _words(table, by)
+    return table
+
+
+def choose_structure(
+    data: TaskData,
+    spec: ModelSpec | None = None,
+    *,
+    structures: Sequence[TaskCovariance] | None = None,
+    random_seed: int | None = 1,
+    **sampler: Any,
+) -> tuple[pd.DataFrame, dict[str, xr.DataTree]]:
+    """Fit a ladder of structures, and say which the data prefer.
+
+    The ladder goes from the strongest assumption to the weakest: one model for all; each task from a
+    population; a population with outliers (`StudentT`); latent factors (`LowRank`); kinds of tasks
+    (`Clusters`); each task alone. The last three but one need five tasks.
+
+    Parameters
+    ----------
+    data : TaskData
+    spec : ModelSpec, optional
+        Everything but the structure.
+    structures : sequence of TaskCovariance, optional
+        Instead of the ladder.
+    random_seed : int, optional
+    **sampler
+        Options of `fit` (default: 2 chains).
+
+    Returns
+    -------
+    table : DataFrame
+        As `compare` returns it, with ``attrs["words"]``.
+    fits : dict of DataTree
+        By name.
+
+    Examples
+    --------
+    >>> table, fits = mtl.choose_structure(data)  # doctest: +SKIP
+    >>> print(table.attrs["words"])  # doctest: +SKIP
+    """
+    spec = ModelSpec() if spec is None else spec
+    ladder: dict[str, ModelSpec] = {}
+    if structures is None:
+        ladder["CompletePooling"] = pooled_spec(spec, data)
+        ladder["Exchangeable"] = replace(spec, task_covariance=Exchangeable())
+        if data.n_tasks >= _FEW_TASKS:
+            ladder["StudentT"] = replace(spec, task_covariance=StudentT(), task_sd=False)
+            ladder["LowRank"] = replace(spec, task_covariance=LowRank(min(2, data.n_tasks - 1)))
+            ladder["Clusters"] = replace(
+                spec, task_covariance=Clusters(2), task_sd=False, independent_features=None
+            )
+        ladder["NoPooling"] = alone_spec(spec, data)
+    else:
+        ladder = {str(s): replace(spec, task_covariance=s) for s in structures}
+    options = {"chains": 2, "random_seed": random_seed, **sampler}
+    fits = {name: fit(data, description, **options) for name, description in ladder.items()}
+    return compare(fits), fits
+
+
+def _by_structure(fits: Sequence[xr.DataTree]) -> dict[str, xr.DataTree]:
+    out: dict[str, xr.DataTree] = {}
+    for idata in fits:
+        name = str(spec_of(idata).task_covariance)
+        out[f"{name} ({len(out) + 1})" if name in out else name] = idata
+    return out
+
+
+def _check(named: Mapping[str, xr.DataTree], by: str) -> None:
+    if by not in ("row", "task"):
+        raise SpecError(Finding("by", f"should be 'row' or 'task', found {by!r}"))
+    if len(named) < 2:
+        raise SpecError(Finding("fits", f"should be two at least, found {len(named)}"))
+    first, *others = named
+    y = data_of(named[first]).y
+    for name in others:
+        if not np.array_equal(data_of(named[name]).y, y):
+            found = f"was fitted to other outcomes than {first!r}"
+            raise SpecError(Finding(f"fit {name!r}", found, "Compare fits of the same rows"))
+        if by == "task" and isinstance(spec_of(named[name]).task_covariance, TaskMixture):
+            raise SpecError(
+                Finding(f"fit {name!r}", "is a mixture, which by='task' does not know", "by='row'")
+            )
+
+
+def _scores(idata: xr.DataTree, by: str) -> Any:
+    """Return the scores in the form that ArviZ compares."""
+    from arviz_stats import ELPDDataLOO
+
+    if by == "task":
+        found = leave_one_task_out(idata)
+        elpd, k, dim = found["elpd"].to_numpy(), found["pareto_k"].to_numpy().copy(), "task"
+        k[found["refitted"].to_numpy()] = 0.0
+    else:
+        (elpd, k), dim = row_elpd(idata), "row"
+    samples = idata["posterior"].sizes["chain"] * idata["posterior"].sizes["draw"]
+    return ELPDDataLOO(
+        elpd=float(elpd.sum()),
+        se=float(np.sqrt(len(elpd)) * elpd.std()),
+        p=float("nan"),
+        n_samples=samples,
+        n_data_points=len(elpd),
+        scale="log",
+        warning=bool((k > MAX_PARETO_K).any()),
+        good_k=MAX_PARETO_K,
+        elpd_i=xr.DataArray(elpd, dims=dim),
+        pareto_k=xr.DataArray(k, dims=dim),
+    )
+
+
+def _words(table: pd.DataFrame, by: str) -> str:
+    best = table.index[0]
+    new = "rows of known tasks" if by == "row" else "new tasks"
+    text = f"{best} predicts {new} best."
+    alike = [n for n in table.index[1:] if -table.elpd_diff[n] < max(_MATTERS, 2.0 * table.dse[n])]
+    if alike:
+        text += f" {', '.join(alike)} cannot be told from it: the simplest of these will do."
+    if worse := [n for n in table.index[1:] if n not in alike]:
+        text += f" Clearly worse: {', '.join(worse)}."
+    return text
