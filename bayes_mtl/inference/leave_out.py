@@ -16,7 +16,7 @@ References: Marshall & Spiegelhalter (2007), Bayesian Analysis 2; Vehtari et al.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -30,6 +30,8 @@ from bayes_mtl.inference.attributes import data_of, inside_of, spec_of
 from bayes_mtl.inference.hyperdraws import CHUNK_BYTES, Hyperdraws
 from bayes_mtl.inference.pilot import pilot
 from bayes_mtl.model import Population, sampling_model
+from bayes_mtl.spec import ModelSpec
+from bayes_mtl.structures import CompletePooling
 
 _LOG_2PI = float(np.log(2 * np.pi))
 
@@ -73,6 +75,26 @@ class Stored:
         features = list(data.features)
         inside = np.array([i for i, f in enumerate(features) if f in inside_of(idata)], dtype=np.int64)
         return cls(_hyperdraws(posterior, effects, inside, data), effects, inside, data, rows, exact)
+
+    @classmethod
+    def at(cls, spec: ModelSpec, data: TaskData, sigma: FloatArray) -> Stored:
+        """Describe a model of Gaussian outcomes with nothing to learn but the noise, at these values."""
+        effects = sampling_model(spec, data, collapsed=True, rows=data.pseudo_rows).population
+        features, n = list(data.features), len(sigma)
+        varies = not isinstance(spec.task_covariance, CompletePooling)
+        entry = spec.priors.get("feature_sd", {})
+        assert isinstance(entry, Mapping)
+        width = np.array([float(entry[f]) if varies else 1.0 for f in features])  # type: ignore[arg-type]
+        inside = np.arange(len(features))
+        hyper = Hyperdraws(
+            sd=np.tile(width, (n, 1)),
+            correlation=np.tile(np.eye(len(features)), (n, 1, 1)),
+            loadings=np.zeros((n, data.n_tasks, 0)),
+            unique_sd=np.full((n, data.n_tasks), float(varies)),
+            sigma=sigma[:, None],
+            mean=np.tile(effects.fixed, (n, 1, 1)),
+        )
+        return cls(hyper, effects, inside, data, data.pseudo_rows, exact=True)
 
     def chunks(self) -> Iterator[tuple[slice, Conditional]]:
         """Go through the draws in pieces of bounded memory."""
@@ -156,6 +178,16 @@ class Conditional:
         root = np.linalg.cholesky(np.eye(S.shape[-1]) - (S + np.swapaxes(S, -1, -2)) / 2)
         white = np.linalg.solve(root, r[..., None])[..., 0]
         return (white**2).sum(axis=-1), 2.0 * np.log(np.diagonal(root, axis1=-2, axis2=-1)).sum(axis=-1)
+
+    def log_marginal(self, data: TaskData) -> FloatArray:
+        """Return log p(y | theta), (D,), up to a constant."""
+        A, v, log_det = self._whitened
+        precision = np.einsum("dtfa,dtfb->dab", A, A, optimize=True) + np.eye(A.shape[-1])
+        mean, _ = self._common
+        explained = np.einsum("da,dab,db->d", mean, precision, mean, optimize=True)
+        square = (v**2).sum(axis=(1, 2)) + (self.rows.rest / self.hyper.sigma**2).sum(axis=1) - explained
+        scale = (np.log(self.hyper.sigma) * data.statistics.count).sum(axis=1)
+        return -0.5 * (square + log_det.sum(axis=1) + np.linalg.slogdet(precision)[1]) - scale
 
     def task_log_density(self, data: TaskData) -> FloatArray:
         """Return log p(y_t | outcomes of the other tasks, theta), (D, T)."""

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pymc as pm
 import xarray as xr
 from scipy.special import logsumexp
 
@@ -16,7 +17,9 @@ from bayes_mtl.inference import fit
 from bayes_mtl.inference.attributes import data_of, schema_of, spec_of
 from bayes_mtl.inference.leave_out import Stored
 from bayes_mtl.inference.log_likelihood import log_likelihood
-from bayes_mtl.model import explicit_priors
+from bayes_mtl.model import default_priors, explicit_priors
+from bayes_mtl.prior import Prior
+from bayes_mtl.spec import ModelSpec
 from bayes_mtl.structures import TaskMixture
 
 # Above, importance weights rest on too few draws (Vehtari et al. 2024, JMLR 25).
@@ -130,6 +133,39 @@ def row_elpd(idata: xr.DataTree) -> tuple[FloatArray, FloatArray]:
     return logsumexp(weight + density, axis=0), k
 
 
+def row_elpd_by_quadrature(spec: ModelSpec, data: TaskData) -> FloatArray | None:
+    """Return the log density of each row given all others, where the noise scale is the only hyperparameter.
+
+    sigma is integrated over a grid of its posterior, so nothing is sampled. None if there is more to sample.
+    """
+    prior = default_priors(spec, data)[0]["sigma"]
+    if data.noise is not None:
+        prior = 1.0
+    fixed = not isinstance(prior, Prior)
+    sigma = np.array([float(prior)]) if fixed else np.geomspace(1e-3, 10.0, 200) * data.y.std()
+    stored = Stored.at(spec, data, sigma)
+    if stored.population.sampled is not None or getattr(spec.family, "task_noise", False):
+        return None
+    log_weight = np.zeros(1)
+    for _ in range(0 if fixed else 2):  # first where it is, then finely
+        log_weight = np.concatenate([piece.log_marginal(data) for _, piece in stored.chunks()])
+        # Even steps of log sigma.
+        log_weight += _log_density(prior, stored.hyper.sigma[:, 0]) + np.log(stored.hyper.sigma[:, 0])
+        near = np.flatnonzero(log_weight > log_weight.max() - 20.0)
+        first, last = sigma[max(near[0] - 1, 0)], sigma[min(near[-1] + 1, len(sigma) - 1)]
+        found, sigma = stored, np.geomspace(first, last, 60)
+        stored = Stored.at(spec, data, sigma)
+    found = stored if fixed else found
+    density = np.concatenate([piece.row_log_density(data) for _, piece in found.chunks()])
+    # p(y_i | rest) = 1 / E[1 / p(y_i | rest, sigma)]
+    return -logsumexp((log_weight - logsumexp(log_weight))[:, None] - density, axis=0)
+
+
+def _log_density(prior: Prior, values: FloatArray) -> FloatArray:
+    distribution = getattr(pm, prior.distribution).dist(**dict(prior.params))
+    return np.asarray(pm.logp(distribution, values).eval(mode="FAST_COMPILE"))
+
+
 def smoothed_weights(log_density: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return the weights of draws if a density is left out, as normalised logs (D, K), and Pareto k (K,).
 
@@ -166,7 +202,7 @@ def fit_without(idata: xr.DataTree, t: int, **sampler: Any) -> xr.DataTree:
     return quick_fit(rest, explicit_priors(spec, data), **sampler)
 
 
-def quick_fit(data: TaskData, spec: Any, **sampler: Any) -> xr.DataTree:
+def quick_fit(data: TaskData, spec: ModelSpec, **sampler: Any) -> xr.DataTree:
     """Fit with fewer draws than usual, which are enough for a mean over them."""
     options = {"chains": 2, "progressbar": False, **sampler}
     return fit(data, spec, **options)

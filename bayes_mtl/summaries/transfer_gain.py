@@ -20,13 +20,13 @@ from bayes_mtl.summaries.leave_out import (
     fit_without,
     quick_fit,
     row_elpd,
+    row_elpd_by_quadrature,
     score_of_absent,
     task_scores,
 )
 
 _HURT = -2.0  # standard errors
 _LEVEL = 0.05  # of the probability that any task is said to contradict the others if none does
-_SUSPECTS = 0.05  # surprise below which a task is looked at more closely
 
 
 def transfer_gain(
@@ -50,7 +50,8 @@ def transfer_gain(
         What `fit` returned.
     single_task, pooled : DataTree, optional
         Fits of the same data to compare with. Default: the same family with the prior that the description
-        gives to a task if it were the only one, and with `CompletePooling`; both are fitted here.
+        gives to a task if it were the only one, and with `CompletePooling`; both are integrated
+        by quadrature where only a noise scale is unknown, and fitted here otherwise.
     max_refits : int
         At most this many tasks, the most surprising ones, are left out by fitting the others again.
     random_seed : int, optional
@@ -90,16 +91,16 @@ def transfer_gain(
     """
     spec, data = spec_of(idata), data_of(idata)
     sampler = {"random_seed": random_seed, **sampler}
-    alone = quick_fit(data, alone_spec(spec, data), **sampler) if single_task is None else single_task
-    one = quick_fit(data, pooled_spec(spec, data), **sampler) if pooled is None else pooled
-    (own, k), (without_others, k_alone), (as_one, k_pooled) = (row_elpd(f) for f in (idata, alone, one))
+    own, k = row_elpd(idata)
+    without_others, k_alone = _baseline(single_task, alone_spec(spec, data), data, sampler)
+    as_one, k_pooled = _baseline(pooled, pooled_spec(spec, data), data, sampler)
     task, n_tasks = data.task_index, data.n_tasks
     gain, gain_se = _paired(own - without_others, task, n_tasks)
     over_pooled, over_pooled_se = _paired(own - as_one, task, n_tasks)
     surprise, others, others_se = np.full((3, n_tasks), np.nan)
     if not isinstance(spec.task_covariance, TaskMixture):
         _, surprise, unreliable = task_scores(idata)
-        suspects = np.flatnonzero((surprise < _SUSPECTS) | (unreliable > MAX_PARETO_K))
+        suspects = np.flatnonzero((surprise < 2 * _LEVEL / n_tasks) | (unreliable > MAX_PARETO_K))
         for t in suspects[np.argsort(surprise[suspects], kind="stable")][:max_refits]:
             rest = fit_without(idata, int(t), **sampler)
             surprise[t] = score_of_absent(rest, data, int(t))[1]
@@ -131,6 +132,17 @@ def transfer_gain(
         coords={"task": list(data.tasks)},
         attrs={"task": schema_of(idata).task or "outcome", "remedy": _remedy(list(data.tasks), hurt, hurts)},
     )
+
+
+def _baseline(
+    given: xr.DataTree | None, spec: ModelSpec, data: TaskData, sampler: dict[str, Any]
+) -> tuple[FloatArray, FloatArray]:
+    """Return log densities of rows left out, and the Pareto k, of a given fit or of one made here."""
+    if given is not None:
+        return row_elpd(given)
+    if spec.family.gaussian_coefficients and (exact := row_elpd_by_quadrature(spec, data)) is not None:
+        return exact, np.zeros(len(exact))
+    return row_elpd(quick_fit(data, spec, **sampler))
 
 
 def alone_spec(spec: ModelSpec, data: TaskData) -> ModelSpec:
