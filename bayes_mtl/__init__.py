@@ -22,6 +22,7 @@ from bayes_mtl.plots import (
 )
 from bayes_mtl.predict import predict
 from bayes_mtl.prior import Prior
+from bayes_mtl.report import report
 from bayes_mtl.spec import ModelSpec
 from bayes_mtl.structures import (
     LKJ,
@@ -96,6 +97,7 @@ __all__ = [
     "plot_transfer_gain",
     "pooling",
     "predict",
+    "report",
     "save",
     "summary",
     "task_coefficients",
