@@ -98,6 +98,12 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--seed", type=int, metavar="N", help="for draws that can be repeated")
     predict.set_defaults(run=_predict)
 
+    report = commands.add_parser("report", help="write a stored fit up as one HTML page")
+    report.add_argument("fit", type=Path, metavar="FIT", help="a file that `bayes-mtl fit` wrote (fit.nc)")
+    report.add_argument("--out", type=Path, metavar="FILE.html", help="default: report.html beside the fit")
+    report.add_argument("--question", default="", metavar="TEXT", help="what the fit was made to answer")
+    report.set_defaults(run=_report)
+
     recipes = commands.add_parser("recipes", help="list the recipes that ship with the package")
     recipes.set_defaults(run=_recipes)
     return parser
@@ -173,6 +179,15 @@ def _predict(options: argparse.Namespace) -> None:
         print(
             f"Wrote {options.out}: {len(out)} rows, {what} {schema.outcome!r}, {100 * prob:.3g}% intervals."
         )
+
+
+def _report(options: argparse.Namespace) -> None:
+    from bayes_mtl.inference import load
+    from bayes_mtl.report import report
+
+    path = options.out or options.fit.parent / "report.html"
+    report(load(options.fit), path, question=options.question)
+    print(f"Wrote {path}: open it in a browser.")
 
 
 def fit_recipe(recipe: Recipe, folder: Path) -> xr.DataTree:

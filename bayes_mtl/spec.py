@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from math import isfinite
 from numbers import Real
 from pathlib import Path
@@ -128,6 +129,23 @@ class ModelSpec:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self).from_dict, (self.to_dict(),)
+
+    def _repr_html_(self) -> str:
+        """Return the options that say something as a table, for notebooks."""
+        rows: list[tuple[str, Any]] = [
+            ("family", self.family),
+            ("task covariance", self.task_covariance),
+            ("feature covariance", self.feature_covariance),
+        ]
+        if self.independent_features is not None:
+            rows.append(("independent features", ", ".join(self.independent_features) or "none"))
+        if self.task_sd:
+            rows.append(("task_sd", "a scale per task"))
+        for name, entry in self.priors.items():
+            several = entry.items() if isinstance(entry, Mapping) else [("", entry)]
+            rows += [(f"prior of {name}{f' of {f}' if f else ''}", value) for f, value in several]
+        cells = (f"<tr><td>{escape(k)}</td><td><code>{escape(str(v))}</code></td></tr>" for k, v in rows)
+        return f"<table>{''.join(cells)}</table>"
 
     def outside(self, features: Sequence[str]) -> tuple[str, ...]:
         """Return which of these features stand outside the task covariance."""

@@ -19,7 +19,8 @@ def blocks(path):
 
 
 @pytest.mark.parametrize(
-    ("path", "count"), [("docs/guide.md", None), ("docs/structures.md", None), ("README.md", 1)]
+    ("path", "count"),
+    [("docs/guide.md", None), ("docs/structures.md", None), ("docs/relations.md", None), ("README.md", 1)],
 )
 def test_code_runs(path, count, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -37,6 +38,7 @@ def test_links_lead_somewhere():
         "README.md",
         "docs/guide.md",
         "docs/structures.md",
+        "docs/relations.md",
         "docs/architecture.md",
         "docs/notation.md",
         "models/README.md",

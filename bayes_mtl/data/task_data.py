@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from html import escape
 from typing import Any, Literal
 
 import numpy as np
@@ -437,6 +438,22 @@ class TaskData:
             if names:
                 lines.append(f"  {title}: {', '.join(names)}")
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """Return the columns with their range as a table, for notebooks."""
+        roles = [
+            ("outcome", (str(self.schema.outcome),), self.y[:, None]),
+            ("by task", self.features, self.X),
+            ("shared", self.shared_features, self.X_shared),
+            ("of tasks", self.task_feature_names, self.task_features),
+        ]
+        rows = [
+            {"": role, "column": name, "mean": x.mean(), "sd": x.std(), "least": x.min(), "most": x.max()}
+            for role, names, columns in roles
+            for name, x in zip(names, columns.T, strict=True)
+        ]
+        table = pd.DataFrame(rows).to_html(index=False, float_format="{:.3g}".format, border=0)
+        return f"<p>{escape(repr(self).splitlines()[0])}</p>{table}"
 
 
 @dataclass(frozen=True)

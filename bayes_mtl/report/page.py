@@ -183,16 +183,16 @@ def _correlations(relations: xr.Dataset, idata: xr.DataTree) -> str:
     }[relations.attrs["kind"]]
     contraction = float(np.nanmedian(relations["contraction"]))
     added = "next to nothing" if contraction < 0.1 else "something" if contraction < 0.5 else "a good deal"
+    replicates = relations.attrs["n_replicates"]
     text = html.paragraph(what)
     text += html.paragraph(
         f"The data added {added} to the prior: the median contraction is {max(contraction, 0):.0%} "
-        f"(0%: as wide as the prior, 100%: known exactly), from {relations.attrs['n_replicates']} replicates.",
+        f"(0%: as wide as the prior, 100%: known exactly), from {replicates} replicates.",
         "note",
     )
     table = relations.to_dataframe()
-    sure = (
-        table.assign(sure=(table["p_positive"] - 0.5).abs()).sort_values("sure", ascending=False).head(_PAIRS)
-    )
+    sure = table.assign(sure=(table["p_positive"] - 0.5).abs())
+    sure = sure.sort_values("sure", ascending=False).head(_PAIRS)
     prob = relations.attrs["ci_prob"]
     shown = pd.DataFrame(
         {

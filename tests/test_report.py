@@ -1,0 +1,84 @@
+"""The page is complete, stands alone, and looks right in a browser."""
+
+import os
+import re
+import shutil
+import subprocess
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+import bayes_mtl as mtl
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
+# Prints the widths of what sticks out, and the number of pictures that did not load.
+PROBE = """<script>addEventListener('load', () => {
+  const wide = [...document.querySelectorAll('body *')].filter(e =>
+    !e.closest('.table') && e.getBoundingClientRect().right > innerWidth + 1).map(e => e.tagName);
+  const broken = [...document.images].filter(i => !i.complete || !i.naturalWidth).length;
+  document.title = `wide=${wide.join()} scroll=${document.documentElement.scrollWidth > innerWidth}
+  broken=${broken}`;
+});</script>"""
+
+
+@pytest.fixture(scope="module")
+def pages(sleepstudy_fit, binary_fit, related_fit, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    return {
+        name: mtl.report(idata, folder / f"{name}.html", question="Who is <alike>?", max_refits=0)
+        for name, idata in (("sleep", sleepstudy_fit), ("binary", binary_fit[0]), ("related", related_fit[0]))
+    }
+
+
+def test_pages_stand_alone(pages):
+    for path in pages.values():
+        text = path.read_text(encoding="utf-8")
+        assert path.stat().st_size < 5e6
+        assert not re.search(r'(src|href)="(?!data:|#)', text)
+        assert "Who is &lt;alike&gt;?" in text
+        assert not plt.get_fignums()
+
+
+def test_pages_say_what_was_found(pages, sleepstudy_fit, related_fit):
+    sleep = pages["sleep"].read_text(encoding="utf-8")
+    assert "180 rows of 18 tasks" in sleep
+    assert "No problems found" in sleep
+    assert "Which tasks" not in sleep
+    assert "two more fits" in pages["binary"].read_text(encoding="utf-8")
+    relations = mtl.task_correlation(related_fit[0])
+    surest = relations.isel(pair=int(np.abs(relations["p_positive"] - 0.5).argmax()))
+    assert f"{float(surest['mean']):.2f}" in pages["related"].read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@pytest.mark.parametrize("width", [420, 1200])
+def test_nothing_sticks_out_and_no_picture_is_broken(pages, width, tmp_path):
+    for name, path in pages.items():
+        copy = tmp_path / f"{name}{width}.html"
+        copy.write_text(
+            path.read_text(encoding="utf-8").replace("</head>", PROBE + "</head>"), encoding="utf-8"
+        )
+        options = (
+            "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --dump-dom"
+        )
+        done = subprocess.run(
+            [CHROMIUM, *options.split(), f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},900",
+             "--virtual-time-budget=5000", copy.as_uri()],
+            capture_output=True, text=True, check=True, timeout=120, env=os.environ,
+        )  # fmt: skip
+        title = re.search(r"<title>(.*?)</title>", done.stdout).group(1)
+        assert title == "wide= scroll=false broken=0", (name, title)
+
+
+def test_command_writes_the_page(sleepstudy_fit, tmp_path, capsys):
+    from bayes_mtl.cli import main
+
+    mtl.save(sleepstudy_fit, tmp_path / "fit.nc")
+    assert main(["report", str(tmp_path / "fit.nc"), "--question", "Who sleeps badly?"]) == 0
+    assert "Who sleeps badly?" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_data_and_description_show_themselves_in_notebooks(sleepstudy_case):
+    assert "18 tasks" in sleepstudy_case.data._repr_html_()
+    assert "LKJ(eta=2.0)" in sleepstudy_case.spec._repr_html_()
