@@ -1,6 +1,5 @@
 """The page is complete, stands alone, and looks right in a browser."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -13,13 +12,15 @@ import bayes_mtl as mtl
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
 # Prints the widths of what sticks out, and the number of pictures that did not load.
-PROBE = """<script>addEventListener('load', () => {
-  const wide = [...document.querySelectorAll('body *')].filter(e =>
-    !e.closest('.table') && e.getBoundingClientRect().right > innerWidth + 1).map(e => e.tagName);
+PROBE = """<script>
+addEventListener('load', () => {
+  const outside = e => !e.closest('.table') && e.getBoundingClientRect().right > innerWidth + 1;
+  const wide = [...document.querySelectorAll('body *')].filter(outside).map(e => e.tagName);
+  const scroll = document.documentElement.scrollWidth > innerWidth;
   const broken = [...document.images].filter(i => !i.complete || !i.naturalWidth).length;
-  document.title = `wide=${wide.join()} scroll=${document.documentElement.scrollWidth > innerWidth}
-  broken=${broken}`;
-});</script>"""
+  document.title = `wide=${wide} scroll=${scroll} broken=${broken}`;
+});
+</script>"""
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def test_pages_say_what_was_found(pages, sleepstudy_fit, related_fit):
     assert "Which tasks" not in sleep
     assert "two more fits" in pages["binary"].read_text(encoding="utf-8")
     relations = mtl.task_correlation(related_fit[0])
-    surest = relations.isel(pair=int(np.abs(relations["p_positive"] - 0.5).argmax()))
+    surest = relations.isel(pair=int(np.argmax(np.abs(relations["p_positive"].to_numpy() - 0.5))))
     assert f"{float(surest['mean']):.2f}" in pages["related"].read_text(encoding="utf-8")
 
 
@@ -59,16 +60,20 @@ def test_nothing_sticks_out_and_no_picture_is_broken(pages, width, tmp_path):
         copy.write_text(
             path.read_text(encoding="utf-8").replace("</head>", PROBE + "</head>"), encoding="utf-8"
         )
-        options = (
-            "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --dump-dom"
-        )
+        flags = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking"
         done = subprocess.run(
-            [CHROMIUM, *options.split(), f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},900",
-             "--virtual-time-budget=5000", copy.as_uri()],
-            capture_output=True, text=True, check=True, timeout=120, env=os.environ,
-        )  # fmt: skip
-        title = re.search(r"<title>(.*?)</title>", done.stdout).group(1)
-        assert title == "wide= scroll=false broken=0", (name, title)
+            [
+                *(CHROMIUM, *flags.split(), f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"),
+                *(f"--window-size={width},900", "--virtual-time-budget=5000", copy.as_uri()),
+            ],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=120,
+        )
+        title = re.search(r"<title>(.*?)</title>", done.stdout)
+        assert title is not None, done.stdout[:500] + done.stderr[-500:]
+        assert title.group(1) == "wide= scroll=false broken=0", name
 
 
 def test_command_writes_the_page(sleepstudy_fit, tmp_path, capsys):

@@ -13,14 +13,19 @@ import pandas as pd
 _DPI = 110
 
 STYLE = """
-:root { color-scheme: light dark; --ink: #1a1a1a; --paper: #fff; --quiet: #5b6066; --line: #d9dce0; --tint:
-#f3f5f7; } @media (prefers-color-scheme: dark) {
+:root {
+  color-scheme: light dark;
+  --ink: #1a1a1a; --paper: #fff; --quiet: #5b6066; --line: #d9dce0; --tint: #f3f5f7;
+}
+@media (prefers-color-scheme: dark) {
   :root { --ink: #e6e6e6; --paper: #16181b; --quiet: #a0a6ad; --line: #363b41; --tint: #1f2327; }
 }
 * { box-sizing: border-box; }
-body { margin: 0 auto; padding: 2rem 1.2rem 4rem; max-width: 62rem; background: var(--paper); color:
-var(--ink);
-  font: 16px/1.55 system-ui, sans-serif; overflow-wrap: anywhere; }
+body {
+  margin: 0 auto; padding: 2rem 1.2rem 4rem; max-width: 62rem;
+  background: var(--paper); color: var(--ink);
+  font: 16px/1.55 system-ui, sans-serif; overflow-wrap: anywhere;
+}
 h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 .3rem; }
 h2 { font-size: 1.2rem; margin: 2.6rem 0 .6rem; padding-top: .8rem; border-top: 1px solid var(--line); }
 p { max-width: 46rem; margin: .6rem 0; }
@@ -28,15 +33,24 @@ p { max-width: 46rem; margin: .6rem 0; }
 nav a { margin-right: 1rem; color: inherit; }
 .table { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .87rem; font-variant-numeric: tabular-nums; margin: .8rem 0; }
-th, td { padding: .25rem .8rem .25rem 0; text-align: right; border-bottom: 1px solid var(--line);
-white-space: nowrap; } th:first-child, td:first-child { text-align: left; } pre { background: var(--tint);
-padding: .8rem 1rem; overflow-x: auto; font-size: .82rem; white-space: pre-wrap; } .equation { font: italic
-1.02rem/1.7 Cambria, "STIX Two Math", serif; margin: .1rem 0 .1rem 1.2rem; } figure { margin: 1rem 0; } img
-{ max-width: 100%; height: auto; background: #fff; border-radius: 4px; padding: 6px; } figcaption { color:
-var(--quiet); font-size: .85rem; max-width: 46rem; } .note { border-left: 4px solid #0072b2; padding: .1rem
-0 .1rem 1rem; } .warn { border-left-color: #d55e00; } @media print { body { max-width: none; padding: 0;
-font-size: 11pt; } nav { display: none; }
-  figure, table { break-inside: avoid; } }
+th, td { padding: .25rem .8rem .25rem 0; text-align: right; border-bottom: 1px solid var(--line); }
+th, td { white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; }
+pre {
+  background: var(--tint); padding: .8rem 1rem;
+  overflow-x: auto; font-size: .82rem; white-space: pre-wrap;
+}
+.equation { font: italic 1.02rem/1.7 Cambria, "STIX Two Math", serif; margin: .1rem 0 .1rem 1.2rem; }
+figure { margin: 1rem 0; }
+img { max-width: 100%; height: auto; background: #fff; border-radius: 4px; padding: 6px; }
+figcaption { color: var(--quiet); font-size: .85rem; max-width: 46rem; }
+.note { border-left: 4px solid #0072b2; padding: .1rem 0 .1rem 1rem; }
+.warn { border-left-color: #d55e00; }
+@media print {
+  body { max-width: none; padding: 0; font-size: 11pt; }
+  nav { display: none; }
+  figure, table { break-inside: avoid; }
+}
 """
 
 

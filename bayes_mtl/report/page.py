@@ -142,8 +142,10 @@ def _diagnosis(idata: xr.DataTree) -> str:
 def _population(idata: xr.DataTree) -> str:
     found = summary(idata)
     keep = [c for c in found.columns if not str(c).startswith("mcse")]
-    table = pd.DataFrame({c: pd.Series(found[c]).map(_short) for c in keep})
-    return html.table(table)
+    whole = {"ess_bulk": "{:.0f}", "ess_tail": "{:.0f}", "r_hat": "{:.3f}"}
+    return html.table(
+        pd.DataFrame({c: pd.Series(found[c]).map(whole.get(str(c), "{:.3g}").format) for c in keep})
+    )
 
 
 def _relations(idata: xr.DataTree) -> str:
@@ -178,7 +180,7 @@ def _relations(idata: xr.DataTree) -> str:
 
 def _correlations(relations: xr.Dataset, idata: xr.DataTree) -> str:
     what = {
-        "structural": "Correlations of the tasks' deviations from the population, as the model has learned them.",
+        "structural": "Correlations of the tasks' deviations from the population.",
         "functions": "Correlations of what two tasks predict over rows of the data.",
     }[relations.attrs["kind"]]
     contraction = float(np.nanmedian(relations["contraction"]))
@@ -269,7 +271,3 @@ def _repeat(idata: xr.DataTree) -> str:
         f"bayes_mtl {version}, {size}, sampled in {seconds:.0f} s. The description of the model:"
     )
     return text + html.code(spec.to_toml())
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float | np.floating) else str(value)
