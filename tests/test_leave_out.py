@@ -7,7 +7,7 @@ from scipy.stats import multivariate_normal as normal
 
 import bayes_mtl as mtl
 from bayes_mtl.inference.leave_out import Stored
-from bayes_mtl.summaries.leave_out import fit_without, row_elpd, score_of_absent
+from bayes_mtl.summaries.leave_out import fit_without, row_elpd, row_elpd_without, score_of_absent
 from tests.benchmarks.audit import simulate
 
 
@@ -145,3 +145,10 @@ def test_what_has_no_answer_says_so(binary_fit):
     with pytest.raises(mtl.errors.SpecError, match="needs Gaussian outcomes"):
         mtl.leave_one_task_out(binary_fit[0])
     assert (mtl.pooling(binary_fit[0])["borrowed_rows"] > 0).all()
+
+
+def test_what_others_gain_is_what_a_fit_without_the_task_says(sleepstudy_fit):
+    t = 9
+    assert float(mtl.leave_one_task_out(sleepstudy_fit, refit=False)["pareto_k"][t]) < 0.7
+    rest = fit_without(sleepstudy_fit, t, random_seed=3)
+    np.testing.assert_allclose(row_elpd_without(sleepstudy_fit, t), row_elpd(rest)[0], rtol=0.01)

@@ -36,7 +36,7 @@ def report(
     title: str | None = None,
     question: str = "",
     gain: xr.Dataset | None = None,
-    max_refits: int = 3,
+    max_refits: int = 0,
 ) -> Path:
     """Write one HTML page: data, model, diagnostics, how tasks relate, who is hurt, how to repeat it.
 
@@ -56,7 +56,7 @@ def report(
         What `transfer_gain` returned, if it is at hand. Otherwise it is computed for Gaussian outcomes; for
         others it would take two more fits, and is left out.
     max_refits : int
-        Of the audit made here, see `transfer_gain`.
+        Of the audit made here, see `transfer_gain`; each takes some seconds.
 
     Returns
     -------

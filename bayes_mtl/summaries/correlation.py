@@ -14,7 +14,7 @@ from bayes_mtl.inference.hyperdraws import task_corr
 
 Kind = Literal["structural", "partial", "coefficients", "functions"]
 _REFERENCE_ROWS = 200
-_MAX_DIAGNOSED_PAIRS = 3000
+_MAX_DIAGNOSED_PAIRS = 1000
 
 
 def task_correlation(

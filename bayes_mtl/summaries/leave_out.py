@@ -24,7 +24,7 @@ from bayes_mtl.structures import TaskMixture
 
 # Above, importance weights rest on too few draws (Vehtari et al. 2024, JMLR 25).
 MAX_PARETO_K = 0.7
-_MAX_ENTRIES = 2**26  # draws x rows
+_MAX_ENTRIES = 2**21  # draws x rows
 
 
 def leave_one_task_out(
@@ -121,16 +121,36 @@ def row_elpd(idata: xr.DataTree) -> tuple[FloatArray, FloatArray]:
     """Return the log density of each row given all others, and the Pareto k of the weights, both (N,)."""
     spec, data = spec_of(idata), data_of(idata)
     if spec.family.gaussian_coefficients and not isinstance(spec.task_covariance, TaskMixture):
-        draws = int(np.clip(_MAX_ENTRIES // data.n_rows, 100, 1000))
-        stored = Stored.read(idata, draws=draws)
-        density = np.empty((len(stored.hyper), data.n_rows))
-        for at, piece in stored.chunks():
-            density[at] = piece.row_log_density(data)
+        density = _row_log_density(Stored.read(idata, draws=_enough_draws(data)))
     else:
         known = idata["log_likelihood"].to_dataset() if "log_likelihood" in idata else log_likelihood(idata)
         density = known["y"].transpose("chain", "draw", "row").to_numpy().reshape(-1, data.n_rows)
     weight, k = smoothed_weights(density)
     return logsumexp(weight + density, axis=0), k
+
+
+def row_elpd_without(idata: xr.DataTree, t: int) -> FloatArray:
+    """Return the log density of each row of the other tasks given all others, had task t not been there.
+
+    By importance sampling of the hyperparameters, for tasks that do not move them far (Pareto k of
+    `task_scores`).
+    """
+    data = data_of(idata)
+    draws = _enough_draws(data)
+    whole, rest = (_stored(idata, d, draws=draws) for d in (data, without_rows(data, t)))
+    of_task = np.concatenate([piece.task_log_density(data)[:, t] for _, piece in whole.chunks()])
+    density = _row_log_density(rest)
+    weight, _ = smoothed_weights(density + of_task[:, None])
+    return logsumexp(weight + density, axis=0)
+
+
+def _row_log_density(stored: Stored) -> FloatArray:
+    return np.concatenate([piece.row_log_density(stored.data) for _, piece in stored.chunks()])
+
+
+def _enough_draws(data: TaskData) -> int:
+    """Return how many draws: a single row hardly moves the hyperparameters, so few will do for many rows."""
+    return int(np.clip(_MAX_ENTRIES // data.n_rows, 250, 1000))
 
 
 def row_elpd_by_quadrature(spec: ModelSpec, data: TaskData) -> FloatArray | None:
@@ -187,8 +207,13 @@ def fit_without(idata: xr.DataTree, t: int, **sampler: Any) -> xr.DataTree:
     nothing.
     """
     data, spec = data_of(idata), spec_of(idata)
+    return quick_fit(without_rows(data, t), explicit_priors(spec, data), **sampler)
+
+
+def without_rows(data: TaskData, t: int) -> TaskData:
+    """Leave out the rows of task t; the task stays."""
     keep = data.task_index != t
-    rest = replace(
+    return replace(
         data,
         X=data.X[keep],
         X_shared=data.X_shared[keep],
@@ -199,7 +224,6 @@ def fit_without(idata: xr.DataTree, t: int, **sampler: Any) -> xr.DataTree:
         offset=data.offset[keep],
         noise=None if data.noise is None else data.noise[keep],
     )
-    return quick_fit(rest, explicit_priors(spec, data), **sampler)
 
 
 def quick_fit(data: TaskData, spec: ModelSpec, **sampler: Any) -> xr.DataTree:
@@ -208,9 +232,9 @@ def quick_fit(data: TaskData, spec: ModelSpec, **sampler: Any) -> xr.DataTree:
     return fit(data, spec, **options)
 
 
-def _stored(idata: xr.DataTree, data: TaskData | None = None) -> Stored:
+def _stored(idata: xr.DataTree, data: TaskData | None = None, *, draws: int = 1000) -> Stored:
     structure = spec_of(idata).task_covariance
     if isinstance(structure, TaskMixture):
         found = f"under {type(structure).__name__} a task is in one of several populations"
         raise SpecError(Finding("leave_one_task_out", found, "Look at `clusters` instead"))
-    return Stored.read(idata, data=data)
+    return Stored.read(idata, data=data, draws=draws)

@@ -21,6 +21,7 @@ from bayes_mtl.summaries.leave_out import (
     quick_fit,
     row_elpd,
     row_elpd_by_quadrature,
+    row_elpd_without,
     score_of_absent,
     task_scores,
 )
@@ -53,7 +54,8 @@ def transfer_gain(
         gives to a task if it were the only one, and with `CompletePooling`; both are integrated
         by quadrature where only a noise scale is unknown, and fitted here otherwise.
     max_refits : int
-        At most this many tasks, the most surprising ones, are left out by fitting the others again.
+        At most this many tasks are left out by fitting the others again: those that move the
+        hyperparameters too far for importance sampling, the most surprising first.
     random_seed : int, optional
         Of the fits made here.
     **sampler
@@ -101,10 +103,16 @@ def transfer_gain(
     if not isinstance(spec.task_covariance, TaskMixture):
         _, surprise, unreliable = task_scores(idata)
         suspects = np.flatnonzero((surprise < 2 * _LEVEL / n_tasks) | (unreliable > MAX_PARETO_K))
-        for t in suspects[np.argsort(surprise[suspects], kind="stable")][:max_refits]:
-            rest = fit_without(idata, int(t), **sampler)
-            surprise[t] = score_of_absent(rest, data, int(t))[1]
-            change = row_elpd(rest)[0] - own[task != t]
+        for t in suspects[np.argsort(surprise[suspects], kind="stable")]:
+            if unreliable[t] <= MAX_PARETO_K and spec.family.gaussian_coefficients:
+                change = row_elpd_without(idata, int(t)) - own[task != t]
+            elif max_refits > 0:
+                max_refits -= 1
+                rest = fit_without(idata, int(t), **sampler)
+                surprise[t] = score_of_absent(rest, data, int(t))[1]
+                change = row_elpd(rest)[0] - own[task != t]
+            else:
+                continue
             others[t], others_se[t] = change.sum(), change.std(ddof=1) * np.sqrt(len(change))
     contradicted = surprise < _LEVEL / n_tasks
     hurt = (gain < _HURT * gain_se) | contradicted
