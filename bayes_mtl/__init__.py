@@ -15,12 +15,14 @@ from bayes_mtl.prior import Prior
 from bayes_mtl.spec import ModelSpec
 from bayes_mtl.structures import (
     LKJ,
+    R2D2M2,
     Clusters,
     CompletePooling,
     Diagonal,
     DirichletProcess,
     Exchangeable,
     Graph,
+    Horseshoe,
     Kernel,
     LowRank,
     NoPooling,
@@ -36,6 +38,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "LKJ",
+    "R2D2M2",
     "Bernoulli",
     "Clusters",
     "CompletePooling",
@@ -44,6 +47,7 @@ __all__ = [
     "Exchangeable",
     "Gaussian",
     "Graph",
+    "Horseshoe",
     "Kernel",
     "LowRank",
     "ModelSpec",
