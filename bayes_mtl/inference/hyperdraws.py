@@ -116,9 +116,7 @@ def evaluate(
     skip = {"beta", "task_corr", *(("task_loadings",) if dense else ())}
     if "task_loadings" not in model.named_vars:
         skip.add("task_unique_sd")
-    reported = {
-        v.name: v for v in model.deterministics if v.name not in skip and not _is_auxiliary(v.name)
-    }
+    reported = {v.name: v for v in model.deterministics if v.name not in skip and not _is_auxiliary(v.name)}
 
     inputs = [rv for rv in model.free_RVs if rv.name in draws]
     chains, length = draws.sizes["chain"], draws.sizes["draw"]

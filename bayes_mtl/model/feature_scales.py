@@ -91,9 +91,7 @@ def scaled_features(
         sd = place(sd, np.array(rest), register("feature_sd_part", own, numbers=numbers))
     sd = pm.Deterministic("feature_sd", place(sd, at, law.feature_sd), dims=FEATURE)
     signal = (law.mean_sd**2 + law.feature_sd**2) / (candidates.noise * candidates.inverse_sd) ** 2
-    pm.Deterministic(
-        "feature_shrinkage", 1.0 / (1.0 + candidates.rows_per_task * signal), dims=CANDIDATE
-    )
+    pm.Deterministic("feature_shrinkage", 1.0 / (1.0 + candidates.rows_per_task * signal), dims=CANDIDATE)
     priors["beta_mean"] = [STANDARD if i in at else p for i, p in enumerate(priors["beta_mean"])]
     return ScaledFeatures(at, law, sd)
 

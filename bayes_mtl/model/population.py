@@ -136,7 +136,9 @@ def population(
 
     effect_scale = pt.ones(n_effects)
     if scaled is not None and "beta_mean" in integrated:
-        effect_scale = scaled.among(n_effects, scaled.law.mean_sd, integrated["beta_mean"].position[scaled.at])
+        effect_scale = scaled.among(
+            n_effects, scaled.law.mean_sd, integrated["beta_mean"].position[scaled.at]
+        )
     return Population(
         fixed=fixed,
         sampled=_sampled_mean(sampled, specific, data, len(fixed), n_varying, n_shared, numbers),
@@ -147,9 +149,7 @@ def population(
     )
 
 
-def _scaled_mean(
-    scaled: ScaledFeatures, priors: Any, scale: FloatArray, numbers: Numbers
-) -> Tensor:
+def _scaled_mean(scaled: ScaledFeatures, priors: Any, scale: FloatArray, numbers: Numbers) -> Tensor:
     """Register population means of which some are standard normals times their scales."""
     size = np.where(np.isin(np.arange(len(scale)), scaled.at), 1.0, scale)
     offset = register("beta_mean_offset", priors, scale=size, numbers=numbers)

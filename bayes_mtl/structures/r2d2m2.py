@@ -79,8 +79,6 @@ class R2D2M2(FeatureScales):
         phi = pm.Dirichlet(name("variance_share_part"), np.full(2 * n, self.concentration))
         term = name("term")
         pm.modelcontext(None).add_coord(term, TERMS)
-        share = pm.Deterministic(
-            name("variance_share"), phi.reshape((2, n)), dims=(term, candidates.dims[1])
-        )
+        share = pm.Deterministic(name("variance_share"), phi.reshape((2, n)), dims=(term, candidates.dims[1]))
         scale = candidates.noise * candidates.inverse_sd * pt.sqrt(r2 / (1.0 - r2) * share)
         return FeatureLaw(scale[0], scale[1])
