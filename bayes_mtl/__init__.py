@@ -9,7 +9,7 @@ from bayes_mtl.data import TaskData
 from bayes_mtl.families import Bernoulli, Gaussian
 from bayes_mtl.inference import diagnose, fit, load, save
 from bayes_mtl.model import build_model, task_coefficients
-from bayes_mtl.plots import plot_clusters, plot_task_correlation
+from bayes_mtl.plots import plot_clusters, plot_feature_selection, plot_task_correlation
 from bayes_mtl.predict import predict
 from bayes_mtl.prior import Prior
 from bayes_mtl.spec import ModelSpec
@@ -32,7 +32,7 @@ from bayes_mtl.structures import (
     StudentT,
     Tree,
 )
-from bayes_mtl.summaries import clusters, summary, task_correlation
+from bayes_mtl.summaries import clusters, feature_selection, summary, task_correlation
 
 __version__ = "0.1.0"
 
@@ -63,9 +63,11 @@ __all__ = [
     "clusters",
     "diagnose",
     "errors",
+    "feature_selection",
     "fit",
     "load",
     "plot_clusters",
+    "plot_feature_selection",
     "plot_task_correlation",
     "predict",
     "save",

@@ -4,14 +4,18 @@ from dataclasses import replace
 
 import arviz as az
 import numpy as np
+import pandas as pd
 import pymc as pm
 import pytest
+import xarray as xr
 from scipy.integrate import quad
 from scipy.stats import beta as beta_distribution
 from scipy.stats import kstest, t
 
 import bayes_mtl as mtl
 from bayes_mtl import errors
+from bayes_mtl.inference.attributes import describe as describe_fit
+from bayes_mtl.inference.attributes import spec_of
 from bayes_mtl.inference.fit import prior_coefficients, with_coefficients
 from bayes_mtl.inference.hyperdraws import evaluate
 from bayes_mtl.model import WHITENED, sampling_model
@@ -271,3 +275,132 @@ class TestWhatDoesNotFit:
             spec = mtl.ModelSpec(feature_scales=scales)
             assert mtl.ModelSpec.from_dict(spec.to_dict()) == spec == mtl.ModelSpec.from_toml(spec.to_toml())
         assert "feature_scales" not in replace(spec, feature_scales=None).to_dict()
+
+
+# What a feature does in eight tasks: three that matter for all (the last one differs from task to task), and
+# one that matters for a single task.
+FOR_ALL, FOR_ONE = ["x0", "x3", "x7"], ("t2", "x9")
+
+
+def simulate(family, n_rows):
+    rng = np.random.default_rng(0)
+    beta = np.zeros((8, 12))
+    beta[:, 0] = 1.0 + 0.3 * rng.standard_normal(8)
+    beta[:, 3] = -0.8
+    beta[:, 7] = rng.choice([-1.0, 1.0], 8) * rng.uniform(0.8, 1.2, 8)
+    beta[2, 9] = 2.0
+    task = np.repeat(np.arange(8), n_rows)
+    X = rng.standard_normal((len(task), 12)) * 10.0 ** rng.uniform(-2, 2, 12)
+    eta = 0.5 * rng.standard_normal(8)[task] + (X / X.std(axis=0) * beta[task]).sum(axis=1)
+    if family == "gaussian":
+        y = eta + rng.standard_normal(len(eta))
+    else:
+        y = rng.binomial(1, 1.0 / (1.0 + np.exp(-2.0 * eta)))
+    names = [f"x{j}" for j in range(12)]
+    data = mtl.TaskData.from_arrays(X, y, [f"t{i}" for i in task], feature_names=names)
+    return data, beta * (1.0 if family == "gaussian" else 2.0) / X.std(axis=0)
+
+
+def fit(scales, family="gaussian", n_rows=30, **options):
+    data, beta = simulate(family, n_rows)
+    spec = mtl.ModelSpec(family, feature_covariance=mtl.Diagonal(), feature_scales=scales)
+    settings = {"draws": 1000, "tune": 500, "chains": 2, "random_seed": 1, "progressbar": False}
+    return mtl.fit(data, spec, **(settings | options)), beta, data
+
+
+@pytest.fixture(scope="module")
+def selected():
+    return fit(mtl.Horseshoe(expected_features=3))
+
+
+@pytest.fixture(scope="module")
+def dirty():
+    return fit(mtl.Horseshoe(expected_features=3, task_specific=True), draws=2000, target_accept=0.95)
+
+
+def effect_error(beta, truth, data):
+    return float((((beta - truth) * data.X[:, 1:].std(axis=0)) ** 2).mean())
+
+
+class TestRecovery:
+    def test_features_that_matter_are_found(self, selected):
+        idata, truth, data = selected
+        assert mtl.diagnose(idata).divergences == 0
+        found = mtl.feature_selection(idata)
+        kappa, label = found["shrinkage"].to_series(), found["used_by"].to_series()
+        others = [f for f in kappa.index if f not in (*FOR_ALL, FOR_ONE[1])]
+        assert kappa[FOR_ALL].max() < 0.25 < 0.5 < kappa[others].min()
+        assert (label[FOR_ALL] == "all tasks").all()
+        assert (label[others] == "no task").all()
+        assert label[FOR_ONE[1]] == "some tasks"
+        assert found["p_used"].to_pandas().idxmax()[FOR_ONE[1]] == FOR_ONE[0]
+        assert float(found["n_effective_lower"]) > 3.0
+        # Least squares, task by task.
+        rows = [data.task_index == t for t in range(8)]
+        alone = np.stack([np.linalg.lstsq(data.X[r], data.y[r], rcond=None)[0][1:] for r in rows])
+        ours = idata["posterior"]["beta"].mean(("chain", "draw")).to_numpy()[:, 1:]
+        assert effect_error(ours, truth, data) < 0.2 * effect_error(alone, truth, data)
+
+    def test_single_tasks_may_use_a_feature(self, dirty):
+        idata, *_ = dirty
+        assert mtl.diagnose(idata).divergences <= 2
+        found = mtl.feature_selection(idata)
+        own = found["p_specific"].to_pandas().stack()
+        assert own.idxmax() == FOR_ONE
+        assert own[FOR_ONE] > 0.5 > own.drop(FOR_ONE).max()
+        assert set(found["feature"].to_numpy()[found["used_by"].to_numpy() == "all tasks"]) == set(FOR_ALL)
+
+    def test_binary_outcomes_and_a_budget_of_variance(self):
+        idata, _, _ = fit(mtl.R2D2M2(), "bernoulli", 100)
+        assert mtl.diagnose(idata).divergences == 0
+        posterior = idata["posterior"].to_dataset()
+        share = posterior["variance_share"].sum("term").mean(("chain", "draw")).to_series()
+        assert set(share.nlargest(4).index) == {*FOR_ALL, FOR_ONE[1]}
+        # The variances of effects, times 4: 1.09, .64, 1.01 and, in one task of eight, 4.
+        signal = 4 * (1.09 + 0.64 + 1.01 + 0.5)
+        low, high = posterior["r2"].quantile([0.05, 0.95]).to_numpy()
+        assert low < signal / (signal + np.pi**2 / 3) < high
+        table = mtl.summary(idata)
+        assert {"r2", "variance_share[mean, x0]"} <= set(table.index)
+
+
+class TestAfterwards:
+    def test_saved_and_read(self, selected, tmp_path):
+        idata, *_ = selected
+        again = mtl.load(mtl.save(idata, tmp_path / "fit.nc"))
+        xr.testing.assert_equal(mtl.feature_selection(again), mtl.feature_selection(idata))
+
+    def test_new_tasks(self, dirty):
+        """A new task has the population's means, its deviations, and exceptions of its own."""
+        idata, _, data = dirty
+        rows = np.vstack([np.zeros(12), np.eye(12)])
+        frame = pd.DataFrame(rows, columns=data.features[1:]).assign(task="new")
+        y = mtl.predict(idata, frame, new_tasks="population", random_seed=1)["predictions"]["y"].to_numpy()
+        slopes = (y[..., 1:] - y[..., :1]).reshape(-1, 12)
+        posterior = idata["posterior"].to_dataset()
+        mean, sd = (posterior[k].to_numpy().reshape(-1, 13)[:, 1:] for k in ("beta_mean", "feature_sd"))
+        scale = posterior["beta_specific_scale"].to_numpy().ravel()
+        size = data.y.std() / data.X[:, 1:].std(axis=0)
+        # E q^2 = u^2 tau^2 3, before the slab: HalfStudentT(3) has second moment 3.
+        z = (slopes - mean) / np.sqrt(sd**2 + 3 * (size * scale[:, None]) ** 2)
+        assert np.abs(np.median(z, axis=0)).max() < 0.1
+        assert 0.6 < np.quantile(np.abs(z), 0.95) / 1.96 < 1.1
+        ours = posterior["beta_specific"].to_numpy().reshape(-1, 8, 12) / size
+        theirs = spec_of(idata).feature_scales.draw_specific(scale, np.ones(12), 8, np.random.default_rng(0))
+        assert np.quantile(np.abs(theirs), 0.5) == pytest.approx(np.quantile(np.abs(ours), 0.5), rel=0.3)
+
+    def test_picture(self, selected):
+        left, right = mtl.plot_feature_selection(selected[0])
+        shown = [label.get_text() for label in left.get_yticklabels()]
+        assert set(shown[:4]) == {*FOR_ALL, FOR_ONE[1]}
+        assert "all tasks: 3, some: 1, none: 8" in left.get_title(loc="left")
+        assert len(right.lines) == 2
+
+    def test_questions_that_have_no_answer(self, selected):
+        idata, _, data = selected
+        with pytest.raises(errors.SpecError, match=r"`delta` should.*\n.*`sure` should"):
+            mtl.feature_selection(idata, delta=0.0, sure=0.4)
+        other = idata.copy()
+        other.attrs.update(describe_fit(mtl.ModelSpec(), data.schema, "test"))
+        with pytest.raises(errors.SpecError, match="are not part of this fit"):
+            mtl.feature_selection(other)

@@ -83,8 +83,8 @@ def forward(
     """
     blocks, whole = _workspace(z.shape[0], root.shape[0], sd.shape[0], inside.shape[0], column.shape[0])
     value[0] = _evaluate(
-        sd, correlation, loadings, sigma, mean, effect_scale, z_common, z, root, target, inside, column, design,
-        blocks, whole, beta, alpha,
+        sd, correlation, loadings, sigma, mean, effect_scale, z_common, z, root, target, inside, column,
+        design, blocks, whole, beta, alpha,
     )  # fmt: skip
 
 
@@ -126,13 +126,14 @@ def reverse(
     blocks, whole = _workspace(z.shape[0], root.shape[0], sd.shape[0], inside.shape[0], column.shape[0])
     beta, alpha = np.empty(d_beta.shape), np.empty(column.shape[0])
     found = _evaluate(
-        sd, correlation, loadings, sigma, mean, effect_scale, z_common, z, root, target, inside, column, design,
-        blocks, whole, beta, alpha,
+        sd, correlation, loadings, sigma, mean, effect_scale, z_common, z, root, target, inside, column,
+        design, blocks, whole, beta, alpha,
     )  # fmt: skip
     if abs(found) < np.inf:
         _pull_back(
             sd, correlation, sigma, mean, effect_scale, z_common, inside, column, blocks, whole, alpha,
-            d_value[0], d_beta, d_alpha, d_sd, d_correlation, d_loadings, d_sigma, d_mean, d_effect_scale, d_z_common, d_z,
+            d_value[0], d_beta, d_alpha,
+            d_sd, d_correlation, d_loadings, d_sigma, d_mean, d_effect_scale, d_z_common, d_z,
         )  # fmt: skip
 
 
@@ -179,8 +180,8 @@ def gaussian(
     beta, alpha = np.empty((z.shape[0], root.shape[0])), np.empty(column.shape[0])
     d_beta, d_noise = np.zeros(beta.shape), np.zeros(sigma.shape[0])
     found = _evaluate(
-        sd, correlation, loadings, sigma, mean, effect_scale, z_common, z, root, target, inside, column, design,
-        blocks, whole, beta, alpha,
+        sd, correlation, loadings, sigma, mean, effect_scale, z_common, z, root, target, inside, column,
+        design, blocks, whole, beta, alpha,
     )  # fmt: skip
     if not abs(found) < np.inf:
         return

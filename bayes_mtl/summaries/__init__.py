@@ -2,6 +2,7 @@
 
 from bayes_mtl.summaries.clusters import clusters
 from bayes_mtl.summaries.correlation import task_correlation
+from bayes_mtl.summaries.features import feature_selection
 from bayes_mtl.summaries.summary import summary
 
-__all__ = ["clusters", "summary", "task_correlation"]
+__all__ = ["clusters", "feature_selection", "summary", "task_correlation"]
