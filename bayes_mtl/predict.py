@@ -12,11 +12,11 @@ from bayes_mtl._typing import FloatArray, Label
 from bayes_mtl.data import TaskSchema
 from bayes_mtl.data.frames import column_names, missing_columns, to_pandas
 from bayes_mtl.errors import Finding, PredictionError, raise_if_any
-from bayes_mtl.inference.attributes import inside_of, schema_of, spec_of
+from bayes_mtl.inference.attributes import coefficient_size, inside_of, schema_of, spec_of
 from bayes_mtl.inference.components import draw_labels
 from bayes_mtl.inference.hyperdraws import CHUNK_BYTES
 from bayes_mtl.inference.log_likelihood import linear_predictor, sigma_of_rows
-from bayes_mtl.structures import TaskMixture
+from bayes_mtl.structures import Horseshoe, TaskMixture
 
 
 def predict(
@@ -42,7 +42,8 @@ def predict(
         What to do with tasks that were not there when the model was fitted. "population": each new
         task gets its own draw from the population of tasks (the same label the same draw),
         independent of the known tasks; where tasks have scales of their own (`task_sd`, `StudentT`),
-        with the scale of a known task picked at random.
+        with the scale of a known task picked at random; where single tasks may use features that others
+        do not (`Horseshoe`), such exceptions are drawn anew.
     random_seed : int or Generator, optional
         For "response" and "population".
 
@@ -244,6 +245,8 @@ def _with_new_tasks(
             corr = posterior["feature_corr"].transpose("chain", "draw", "feature", "feature_bis").to_numpy()
             cholesky = sd[..., :, None] * np.linalg.cholesky(corr)
         white = rng.standard_normal((chains, draws, n_new, sd.shape[-1]))
+        if "beta_specific" in posterior:
+            mean = mean + _specific_parts(idata, posterior, n_new, rng)
         if "cluster_mean" in posterior:
             mean = mean + _cluster_deviations(posterior, n_new, rng)
         if (scales := _task_scales(posterior)) is not None:
@@ -273,6 +276,21 @@ def _with_new_tasks(
         name: posterior[name] for name in ("beta_shared", "sigma") if name in posterior and name not in joined
     }
     return xr.Dataset(joined | rest)
+
+
+def _specific_parts(
+    idata: xr.DataTree, posterior: xr.Dataset, n_new: int, rng: np.random.Generator
+) -> FloatArray:
+    """Return what new tasks have of their own in features that others do not use."""
+    scales = spec_of(idata).feature_scales
+    assert isinstance(scales, Horseshoe)
+    features = posterior["feature"].to_numpy()
+    at = np.flatnonzero(np.isin(features, posterior["candidate_feature"].to_numpy()))
+    size = coefficient_size(idata, scales.unit)[at]
+    parts = np.zeros((*posterior["beta_specific_scale"].shape, n_new, len(features)))
+    scale = posterior["beta_specific_scale"].transpose("chain", "draw").to_numpy()
+    parts[..., at] = scales.draw_specific(scale, size, n_new, rng)
+    return parts
 
 
 def _cluster_deviations(posterior: xr.Dataset, n_new: int, rng: np.random.Generator) -> FloatArray:

@@ -24,6 +24,8 @@ from bayes_mtl.structures import (
     CompletePooling,
     Exchangeable,
     FeatureCovariance,
+    FeatureScales,
+    NoPooling,
     StudentT,
     TaskCovariance,
     TaskMixture,
@@ -73,6 +75,10 @@ class ModelSpec:
     task_sd : bool
         Whether each task has a scale of its own, so that Cov(B) = diag(task_sd) Omega diag(task_sd)
         (x) Sigma. To identify the scale, fix `feature_sd` (for example at 1).
+    feature_scales : FeatureScales, optional
+        How large coefficients are, decided for all features together: `Horseshoe`, which says which features
+        matter, or `R2D2M2`. Takes the place of the priors of `beta_mean` and `feature_sd` of all features
+        but the intercept; shared features keep theirs. Default: priors that are independent.
 
     Raises
     ------
@@ -94,6 +100,7 @@ class ModelSpec:
     priors: Mapping[str, PriorEntry] = field(default_factory=dict)
     independent_features: tuple[str, ...] | None = None
     task_sd: bool = False
+    feature_scales: FeatureScales | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.family, str):
@@ -109,6 +116,9 @@ class ModelSpec:
             )
             if not isinstance(value, kind)
         ]
+        if not isinstance(self.feature_scales, FeatureScales | None):
+            found = f"should be a FeatureScales or None, found {self.feature_scales!r}"
+            findings.append(Finding("feature_scales", found, "For example Horseshoe()"))
         if isinstance(self.independent_features, str):
             findings.append(
                 Finding(
@@ -150,6 +160,10 @@ class ModelSpec:
     def outside(self, features: Sequence[str]) -> tuple[str, ...]:
         """Return which of these features stand outside the task covariance."""
         return outside_features(self.task_covariance, self.independent_features, features)
+
+    def candidates(self, data: TaskData) -> tuple[str, ...]:
+        """Return the features that `feature_scales` are about: all that vary by task but the intercept."""
+        return tuple(f for f in data.features if f != INTERCEPT) if self.feature_scales else ()
 
     def findings(self, data: TaskData) -> list[Finding]:
         """Everything that does not fit between this description and the data."""
@@ -194,6 +208,7 @@ class ModelSpec:
                 )
             )
         found += self.task_covariance.findings(data.tasks)
+        found += self._findings_of_scales(data)
         if self.task_sd and self._pooled:
             found.append(Finding("task_sd", "has nothing to scale under CompletePooling"))
         name = type(self.task_covariance).__name__
@@ -210,6 +225,29 @@ class ModelSpec:
                     "task_covariance", "has nothing to vary: every feature is shared", "Use CompletePooling()"
                 )
             )
+        return found
+
+    def _findings_of_scales(self, data: TaskData) -> list[Finding]:
+        if self.feature_scales is None:
+            return []
+        found, candidates = [], self.candidates(data)
+        name, structure = type(self.feature_scales).__name__, type(self.task_covariance).__name__
+        if not candidates:
+            found.append(Finding("feature_scales", "is about features that vary by task, and there are none"))
+        else:
+            found += self.feature_scales.findings(len(candidates))
+        if isinstance(self.task_covariance, TaskMixture | CompletePooling | NoPooling):
+            hint = "Use a structure under which tasks deviate from a common mean, such as Exchangeable()"
+            found.append(Finding("feature_scales", f"has no meaning under {structure}", hint))
+        if data.task_feature_names:
+            what = f"says nothing of the effects of task features {list(data.task_feature_names)}"
+            found.append(Finding("feature_scales", what, "Leave out the one or the other"))
+        for prior in ("beta_mean", "feature_sd"):
+            entry = self.priors.get(prior)
+            asked = set(entry) if isinstance(entry, Mapping) else set(candidates if entry is not None else ())
+            if unused := [f for f in candidates if f in asked]:
+                what = f"would not be used for {unused}, whose scales are those of {name}"
+                found.append(Finding(f"prior {prior!r}", what, f"Give it for {INTERCEPT!r} alone"))
         return found
 
     @property
@@ -234,6 +272,8 @@ class ModelSpec:
         }
         if self.task_sd:
             plain["task_sd"] = True
+        if self.feature_scales is not None:
+            plain["feature_scales"] = self.feature_scales.to_dict()
         if self.independent_features is not None:
             plain["independent_features"] = list(self.independent_features)
         if self.priors:
@@ -251,6 +291,7 @@ class ModelSpec:
             "priors",
             "independent_features",
             "task_sd",
+            "feature_scales",
         )
         if unknown := sorted(set(options) - set(known)):
             raise SpecError(Finding("ModelSpec", f"unknown options {unknown}", f"It has: {', '.join(known)}"))
@@ -258,8 +299,9 @@ class ModelSpec:
             ("family", Family),
             ("task_covariance", TaskCovariance),
             ("feature_covariance", FeatureCovariance),
+            ("feature_scales", FeatureScales),
         ):
-            if name in options:
+            if options.get(name) is not None:
                 options[name] = kind.from_dict(options[name])
         if "priors" in options:
             options["priors"] = {name: _from_plain(entry) for name, entry in options["priors"].items()}

@@ -37,6 +37,12 @@ REPORTED = (
     "task_unique_sd",
     "task_sd",
     "task_reliability",
+    "feature_relevance",
+    "feature_share",
+    "feature_shrinkage",
+    "beta_specific",
+    "r2",
+    "variance_share",
     "sigma",
     "rho",
     "lengthscale",
@@ -182,6 +188,9 @@ def dense_log_density(spec: mtl.ModelSpec, data: mtl.TaskData, values: dict[str,
     mean = np.broadcast_to(values.get("beta_mean", np.zeros(P)), (T, P))
     if "task_feature_effects" in values:
         mean = mean + data.task_features @ values["task_feature_effects"].T
+    if "beta_specific" in values:
+        candidate = np.isin(data.features, spec.candidates(data))
+        mean = mean + values["beta_specific"] @ np.eye(P)[candidate]
     task = data.task_index
     eta = (data.X * mean[task]).sum(axis=1) + data.offset
     if "beta_shared" in values:

@@ -28,7 +28,7 @@ from bayes_mtl.kernels import (
 from bayes_mtl.kernels.ops import ChainedGaussian, GaussianTasks
 from tests.contracts import partials_of
 
-NAMES = ("sd", "correlation", "loadings", "unique_sd", "sigma", "mean")
+NAMES = ("sd", "correlation", "loadings", "unique_sd", "sigma", "mean", "effect_scale")
 NO_BLAS = "FAST_COMPILE"
 
 
@@ -68,6 +68,7 @@ class Problem:
         self.mean = rng.standard_normal((n_tasks if by_task else 1, F)) / size
         self.column = rng.integers(0, F, n_effects)
         self.design = rng.standard_normal((n_effects, n_tasks)) / size[self.column][:, None]
+        self.effect_scale = rng.uniform(0.3, 1.5, n_effects)
 
     @property
     def parameters(self):
@@ -106,7 +107,7 @@ class Problem:
         same = (self.task[:, None] == self.task[None, :]).astype(int)
         lam = self.loadings[self.task]
         delta = self.unique_sd[self.task]
-        effects = self.X[:, self.column] * self.design[:, self.task].T
+        effects = self.X[:, self.column] * self.design[:, self.task].T * self.effect_scale
         cov = (lam @ lam.T + same * (delta[:, None] * delta[None, :])) * within + same * beyond
         s = self.sigma[self.task if len(self.sigma) > 1 else np.zeros_like(self.task)]
         return cov + effects @ effects.T + np.eye(len(s), dtype=int) * (s * s)[:, None]
@@ -141,7 +142,7 @@ def exact_logp(problem):
     return -0.5 * (float(quadratic) + log_det + n * np.log(2 * np.pi))
 
 
-PARAMETERS = (pt.vector, pt.matrix, pt.matrix, pt.vector, pt.vector, pt.matrix)
+PARAMETERS = (pt.vector, pt.matrix, pt.matrix, pt.vector, pt.vector, pt.matrix, pt.vector)
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +159,7 @@ def fused():
 @pytest.fixture(scope="module")
 def twin():
     """A plain dense multivariate normal in PyTensor, differentiated by PyTensor."""
-    sd, correlation, loadings, unique_sd, sigma, mean = inputs = [kind() for kind in PARAMETERS]
+    sd, correlation, loadings, unique_sd, sigma, mean, effect_scale = inputs = [k() for k in PARAMETERS]
     X, y, task, effects = pt.matrix(), pt.vector(), pt.lvector(), pt.matrix()
     place, is_inside = pt.matrix(), pt.vector()
     cholesky = sd[:, None] * (place @ correlation @ place.T + pt.diag(1 - is_inside))
@@ -168,7 +169,7 @@ def twin():
     omega = lam @ lam.T + same * delta[:, None] * delta[None, :]
     s = pt.switch(pt.eq(sigma.shape[0], 1), sigma[0], sigma[task % sigma.shape[0]])
     cov = omega * ((XL * is_inside) @ XL.T) + same * ((XL * (1 - is_inside)) @ XL.T)
-    cov = cov + effects @ effects.T + pt.diag(s**2)
+    cov = cov + (effects * effect_scale**2) @ effects.T + pt.diag(s**2)
     residual = y - (X * mean[task % mean.shape[0]]).sum(axis=1)
     quadratic = residual @ pt.linalg.inv(cov) @ residual
     value = -0.5 * (quadratic + pt.linalg.slogdet(cov)[1] + y.shape[0] * np.log(2 * np.pi))
@@ -326,7 +327,7 @@ class TestCollapsedGaussian:
     def test_second_derivatives_are_refused(self):
         x = pt.vector()
         data = Problem(9, 1, 1, 0, 0, (0,), 3).data()
-        value = collapsed_gaussian(x, [[1.0]], np.zeros((1, 0)), [1.0], [1.0], [[0.0]], *data)
+        value = collapsed_gaussian(x, [[1.0]], np.zeros((1, 0)), [1.0], [1.0], [[0.0]], np.ones(0), *data)
         with pytest.raises(NotImplementedError, match="second derivatives"):
             pytensor.grad(pytensor.grad(value, x).sum(), x)
 
@@ -369,7 +370,7 @@ class TestWhitening:
     def test_gradient_is_the_slope(self, whitened, problem, seed):
         rng = np.random.default_rng(seed)
         parameters, data = self.inputs(problem, self.own(problem), rng)
-        size, shape = len(parameters[6]), problem.mean.shape
+        size, shape = len(parameters[7]), problem.mean.shape
         shape = (len(problem.loadings), shape[1])
         cotangents = [rng.standard_normal(), rng.standard_normal(shape), rng.standard_normal(size)]
         direction = [rng.standard_normal(p.shape) for p in parameters]
@@ -403,7 +404,7 @@ class TestWhitening:
         data[0] = other.standard_normal(data[0].shape)  # a pilot that has nothing to do with the rows
         data[1] = other.standard_normal(data[1].shape)
         T, F = len(problem.loadings), problem.mean.shape[1]
-        size, n_own = len(parameters[6]), len(own)
+        size, n_own = len(parameters[7]), len(own)
         nothing = [0.0, np.zeros((T, F)), np.zeros(size)]
         value, beta, alpha = whitened(*parameters, *data, *nothing)[:3]
 
@@ -414,7 +415,7 @@ class TestWhitening:
         def eps_of(beta, alpha):
             phi = np.zeros((T, F))
             for c, p in enumerate(problem.column):
-                phi[:, p] += problem.design[c] * alpha[c]
+                phi[:, p] += problem.effect_scale[c] * problem.design[c] * alpha[c]
             factors = alpha[n_effects:].reshape(problem.loadings.shape[1], len(problem.inside))
             phi[:, :P] += problem.loadings @ factors @ L[:, problem.inside].T
             left = (beta - problem.mean - phi)[:, :P]
@@ -422,11 +423,11 @@ class TestWhitening:
             return np.linalg.lstsq(L[:, own], left.T, rcond=None)[0].T / scale
 
         eps = eps_of(beta, alpha)
-        z = np.concatenate([parameters[6], parameters[7].ravel()])
+        z = np.concatenate([parameters[7], parameters[8].ravel()])
         # The map is affine in z: its Jacobian is exact from unit steps.
         columns = []
         for e in np.eye(len(z)):
-            moved = [*parameters[:6], (z + e)[:size], (z + e)[size:].reshape(T, n_own)]
+            moved = [*parameters[:7], (z + e)[:size], (z + e)[size:].reshape(T, n_own)]
             _, b, a = whitened(*moved, *data, *nothing)[:3]
             columns.append(np.concatenate([a - alpha, (eps_of(b, a) - eps).ravel()]))
         log_det = np.linalg.slogdet(np.array(columns))[1] if len(z) else 0.0
@@ -438,20 +439,20 @@ class TestWhitening:
         """log p(y | beta) + value = log p(y) + log N(z; 0, I) at every z."""
         rng = np.random.default_rng(seed)
         parameters, data = self.inputs(problem, self.own(problem), rng)
-        nothing = [0.0, np.zeros((len(problem.loadings), problem.X.shape[1])), np.zeros(len(parameters[6]))]
+        nothing = [0.0, np.zeros((len(problem.loadings), problem.X.shape[1])), np.zeros(len(parameters[7]))]
         value, beta, _ = whitened(*parameters, *data, *nothing)[:3]
         s = problem.sigma[problem.task % len(problem.sigma)]
         likelihood = stats.norm.logpdf(problem.y, (problem.X * beta[problem.task]).sum(axis=1), s).sum()
-        standard = stats.norm.logpdf(parameters[6]).sum() + stats.norm.logpdf(parameters[7]).sum()
+        standard = stats.norm.logpdf(parameters[7]).sum() + stats.norm.logpdf(parameters[8]).sum()
         np.testing.assert_allclose(value + likelihood, problem.logp() + standard, rtol=1e-8, atol=1e-7)
 
     @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-    @pytest.mark.parametrize("position", range(8))
+    @pytest.mark.parametrize("position", range(9))
     def test_not_finite(self, whitened, position, value):
         problem = Problem(5, 2, 2, 1, 1, (0,), 6, n_effects=1)
         parameters, data = self.inputs(problem, self.own(problem), np.random.default_rng(0))
         parameters[position] = np.full_like(parameters[position], value)
-        cotangents = [1.0, np.ones((2, 3)), np.ones(len(parameters[6]))]
+        cotangents = [1.0, np.ones((2, 3)), np.ones(len(parameters[7]))]
         found, _, _, *gradient = whitened(*parameters, *data, *cotangents)
         assert found == -np.inf
         for g in gradient:
@@ -461,7 +462,8 @@ class TestWhitening:
 @pytest.fixture(scope="module")
 def chained():
     """Outputs of the chain's kernel, and the gradient of a random combination of them."""
-    inputs = [pt.vector(), pt.matrix(), pt.matrix(), pt.vector(), pt.matrix(), pt.vector(), pt.matrix()]
+    kinds = (pt.vector, pt.matrix, pt.matrix, pt.vector, pt.matrix, pt.vector, pt.vector, pt.matrix)
+    inputs = [kind() for kind in kinds]
     data = [pt.tensor3(), pt.matrix(), pt.lvector(), pt.lvector(), pt.matrix()]
     cotangents = [pt.scalar(), pt.matrix(), pt.vector()]
     outputs = chained_coefficients(*inputs, *data)
@@ -483,7 +485,7 @@ def chain_inputs(problem, rng):
     z = [rng.standard_normal(len(problem.column)), rng.standard_normal((n_tasks, n_varying))]
     data = [rows.root, rows.target, problem.inside, problem.column, problem.design]
     law = [problem.sd, problem.correlation, problem.loadings, problem.sigma, problem.mean]
-    return [*law, *z], data
+    return [*law, problem.effect_scale, *z], data
 
 
 class TestChain:
@@ -505,7 +507,7 @@ class TestChain:
         cotangents = [
             rng.standard_normal(),
             rng.standard_normal(shape),
-            rng.standard_normal(len(parameters[5])),
+            rng.standard_normal(len(parameters[6])),
         ]
         direction = [rng.standard_normal(p.shape) for p in parameters]
         direction[1], direction[2] = np.tril(direction[1]), np.tril(direction[2])
@@ -542,19 +544,19 @@ class TestChain:
         def e_of(beta, alpha):
             left = beta - problem.mean
             for c, p in enumerate(problem.column):
-                left[:, p] -= problem.design[c] * alpha[c]
+                left[:, p] -= problem.effect_scale[c] * problem.design[c] * alpha[c]
             u = np.linalg.solve(L, left[:, :P].T).T
             u[:, inside] = np.linalg.solve(problem.loadings, u[:, inside])
             np.testing.assert_allclose(left[:, P:], 0.0, rtol=0, atol=1e-10 * (1 + np.abs(beta).max()))
             return u
 
         e = e_of(beta, alpha)
-        z = np.concatenate([parameters[5], parameters[6].ravel()])
+        z = np.concatenate([parameters[6], parameters[7].ravel()])
         columns = []
         for unit in np.eye(len(z)):  # the map is affine in z
             moved = z + unit
             split = [moved[: len(alpha)], moved[len(alpha) :].reshape(T, P)]
-            _, b, a = chained(*parameters[:5], *split, *data, *nothing)[:3]
+            _, b, a = chained(*parameters[:6], *split, *data, *nothing)[:3]
             columns.append(np.concatenate([a - alpha, (e_of(b, a) - e).ravel()]))
         log_det = np.linalg.slogdet(np.array(columns))[1]
         prior = stats.norm.logpdf(alpha).sum() + stats.norm.logpdf(e).sum()
@@ -570,7 +572,7 @@ class TestChain:
         s = problem.sigma[problem.task % len(problem.sigma)]
         likelihood = stats.norm.logpdf(problem.y, (problem.X * beta[problem.task]).sum(axis=1), s).sum()
         problem.unique_sd = np.zeros(4)
-        standard = stats.norm.logpdf(parameters[6]).sum()
+        standard = stats.norm.logpdf(parameters[7]).sum()
         np.testing.assert_allclose(value + likelihood, problem.logp() + standard, rtol=1e-9, atol=1e-8)
 
     @given(problem=problems(), seed=st.integers(0, 2**32 - 1))
@@ -592,7 +594,7 @@ class TestChain:
         for g, other in zip(gradient, expected, strict=True):
             np.testing.assert_allclose(g, other, rtol=1e-9, atol=1e-9 * (1 + np.abs(other).max(initial=0)))
 
-    @pytest.mark.parametrize("position", range(7))
+    @pytest.mark.parametrize("position", range(8))
     def test_not_finite_with_gaussian_outcomes(self, position):
         problem = triangular(Problem(5, 3, 2, 1, 1, (0,), 6, n_effects=1), np.random.default_rng(0))
         parameters, data = chain_inputs(problem, np.random.default_rng(0))
@@ -606,7 +608,7 @@ class TestChain:
             np.testing.assert_array_equal(g, 0.0)
 
     @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-    @pytest.mark.parametrize("position", range(7))
+    @pytest.mark.parametrize("position", range(8))
     def test_not_finite(self, chained, position, value):
         problem = triangular(Problem(5, 3, 2, 1, 1, (0,), 6, n_effects=1), np.random.default_rng(0))
         parameters, data = chain_inputs(problem, np.random.default_rng(0))

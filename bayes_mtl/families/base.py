@@ -48,6 +48,9 @@ class Family(Described, ABC):
     has_noise: ClassVar[bool] = False
     """Whether there is a noise scale `sigma`."""
 
+    latent_sd: ClassVar[float] = 1.0
+    """What takes the place of the noise scale, where there is none, in priors that are relative to it."""
+
     @abstractmethod
     def outcome_scale(self, data: TaskData) -> OutcomeScale:
         """Return the unit of the default priors."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pymc as pm
@@ -30,6 +30,7 @@ class Bernoulli(Family):
     """
 
     single_precision: bool = False
+    latent_sd: ClassVar[float] = float(np.pi / np.sqrt(3.0))  # of a logistic variable, whose sign is y
 
     def outcome_scale(self, data: TaskData) -> OutcomeScale:
         """One unit on the logit scale."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from bayes_mtl._typing import FloatArray
 from bayes_mtl.data import TaskData, TaskSchema
 from bayes_mtl.errors import StorageError
 from bayes_mtl.model.coefficients import inside_features
@@ -63,6 +64,17 @@ def inside_of(idata: xr.DataTree) -> list[str]:
     """Return the features inside the task covariance of a fit."""
     spec, features = spec_of(idata), [str(f) for f in idata["posterior"]["feature"].to_numpy()]
     return inside_features(spec.task_covariance, spec.independent_features, features)
+
+
+def coefficient_size(idata: xr.DataTree, unit: float | None = None) -> FloatArray:
+    """Return the coefficient of each feature that moves the outcome by `unit` for one standard deviation.
+
+    Default: the unit of the outcome, its standard deviation (1 for a logit). Infinite for the intercept.
+    """
+    fixed = idata["constant_data"].to_dataset()
+    unit = float(fixed["outcome_unit"]) if unit is None else unit
+    with np.errstate(divide="ignore"):
+        return unit / fixed["X"].transpose("row", "feature").to_numpy().std(axis=0)
 
 
 def _attribute(idata: xr.DataTree, name: str) -> Any:

@@ -144,7 +144,7 @@ def fit(
         "sample_stats": _sample_stats(trace),
         "prior": prior,
         "observed_data": xr.Dataset({"y": ("row", data.y)}, coords={"row": data.row}),
-        "constant_data": constant_data(data),
+        "constant_data": constant_data(data).assign(outcome_unit=spec.family.outcome_scale(data).scale),
     }
     idata = xr.DataTree.from_dict(groups)
     idata.attrs.update(describe(spec, data.schema, version("bayes_mtl")))

@@ -31,10 +31,13 @@ class Draws:
     sigma : (D, 1) or (D, T)
     mean : (D, 1, F) or (D, T, F)
         The part of the mean that is not integrated out, of varying and shared columns.
+    effect_scale : (D, C)
+        What of the size of the effects that are integrated out is a parameter.
     """
 
     sigma: FloatArray
     mean: FloatArray
+    effect_scale: FloatArray
 
     def __len__(self) -> int:
         return len(self.sigma)
@@ -106,13 +109,14 @@ def evaluate(
         **block.law,
         "sigma": pt.ones(1) if assembled.sigma is None else assembled.sigma,
         "mean": assembled.population.mean(constants),
+        "effect_scale": assembled.population.effect_scale,
     }
     # Without unique parts the loadings are the Cholesky factor of task_corr, and say nothing more.
     dense = "task_loadings" in model.named_vars and "task_unique_sd" not in model.named_vars
     skip = {"beta", "task_corr", *(("task_loadings",) if dense else ())}
     if "task_loadings" not in model.named_vars:
         skip.add("task_unique_sd")
-    reported = {v.name: v for v in model.deterministics if v.name not in skip}
+    reported = {v.name: v for v in model.deterministics if v.name not in skip and not _is_auxiliary(v.name)}
 
     inputs = [rv for rv in model.free_RVs if rv.name in draws]
     chains, length = draws.sizes["chain"], draws.sizes["draw"]
@@ -183,6 +187,12 @@ REPORTED = (
     "task_feature_effects",
     "feature_sd",
     "feature_corr",
+    "feature_relevance",
+    "feature_share",
+    "feature_shrinkage",
+    "r2",
+    "variance_share",
+    "beta_specific",
     "cluster_weight",
     "cluster_sd",
     "cluster_mean",
@@ -207,5 +217,5 @@ def task_corr(loadings: FloatArray, unique_sd: FloatArray) -> FloatArray:
 
 
 def _is_auxiliary(name: str) -> bool:
-    """Whether a free variable is only a coordinate for the sampler, or a part of a parameter."""
+    """Whether a variable is only a coordinate for the sampler, or a part of a parameter."""
     return name.endswith(("_offset", "_partial", "_part", "_local"))

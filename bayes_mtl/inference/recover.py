@@ -24,7 +24,7 @@ class Coefficients:
     beta : (D, T, F)
         Coefficients of varying and shared columns.
     alpha : (D, A)
-        Standardised effects of the population, then the factors.
+        Effects of the population in units of their priors, then standardised factors.
     probability : (D, T, K) or None
         Where tasks belong to one of several components: the probability of each.
     """
@@ -53,11 +53,12 @@ def from_coordinates(
     block, effects = _gaussian(assembled), assembled.population
     beta, alpha = np.empty((*z.shape[:2], hyper.mean.shape[2])), np.empty(z_common.shape)
     data = (rows.root, rows.target, block.inside, effects.column, effects.design)
+    scale = hyper.effect_scale
     for d in range(len(hyper)):
         law = (hyper.sd[d], hyper.correlation[d], hyper.loadings[d], hyper.sigma[d])
         mean = hyper.mean[d] - rows.reference
-        _, beta[d], alpha[d] = chain(*law, mean, z_common[d], z[d], *data)
-    return Coefficients(beta + rows.reference, alpha)
+        _, beta[d], alpha[d] = chain(*law, mean, scale[d], z_common[d], z[d], *data)
+    return Coefficients(beta + rows.reference, alpha * scale)
 
 
 def from_whitened(
@@ -108,7 +109,7 @@ def _chunk(
     L[:, inside[:, None], inside] = hyper.sd[:, inside, None] * hyper.correlation
     scale = np.where(np.isin(block.own, inside), hyper.unique_sd[:, :, None], 1.0)  # S
     Z = np.zeros((n_draws, n_tasks, n_columns, z_common.shape[1]))
-    Z[:, :, effects.column, np.arange(n_common)] = effects.design.T
+    Z[:, :, effects.column, np.arange(n_common)] = hyper.effect_scale[:, None, :] * effects.design.T
     Z[:, :, :n_varying, n_common:] = np.einsum(
         "dtk,dpx->dtpkx", hyper.loadings, L[:, :, inside], optimize=True
     ).reshape(n_draws, n_tasks, n_varying, n_factors * n_inside)
@@ -143,7 +144,7 @@ def _chunk(
         eps = (np.swapaxes(inverse, -1, -2) @ w)[..., 0]
     beta += (Z @ alpha[:, None, :, None])[..., 0]
     beta[..., :n_varying] += (own @ eps[..., None])[..., 0]
-    return beta, alpha
+    return beta, np.hstack([hyper.effect_scale * alpha[:, :n_common], alpha[:, n_common:]])
 
 
 def _inverse(a: FloatArray) -> FloatArray:

@@ -28,7 +28,7 @@ import numpy as np
 from bayes_mtl._typing import FloatArray, IntArray
 from bayes_mtl.kernels._gaussian_tasks import log_likelihood
 from bayes_mtl.kernels._information import inform, pull_back_information
-from bayes_mtl.kernels._lanes import block_length, cholesky_and_solve, pull_back_cholesky, take
+from bayes_mtl.kernels._lanes import block_length, cholesky_and_solve, pull_back_cholesky
 from bayes_mtl.kernels._population import (
     add_gradient_of_cholesky,
     add_information,
@@ -37,6 +37,8 @@ from bayes_mtl.kernels._population import (
     membership,
     project,
     pull_back_common,
+    pull_back_effect_scale,
+    scaled,
     solve_common,
     spread,
 )
@@ -52,6 +54,7 @@ def forward(
     loadings: FloatArray,
     sigma: FloatArray,
     mean: FloatArray,
+    effect_scale: FloatArray,
     z_common: FloatArray,
     z: FloatArray,
     root: FloatArray,
@@ -69,7 +72,7 @@ def forward(
 
     Parameters
     ----------
-    sd, correlation, sigma, mean, root, target, inside, column, design
+    sd, correlation, sigma, mean, effect_scale, root, target, inside, column, design
         As in `_collapsed_gaussian.kernel`.
     loadings : (T, T)
         Of which the lower triangle is read.
@@ -80,8 +83,8 @@ def forward(
     """
     blocks, whole = _workspace(z.shape[0], root.shape[0], sd.shape[0], inside.shape[0], column.shape[0])
     value[0] = _evaluate(
-        sd, correlation, loadings, sigma, mean, z_common, z, root, target, inside, column, design,
-        blocks, whole, beta, alpha,
+        sd, correlation, loadings, sigma, mean, effect_scale, z_common, z, root, target, inside, column,
+        design, blocks, whole, beta, alpha,
     )  # fmt: skip
 
 
@@ -91,6 +94,7 @@ def reverse(
     loadings: FloatArray,
     sigma: FloatArray,
     mean: FloatArray,
+    effect_scale: FloatArray,
     z_common: FloatArray,
     z: FloatArray,
     root: FloatArray,
@@ -106,27 +110,30 @@ def reverse(
     d_loadings: FloatArray,
     d_sigma: FloatArray,
     d_mean: FloatArray,
+    d_effect_scale: FloatArray,
     d_z_common: FloatArray,
     d_z: FloatArray,
 ) -> None:
-    """Pull cotangents of `forward`'s outputs back to its first seven inputs."""
+    """Pull cotangents of `forward`'s outputs back to its first eight inputs."""
     d_sd[:] = 0.0
     d_correlation[:] = 0.0
     d_loadings[:] = 0.0
     d_sigma[:] = 0.0
     d_mean[:] = 0.0
+    d_effect_scale[:] = 0.0
     d_z_common[:] = 0.0
     d_z[:] = 0.0
     blocks, whole = _workspace(z.shape[0], root.shape[0], sd.shape[0], inside.shape[0], column.shape[0])
     beta, alpha = np.empty(d_beta.shape), np.empty(column.shape[0])
     found = _evaluate(
-        sd, correlation, loadings, sigma, mean, z_common, z, root, target, inside, column, design,
-        blocks, whole, beta, alpha,
+        sd, correlation, loadings, sigma, mean, effect_scale, z_common, z, root, target, inside, column,
+        design, blocks, whole, beta, alpha,
     )  # fmt: skip
     if abs(found) < np.inf:
         _pull_back(
-            sd, correlation, sigma, mean, z_common, inside, column, blocks, whole, alpha,
-            d_value[0], d_beta, d_alpha, d_sd, d_correlation, d_loadings, d_sigma, d_mean, d_z_common, d_z,
+            sd, correlation, sigma, mean, effect_scale, z_common, inside, column, blocks, whole, alpha,
+            d_value[0], d_beta, d_alpha,
+            d_sd, d_correlation, d_loadings, d_sigma, d_mean, d_effect_scale, d_z_common, d_z,
         )  # fmt: skip
 
 
@@ -136,6 +143,7 @@ def gaussian(
     loadings: FloatArray,
     sigma: FloatArray,
     mean: FloatArray,
+    effect_scale: FloatArray,
     z_common: FloatArray,
     z: FloatArray,
     root: FloatArray,
@@ -151,6 +159,7 @@ def gaussian(
     d_loadings: FloatArray,
     d_sigma: FloatArray,
     d_mean: FloatArray,
+    d_effect_scale: FloatArray,
     d_z_common: FloatArray,
     d_z: FloatArray,
 ) -> None:
@@ -164,14 +173,15 @@ def gaussian(
     d_loadings[:] = 0.0
     d_sigma[:] = 0.0
     d_mean[:] = 0.0
+    d_effect_scale[:] = 0.0
     d_z_common[:] = 0.0
     d_z[:] = 0.0
     blocks, whole = _workspace(z.shape[0], root.shape[0], sd.shape[0], inside.shape[0], column.shape[0])
     beta, alpha = np.empty((z.shape[0], root.shape[0])), np.empty(column.shape[0])
     d_beta, d_noise = np.zeros(beta.shape), np.zeros(sigma.shape[0])
     found = _evaluate(
-        sd, correlation, loadings, sigma, mean, z_common, z, root, target, inside, column, design,
-        blocks, whole, beta, alpha,
+        sd, correlation, loadings, sigma, mean, effect_scale, z_common, z, root, target, inside, column,
+        design, blocks, whole, beta, alpha,
     )  # fmt: skip
     if not abs(found) < np.inf:
         return
@@ -179,9 +189,9 @@ def gaussian(
     if not abs(found) < np.inf:
         return
     _pull_back(
-        sd, correlation, sigma, mean, z_common, inside, column, blocks, whole, alpha,
+        sd, correlation, sigma, mean, effect_scale, z_common, inside, column, blocks, whole, alpha,
         1.0, d_beta, np.zeros(alpha.shape[0]),
-        d_sd, d_correlation, d_loadings, d_sigma, d_mean, d_z_common, d_z,
+        d_sd, d_correlation, d_loadings, d_sigma, d_mean, d_effect_scale, d_z_common, d_z,
     )  # fmt: skip
     for t in range(sigma.shape[0]):
         d_sigma[t] += d_noise[t]
@@ -194,6 +204,7 @@ def _pull_back(
     correlation: FloatArray,
     sigma: FloatArray,
     mean: FloatArray,
+    effect_scale: FloatArray,
     z_common: FloatArray,
     inside: IntArray,
     column: IntArray,
@@ -208,6 +219,7 @@ def _pull_back(
     d_loadings: FloatArray,
     d_sigma: FloatArray,
     d_mean: FloatArray,
+    d_effect_scale: FloatArray,
     d_z_common: FloatArray,
     d_z: FloatArray,
 ) -> None:
@@ -349,6 +361,7 @@ def _pull_back(
     # From alpha to Q and h: alpha = U^-T x, x = U^-1 h + z.
     d_base = np.empty((n_columns, length))
     d_common = d_alpha.copy()
+    moved = np.zeros(n_common)  # D'd_base
     for i in range(n_common):
         d_common[i] -= weight * alpha[i]
     for block in range(n_blocks):
@@ -364,10 +377,13 @@ def _pull_back(
             entry = 0.0
             for t in range(n):
                 entry += effects[block, i, t] * d_base[column[i], t]
-            d_common[i] += entry
+            moved[i] += entry
+    for i in range(n_common):
+        d_common[i] += moved[i]
     d_h = np.zeros(n_common)
     d_Q = np.zeros((n_common, n_common))
     pull_back_common(U, shifted, z_common, alpha, weight, d_common, d_z_common, d_h, d_Q)
+    pull_back_effect_scale(U, shifted, z_common, alpha, moved, d_h, d_Q, effect_scale, d_effect_scale)
 
     # Task by task to the hyperparameters.
     no_factors = np.zeros((0, length))
@@ -500,6 +516,7 @@ def _evaluate(
     loadings: FloatArray,
     sigma: FloatArray,
     mean: FloatArray,
+    effect_scale: FloatArray,
     z_common: FloatArray,
     z: FloatArray,
     root: FloatArray,
@@ -519,6 +536,7 @@ def _evaluate(
     n_inside, n_common = inside.shape[0], column.shape[0]
     n_blocks, length = K.shape[0], K.shape[3]
     total = sd.sum() + correlation.sum() + mean.sum() + sigma.sum() + z.sum() + z_common.sum()
+    total += effect_scale.sum()
     for t in range(n_tasks):
         for f in range(n_columns):
             beta[t, f] = mean[t if mean.shape[0] > 1 else 0, f]
@@ -547,7 +565,7 @@ def _evaluate(
         start = block * length
         n = min(length, n_tasks - start)
         for i in range(n_common):
-            take(effects[block, i], design[i], start, n)
+            scaled(effects[block, i], design[i], effect_scale[i], start, n)
         for i in range(n_varying):
             for t in range(n):
                 S[block, i, t] = loadings[start + t, start + t] if is_inside[i] else 1.0

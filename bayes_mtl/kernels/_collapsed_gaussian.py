@@ -7,8 +7,8 @@ R_t'y_t = X_t'W y, and rest_t = y'W y - |y_t|^2, which no coefficient explains. 
 
 with L = diag(sd) C the Cholesky factor of the feature covariance, and S_tp = delta_t inside the task
 covariance, 1 outside of it. What tasks have in common, alpha, are standardised population means, shared
-slopes and effects of task features (c moves coefficient column[c] by design[c, t]), and the factors (k, p),
-which add lambda_tk L_.p.
+slopes and effects of task features (c moves coefficient column[c] by effect_scale[c] design[c, t]), and the
+factors (k, p), which add lambda_tk L_.p.
 
 Integrating u_t out, with B_t = s^2 I + R_t L S_t^2 L'R_t' = K K',
 
@@ -25,6 +25,7 @@ E = rho rho' + G Phi G - G,
 
     d mean = rho      d Z = rho m' - G Z C      d L = E L S^2 + (from Z)      d delta = delta tr_inside(L'E L)
     s d s = -n + rest / s^2 + |e|^2 + tr(G Phi) - tr(E L S^2 L')
+    effect_scale_c d effect_scale_c = m_c^2 + C_cc - 1      (sum_t Z_t'(d Z_t) = m m' + C - I, since Q m = h)
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ from bayes_mtl.kernels._population import (
     mix_factors,
     project,
     pull_back_factors,
+    scaled,
     spread,
 )
 from bayes_mtl.kernels._small_linalg import cholesky_in_place, inverse_from_cholesky
@@ -64,6 +66,7 @@ def kernel(
     unique_sd: FloatArray,
     sigma: FloatArray,
     mean: FloatArray,
+    effect_scale: FloatArray,
     root: FloatArray,
     target: FloatArray,
     rest: FloatArray,
@@ -78,6 +81,7 @@ def kernel(
     d_unique: FloatArray,
     d_sigma: FloatArray,
     d_mean: FloatArray,
+    d_effect_scale: FloatArray,
 ) -> None:
     """Write the log density to `value` and its derivatives to the other outputs.
 
@@ -97,8 +101,8 @@ def kernel(
         R_t, y_t, rest_t, and the number of rows n_t.
     inside : (I,)
         Positions of the features inside the task covariance, ascending.
-    column, design : (C,), (C, T)
-        What the common effects move, and how far.
+    effect_scale, column, design : (C,), (C,), (C, T)
+        What the common effects move, and how far: by effect_scale[c] design[c, t].
     """
     n_tasks, n_factors = loadings.shape
     n_columns, n_varying, n_inside, n_common = root.shape[0], sd.shape[0], inside.shape[0], column.shape[0]
@@ -112,6 +116,7 @@ def kernel(
     d_unique[:] = 0.0
     d_sigma[:] = 0.0
     d_mean[:] = 0.0
+    d_effect_scale[:] = 0.0
     # Whatever else is not finite makes the value so, which is looked at before anything is written.
     for t in range(sigma.shape[0]):
         if not sigma[t] > 0.0:
@@ -148,7 +153,7 @@ def kernel(
             square[t] = unique_sd[start + t] * unique_sd[start + t]
             log_det[t] = 0.0
         for c in range(n_common):
-            take(effects[block, c], design[c], start, n)
+            scaled(effects[block, c], design[c], effect_scale[c], start, n)
         for g in range(n_columns):
             take(right[g, n_columns], target[g], start, n)
             for f in range(n_columns):
@@ -329,5 +334,8 @@ def kernel(
         else:
             d_sigma[0] += total
 
+    for c in range(n_common):
+        if effect_scale[c] != 0.0:
+            d_effect_scale[c] = (m[c] * m[c] + C[c, c] - 1.0) / effect_scale[c]
     add_gradient_of_cholesky(d_L, sd, correlation, inside, d_sd, d_correlation)
     value[0] = logp

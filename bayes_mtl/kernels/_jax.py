@@ -33,6 +33,7 @@ def collapsed_gaussian(
     unique_sd: Array,
     sigma: Array,
     mean: Array,
+    effect_scale: Array,
     root: Array,
     target: Array,
     rest: Array,
@@ -52,12 +53,12 @@ def collapsed_gaussian(
     V, v = V[:, :, :-1], V[:, :, -1]
     logp = -jnp.sum((count - n_columns) * jnp.log(s) + count * _HALF_LOG_2PI) - _log_det(K)
     logp -= 0.5 * (jnp.sum(v**2) + jnp.sum(rest / s**2))
-    Z = _design(L, loadings, inside, column, design, n_columns)
+    Z = _design(L, loadings, inside, column, effect_scale[:, None] * design, n_columns)
     VZ = V @ Z
     U = _cholesky(jnp.eye(Z.shape[2]) + jnp.einsum("tfi,tfj->ij", VZ, VZ))
     h = _solve(U, jnp.einsum("tfi,tf->i", VZ, v)[:, None])
     logp += 0.5 * jnp.sum(h**2) - _log_det(U)
-    return _unless_refused(logp, sigma, sd, correlation, loadings, unique_sd, mean)
+    return _unless_refused(logp, sigma, sd, correlation, loadings, unique_sd, mean, effect_scale)
 
 
 def whitened_coefficients(
@@ -67,6 +68,7 @@ def whitened_coefficients(
     unique_sd: Array,
     sigma: Array,
     mean: Array,
+    effect_scale: Array,
     z_common: Array,
     z: Array,
     root: Array,
@@ -88,7 +90,7 @@ def whitened_coefficients(
     K = _cholesky(jnp.eye(n_own) + _transposed(M) @ M)
     Y = _solve(K, _transposed(M) @ rows)
     G = _transposed(rows[:, :, :-1]) @ rows - _transposed(Y[:, :, :-1]) @ Y
-    Z = _design(L, loadings, inside, column, design, n_columns)
+    Z = _design(L, loadings, inside, column, effect_scale[:, None] * design, n_columns)
     U = _cholesky(jnp.eye(size) + jnp.einsum("tfi,tfj->ij", Z, G[:, :, :-1] @ Z))
     h = jnp.einsum("tfi,tf->i", Z, G[:, :, -1])
     shifted = _solve(U, h[:, None])[:, 0] + z_common
@@ -100,7 +102,8 @@ def whitened_coefficients(
     beta = (means + phi).at[:, : len(sd)].add(deviation)
     value = -(size + n_tasks * n_own) * _HALF_LOG_2PI - _log_det(U) - _log_det(K)
     value -= 0.5 * (jnp.sum(alpha**2) + jnp.sum(eps**2))
-    value = _unless_refused(value, sigma, sd, correlation, loadings, unique_sd, mean, z_common, z)
+    law = (sd, correlation, loadings, unique_sd, mean, effect_scale)
+    value = _unless_refused(value, sigma, *law, z_common, z)
     return value, beta, alpha
 
 
@@ -110,6 +113,7 @@ def chained_coefficients(
     loadings: Array,
     sigma: Array,
     mean: Array,
+    effect_scale: Array,
     z_common: Array,
     z: Array,
     root: Array,
@@ -130,6 +134,7 @@ def chained_coefficients(
     W = jnp.eye(n_varying) + _transposed(M) @ M
     Y = _solve(_cholesky(W), _transposed(M) @ rows)
     G = _transposed(rows[:, :, :-1]) @ rows - _transposed(Y[:, :, :-1]) @ Y
+    design = effect_scale[:, None] * design
     D = jnp.einsum("ct,cf->tfc", design, jax.nn.one_hot(column, n_columns, dtype=design.dtype))
     U = _cholesky(jnp.eye(n_common) + jnp.einsum("tfi,tfj->ij", D, G[:, :, :-1] @ D))
     h = jnp.einsum("tfi,tf->i", D, G[:, :, -1])
@@ -158,7 +163,8 @@ def chained_coefficients(
     beta = (means + base + w @ inner.T).at[:, :n_varying].add((S * e) @ L.T)
     value = -(n_common + n_tasks * n_varying) * _HALF_LOG_2PI - _log_det(U) - _log_det(K)
     value -= 0.5 * (jnp.sum(alpha**2) + jnp.sum(e**2))
-    value = _unless_refused(value, sigma, sd, correlation, jnp.tril(loadings), mean, z_common, z)
+    law = (sd, correlation, jnp.tril(loadings), mean, effect_scale)
+    value = _unless_refused(value, sigma, *law, z_common, z)
     return value, beta, alpha
 
 
@@ -173,8 +179,8 @@ def gaussian_tasks(beta: Array, sigma: Array, root: Array, target: Array, rest: 
 
 def chained_gaussian(*inputs: Array) -> Array:
     """Return the log density of `_chain.gaussian`; not finite, or NaN, where that refuses."""
-    pseudo_rows, sigma = inputs[7:11], inputs[3]
-    value, beta, _ = chained_coefficients(*inputs[:9], *inputs[11:])
+    pseudo_rows, sigma = inputs[8:12], inputs[3]
+    value, beta, _ = chained_coefficients(*inputs[:10], *inputs[12:])
     return value + gaussian_tasks(beta, sigma, *pseudo_rows)
 
 
@@ -387,12 +393,12 @@ def _lkj_pullback(partials: Array, factor: Array, cotangent: Array) -> Array:
 
 
 _FUNCTIONS: dict[type[ops.KernelOp], Callable[..., Any]] = {
-    ops.CollapsedGaussian: _value_and_gradient(collapsed_gaussian, 6),
+    ops.CollapsedGaussian: _value_and_gradient(collapsed_gaussian, 7),
     ops.WhitenedCoefficients: _coefficients(whitened_coefficients, 5),
-    ops.WhitenedCoefficientsPullback: _reverse(whitened_coefficients, 8),
+    ops.WhitenedCoefficientsPullback: _reverse(whitened_coefficients, 9),
     ops.ChainedCoefficients: _coefficients(chained_coefficients, 4),
-    ops.ChainedCoefficientsPullback: _reverse(chained_coefficients, 7),
-    ops.ChainedGaussian: _value_and_gradient(chained_gaussian, 7),
+    ops.ChainedCoefficientsPullback: _reverse(chained_coefficients, 8),
+    ops.ChainedGaussian: _value_and_gradient(chained_gaussian, 8),
     ops.ComponentEvidence: component_evidence,
     ops.ComponentEvidencePullback: _pull_back(component_evidence, 4, 1),
     ops.ComponentCoefficients: component_coefficients,

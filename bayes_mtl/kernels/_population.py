@@ -8,6 +8,7 @@ from bayes_mtl._typing import FloatArray, IntArray
 from bayes_mtl.kernels._lanes import BoolArray, weighted_sum
 from bayes_mtl.kernels._small_linalg import (
     cholesky_in_place,
+    dot,
     pull_back_cholesky_shared,
     solve_lower,
     solve_lower_transposed,
@@ -58,11 +59,19 @@ def membership(inside: IntArray, n_varying: int) -> BoolArray:
 
 
 # The design Z_t (F, A) says what one unit of each common variable alpha does to the coefficients of task t:
-# column c < C is design[c, t] at coefficient column[c]; column (k, x) is lambda_tk L_.x. It is never built,
+# column c < C is effect_scale[c] design[c, t], below `design`, at coefficient column[c]; column (k, x) is
+# lambda_tk L_.x. It is never built,
 # since sums over k and over x can be taken apart: with G' = L'G L, the block (k, l) of sum_t Z_t'G_t Z_t is
 # sum_t lambda_tk lambda_tl G'_t. In what follows arrays are a block of n tasks, tasks last; lam[k, t] are its
 # loadings. Scalars are read before a loop over tasks: a loop that stores may not read them again as it is
 # made into vector code.
+
+
+@subroutine
+def scaled(effect: FloatArray, design: FloatArray, scale: float, start: int, n: int) -> None:
+    """Write how far a common effect moves the tasks of a block."""
+    for t in range(n):
+        effect[t] = scale * design[start + t]
 
 
 @subroutine
@@ -359,3 +368,36 @@ def pull_back_common(
             d_Q[i, j] = -alpha[i] * d_alpha[j] - d_h[i] * (shifted[j] - z_common[j])
         d_Q[i, i] -= weight / U[i, i]
     pull_back_cholesky_shared(U, d_Q)
+
+
+@subroutine
+def pull_back_effect_scale(
+    U: FloatArray,
+    shifted: FloatArray,
+    z_common: FloatArray,
+    alpha: FloatArray,
+    moved: FloatArray,
+    d_h: FloatArray,
+    d_Q: FloatArray,
+    effect_scale: FloatArray,
+    d_effect_scale: FloatArray,
+) -> None:
+    """Write the derivative by the scales of common effects, for d_Z = d_phi alpha' + 2 G Z d_Q + g d_h'.
+
+    Scale c multiplies column c of Z, so scale_c d_scale_c = sum_t (Z_t'd_Z_t)_cc, where Z'd_phi is `moved`,
+    sum_t Z'G Z = U U' - I and sum_t Z'g = h = U (shifted - z).
+    """
+    for c in range(effect_scale.shape[0]):
+        if effect_scale[c] == 0.0:
+            continue
+        h = 0.0
+        for j in range(c + 1):
+            h += U[c, j] * (shifted[j] - z_common[j])
+        total = moved[c] * alpha[c] + h * d_h[c]
+        for j in range(alpha.shape[0]):
+            low = min(c, j) + 1
+            entry = dot(U[c, :low], U[j, :low])
+            if j == c:
+                entry -= 1.0
+            total += 2.0 * d_Q[c, j] * entry
+        d_effect_scale[c] = total / effect_scale[c]

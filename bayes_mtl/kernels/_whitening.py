@@ -32,7 +32,9 @@ from bayes_mtl.kernels._population import (
     mix_factors,
     project,
     pull_back_common,
+    pull_back_effect_scale,
     pull_back_factors,
+    scaled,
     solve_common,
     spread,
 )
@@ -48,6 +50,7 @@ def forward(
     unique_sd: FloatArray,
     sigma: FloatArray,
     mean: FloatArray,
+    effect_scale: FloatArray,
     z_common: FloatArray,
     z: FloatArray,
     root: FloatArray,
@@ -66,7 +69,7 @@ def forward(
 
     Parameters
     ----------
-    sd, correlation, loadings, unique_sd, sigma, mean, root, target, inside, column, design
+    sd, correlation, loadings, unique_sd, sigma, mean, effect_scale, root, target, inside, column, design
         As in `_collapsed_gaussian.kernel`.
     z_common : (A,)
         Coordinates of the common variables: population effects, then factors.
@@ -96,8 +99,8 @@ def forward(
     U = np.empty((size, size))
     shifted = np.empty(size)
     value[0] = _evaluate(
-        sd, correlation, loadings, unique_sd, sigma, mean, z_common, z, root, target, inside, own, column,
-        design, H, HA, K, Y, G, GL, LGL, lam, effects, S, phi, eps, U, shifted, beta, alpha,
+        sd, correlation, loadings, unique_sd, sigma, mean, effect_scale, z_common, z, root, target, inside, own,
+        column, design, H, HA, K, Y, G, GL, LGL, lam, effects, S, phi, eps, U, shifted, beta, alpha,
     )  # fmt: skip
 
 
@@ -108,6 +111,7 @@ def reverse(
     unique_sd: FloatArray,
     sigma: FloatArray,
     mean: FloatArray,
+    effect_scale: FloatArray,
     z_common: FloatArray,
     z: FloatArray,
     root: FloatArray,
@@ -125,10 +129,11 @@ def reverse(
     d_unique: FloatArray,
     d_sigma: FloatArray,
     d_mean: FloatArray,
+    d_effect_scale: FloatArray,
     d_z_common: FloatArray,
     d_z: FloatArray,
 ) -> None:
-    """Pull cotangents of `forward`'s outputs back to its first eight inputs."""
+    """Pull cotangents of `forward`'s outputs back to its first nine inputs."""
     n_tasks, n_columns, n_own, size = z.shape[0], root.shape[0], own.shape[0], z_common.shape[0]
     n_inside, n_common, n_factors = inside.shape[0], column.shape[0], loadings.shape[1]
     length = block_length(n_columns, n_columns, n_tasks)
@@ -154,11 +159,12 @@ def reverse(
     d_unique[:] = 0.0
     d_sigma[:] = 0.0
     d_mean[:] = 0.0
+    d_effect_scale[:] = 0.0
     d_z_common[:] = 0.0
     d_z[:] = 0.0
     found = _evaluate(
-        sd, correlation, loadings, unique_sd, sigma, mean, z_common, z, root, target, inside, own, column,
-        design, H, HA, K, Y, G, GL, LGL, lam, effects, S, phi, eps, U, shifted, beta, alpha,
+        sd, correlation, loadings, unique_sd, sigma, mean, effect_scale, z_common, z, root, target, inside, own,
+        column, design, H, HA, K, Y, G, GL, LGL, lam, effects, S, phi, eps, U, shifted, beta, alpha,
     )  # fmt: skip
     if not abs(found) < np.inf:
         return
@@ -171,6 +177,7 @@ def reverse(
     d_phi = np.empty((n_blocks, n_columns, length))
     d_w = np.empty((n_blocks, n_own, 1, length))
     pulled = np.empty(length)
+    moved = np.zeros(n_common)  # Z'd_phi, of the effects of the population
 
     # From beta back to alpha: eps = K^-T w, w = y' - Y phi + z.
     d_alpha = d_alpha.copy()
@@ -203,7 +210,7 @@ def reverse(
             for t in range(n):
                 d_z[start + t, i] = d_w[block, i, 0, t]
         for c in range(n_common):
-            d_alpha[c] += weighted_sum(effects[block, c], d_phi[block, column[c]], n)
+            moved[c] += weighted_sum(effects[block, c], d_phi[block, column[c]], n)
         for x in range(n_inside):
             for t in range(n):
                 pulled[t] = 0.0
@@ -214,10 +221,14 @@ def reverse(
             for k in range(n_factors):
                 d_alpha[n_common + k * n_inside + x] += weighted_sum(lam[block, k], pulled, n)
 
+    for c in range(n_common):
+        d_alpha[c] += moved[c]
+
     # From alpha back to Q and h: alpha = U^-T x, x = U^-1 h + z.
     d_h = np.zeros(size)
     d_Q = np.zeros((size, size))
     pull_back_common(U, shifted, z_common, alpha, weight, d_alpha, d_z_common, d_h, d_Q)
+    pull_back_effect_scale(U, shifted, z_common, alpha, moved, d_h, d_Q, effect_scale, d_effect_scale)
 
     # From Q, h, eps and beta back to the hyperparameters, task by task.
     ZQ = np.empty((n_columns, n_inside, length))
@@ -292,6 +303,7 @@ def _evaluate(
     unique_sd: FloatArray,
     sigma: FloatArray,
     mean: FloatArray,
+    effect_scale: FloatArray,
     z_common: FloatArray,
     z: FloatArray,
     root: FloatArray,
@@ -330,7 +342,7 @@ def _evaluate(
             beta[t, f] = mean[t if per_task_mean else 0, f]
     alpha[:] = 0.0
     total = sd.sum() + correlation.sum() + loadings.sum() + unique_sd.sum() + mean.sum() + sigma.sum()
-    total += z.sum() + z_common.sum()
+    total += z.sum() + z_common.sum() + effect_scale.sum()
     if not (abs(total) < np.inf and sigma.min() > 0.0):
         return -np.inf
 
@@ -350,7 +362,7 @@ def _evaluate(
         start = block * length
         n = min(length, n_tasks - start)
         for c in range(effects.shape[1]):
-            take(effects[block, c], design[c], start, n)
+            scaled(effects[block, c], design[c], effect_scale[c], start, n)
         for k in range(n_factors):
             for t in range(n):
                 lam[block, k, t] = loadings[start + t, k]

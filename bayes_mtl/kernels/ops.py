@@ -112,8 +112,8 @@ class CollapsedGaussian(ValueAndGradient):
     kernel = "_collapsed_gaussian:kernel"
     large = True
     signature = (
-        "(p),(i,i),(t,k),(t),(s),(m,f),(f,f,t),(f,t),(t),(t),int(i),int(c),(c,t)"
-        "->(),(p),(i,i),(t,k),(t),(s),(m,f)"
+        "(p),(i,i),(t,k),(t),(s),(m,f),(c),(f,f,t),(f,t),(t),(t),int(i),int(c),(c,t)"
+        "->(),(p),(i,i),(t,k),(t),(s),(m,f),(c)"
     )
 
 
@@ -123,8 +123,8 @@ class WhitenedCoefficientsPullback(KernelOp):
     kernel = "_whitening:reverse"
     large = True
     signature = (
-        "(p),(i,i),(t,k),(t),(s),(m,f),(a),(t,u),(f,f,t),(f,t),int(i),int(u),int(c),(c,t),(),(t,f),(a)"
-        "->(p),(i,i),(t,k),(t),(s),(m,f),(a),(t,u)"
+        "(p),(i,i),(t,k),(t),(s),(m,f),(c),(a),(t,u),(f,f,t),(f,t),int(i),int(u),int(c),(c,t),(),(t,f),(a)"
+        "->(p),(i,i),(t,k),(t),(s),(m,f),(c),(a),(t,u)"
     )
 
 
@@ -135,7 +135,7 @@ class WhitenedCoefficients(Reversible):
     large = True
     reverse = WhitenedCoefficientsPullback
     signature = (
-        "(p),(i,i),(t,k),(t),(s),(m,f),(a),(t,u),(f,f,t),(f,t),int(i),int(u),int(c),(c,t)->(),(t,f),(a)"
+        "(p),(i,i),(t,k),(t),(s),(m,f),(c),(a),(t,u),(f,f,t),(f,t),int(i),int(u),int(c),(c,t)->(),(t,f),(a)"
     )
 
 
@@ -145,8 +145,8 @@ class ChainedCoefficientsPullback(KernelOp):
     kernel = "_chain:reverse"
     large = True
     signature = (
-        "(p),(i,i),(t,t),(s),(m,f),(c),(t,p),(f,f,t),(f,t),int(i),int(c),(c,t),(),(t,f),(c)"
-        "->(p),(i,i),(t,t),(s),(m,f),(c),(t,p)"
+        "(p),(i,i),(t,t),(s),(m,f),(c),(c),(t,p),(f,f,t),(f,t),int(i),int(c),(c,t),(),(t,f),(c)"
+        "->(p),(i,i),(t,t),(s),(m,f),(c),(c),(t,p)"
     )
 
 
@@ -156,7 +156,7 @@ class ChainedCoefficients(Reversible):
     kernel = "_chain:forward"
     large = True
     reverse = ChainedCoefficientsPullback
-    signature = "(p),(i,i),(t,t),(s),(m,f),(c),(t,p),(f,f,t),(f,t),int(i),int(c),(c,t)->(),(t,f),(c)"
+    signature = "(p),(i,i),(t,t),(s),(m,f),(c),(c),(t,p),(f,f,t),(f,t),int(i),int(c),(c,t)->(),(t,f),(c)"
 
 
 class ChainedGaussian(ValueAndGradient):
@@ -165,8 +165,8 @@ class ChainedGaussian(ValueAndGradient):
     kernel = "_chain:gaussian"
     large = True
     signature = (
-        "(p),(i,i),(t,t),(s),(m,f),(c),(t,p),(f,f,t),(f,t),(t),(t),int(i),int(c),(c,t)"
-        "->(),(p),(i,i),(t,t),(s),(m,f),(c),(t,p)"
+        "(p),(i,i),(t,t),(s),(m,f),(c),(c),(t,p),(f,f,t),(f,t),(t),(t),int(i),int(c),(c,t)"
+        "->(),(p),(i,i),(t,t),(s),(m,f),(c),(c),(t,p)"
     )
 
 

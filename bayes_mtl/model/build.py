@@ -31,6 +31,7 @@ from bayes_mtl.model.coefficients import (
     latent_coefficients,
 )
 from bayes_mtl.model.coords import FEATURE, ROW, TASK, model_coords
+from bayes_mtl.model.feature_scales import ScaledFeatures, scaled_features
 from bayes_mtl.model.mixture import MixturePrior, latent_mixture, mixture_prior
 from bayes_mtl.model.numbers import Numbers, constants, variables
 from bayes_mtl.model.population import Population, population
@@ -178,9 +179,10 @@ def _assemble(
             else:
                 _observe_latent(spec, mixture, effects, sigma, data)
             return AssembledModel(model, mixture, effects, sigma)
-        effects = population(data, priors, scales, integrate=integrate, numbers=numbers)
-        block = _deviations(spec, data, priors, numbers)
         sigma = _noise(spec, data, priors, numbers)
+        scaled = scaled_features(spec, data, priors, scales, sigma, numbers)
+        effects = population(data, priors, scales, integrate=integrate, scaled=scaled, numbers=numbers)
+        block = _deviations(spec, data, priors, scaled, numbers)
         if collapsed:
             _observe_collapsed(block, effects, sigma, data, numbers)
         elif pilot is not None:
@@ -190,7 +192,9 @@ def _assemble(
     return AssembledModel(model, block, effects, sigma, chained)
 
 
-def _deviations(spec: ModelSpec, data: TaskData, priors: Any, numbers: Numbers) -> CoefficientPrior:
+def _deviations(
+    spec: ModelSpec, data: TaskData, priors: Any, scaled: ScaledFeatures | None, numbers: Numbers
+) -> CoefficientPrior:
     if not data.features:
         none = np.arange(0)
         return CoefficientPrior(pt.zeros(0), pt.eye(0), None, pt.zeros(data.n_tasks), none, varies=False)
@@ -201,7 +205,7 @@ def _deviations(spec: ModelSpec, data: TaskData, priors: Any, numbers: Numbers) 
         tasks=data.tasks,
         features=data.features,
         dims=(TASK, FEATURE),
-        feature_sd=priors["feature_sd"],
+        feature_sd=priors["feature_sd"] if scaled is None else scaled.feature_sd,
         task_sd=priors["task_sd"] if spec.task_sd else None,
         name=str,
         numbers=numbers,
@@ -277,7 +281,7 @@ def _observe_whitened(
     sd, correlation, loadings, unique_sd, noise = _law(block, sigma)
     mean = effects.mean(numbers, rows.reference)
     root, target = numbers("pseudo_rows", rows.root), numbers("pseudo_outcomes", rows.target)
-    law, coordinates = [sd, correlation, loadings], [mean, z_common, z]
+    law, coordinates = [sd, correlation, loadings], [mean, effects.effect_scale, z_common, z]
     design = [effects.column, numbers("effects", effects.design)]
     if chained and spec.family.gaussian_coefficients:
         parameters = [*law, noise, *coordinates]
@@ -375,7 +379,7 @@ def _observe_collapsed(
     root, count = numbers("pseudo_rows", rows.root), numbers("counts", statistics.count)
     target, rest = numbers("pseudo_outcomes", rows.target), numbers("pseudo_rest", rows.rest)
     design = numbers("effects", effects.design)
-    law = [*_law(block, sigma), effects.mean(numbers, rows.reference)]
+    law = [*_law(block, sigma), effects.mean(numbers, rows.reference), effects.effect_scale]
 
     def logp(value: Tensor, *parameters: Tensor) -> Tensor:
         y, unexplained = target, rest
@@ -393,6 +397,7 @@ def _observe_collapsed(
         unique_sd: Tensor,
         sigma: Tensor,
         mean: Tensor,
+        effect_scale: Tensor,
         X: Tensor,
         task_index: Tensor,
         offset: Tensor,
@@ -405,7 +410,7 @@ def _observe_collapsed(
         factors = pm.Normal.dist(0.0, 1.0, shape=(loadings.shape[1], len(inside)))
         whitened = pt.inc_subtensor(whitened[:, inside], loadings @ factors)
         whitened = pt.set_subtensor(whitened[:, inside], whitened[:, inside] @ correlation.T)
-        common = pm.Normal.dist(0.0, 1.0, shape=(len(effects.column),))
+        common = effect_scale * pm.Normal.dist(0.0, 1.0, shape=(len(effects.column),))
         beta = pt.zeros(data.statistics.moment.shape) + mean + rows.reference
         beta = pt.inc_subtensor(beta[:, :n_features], whitened * sd)
         beta = pt.inc_subtensor(beta[:, effects.column], (common[:, None] * effects.design).T)
@@ -422,7 +427,7 @@ def _observe_collapsed(
         ),
         dist=simulate,
         logp=logp,
-        signature="(p),(i,i),(t,k),(t),(s),(m,f),(n,c),(n),(n),(n)->(n)",
+        signature="(p),(i,i),(t,k),(t),(s),(m,f),(e),(n,c),(n),(n),(n)->(n)",
         class_name="CollapsedGaussian",
         observed=data.y,
         dims=ROW,

@@ -110,8 +110,8 @@ def coefficient_prior(
 
     Parameters
     ----------
-    feature_sd : list of Prior or float
-        One per feature.
+    feature_sd : list of Prior or float, or (n_features,)
+        One per feature; a tensor is registered already.
     task_sd : Prior, float or None
         One for all tasks; None: no scale per task.
     name : Namer
@@ -128,7 +128,9 @@ def coefficient_prior(
         )
 
     inside = np.array([i for i, f in enumerate(features) if f not in outside], dtype=np.int64)
-    sd = register(name("feature_sd"), feature_sd, dims=feature_dim, numbers=numbers)
+    sd = feature_sd
+    if isinstance(feature_sd, list):
+        sd = register(name("feature_sd"), feature_sd, dims=feature_dim, numbers=numbers)
     independent = isinstance(task_covariance, NoPooling) or not len(inside)
     correlation = None if independent else feature_covariance.correlation_cholesky(len(inside), name)
     if correlation is None:

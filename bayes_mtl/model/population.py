@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pymc as pm
 import pytensor.tensor as pt
 
 from bayes_mtl._typing import FloatArray, IntArray, Tensor
 from bayes_mtl.data import TaskData
 from bayes_mtl.kernels import product, repeat
 from bayes_mtl.model.coords import FEATURE, SHARED_FEATURE, TASK_FEATURE
+from bayes_mtl.model.feature_scales import ScaledFeatures
 from bayes_mtl.model.numbers import Numbers, constants
 from bayes_mtl.model.priors import register
 from bayes_mtl.prior import Prior
@@ -41,7 +43,7 @@ class Integrated:
 class Population:
     """Means of the coefficients of all columns, varying first.
 
-    mean_t = fixed_t + sampled_t + sum_c design_ct alpha_c e_column(c), alpha ~ N(0, I).
+    mean_t = fixed_t + sampled_t + sum_c effect_scale_c design_ct alpha_c e_column(c), alpha ~ N(0, I).
 
     Attributes
     ----------
@@ -51,6 +53,8 @@ class Population:
         The part with parameters in the model.
     column, design : (C,), (C, n_tasks)
         The effects that are integrated out.
+    effect_scale : (C,)
+        What of the size of these effects is a parameter; 1 for the others.
     integrated : mapping
         By name, the parameters that these effects make up.
     """
@@ -59,6 +63,7 @@ class Population:
     sampled: Tensor | None
     column: IntArray
     design: FloatArray
+    effect_scale: Tensor
     integrated: Mapping[str, Integrated]
 
     def mean(self, numbers: Numbers, reference: FloatArray | float = 0.0) -> Tensor:
@@ -73,6 +78,7 @@ def population(
     scales: Mapping[str, FloatArray],
     *,
     integrate: bool,
+    scaled: ScaledFeatures | None = None,
     numbers: Numbers = constants,
 ) -> Population:
     """Register the effects in the current model that are not integrated out.
@@ -84,6 +90,8 @@ def population(
         As `default_priors` returns them.
     integrate : bool
         Whether to leave out of the model what can be integrated out.
+    scaled : ScaledFeatures, optional
+        Features whose population means have a learned scale.
     """
     n_tasks, n_varying, n_shared = data.n_tasks, data.n_features, len(data.shared_features)
     each_task = np.ones(n_tasks)
@@ -99,7 +107,8 @@ def population(
         dims = (FEATURE, TASK_FEATURE)
         effects["task_feature_effects"] = (dims, at, np.tile(data.task_features.T, (n_varying, 1)))
 
-    by_task = bool(data.task_feature_names)
+    specific = None if scaled is None else scaled.specific(n_varying)
+    by_task = bool(data.task_feature_names) or specific is not None
     fixed = np.zeros((n_tasks if by_task else 1, n_varying + n_shared))
     sampled: dict[str, Tensor] = {}
     columns, designs, integrated, n_effects = [], [], {}, 0
@@ -107,7 +116,10 @@ def population(
         shape = np.shape(priors[name])
         flat = [p for row in priors[name] for p in row] if len(shape) == 2 else list(priors[name])
         if not integrate or any(isinstance(p, Prior) and p.distribution != "Normal" for p in flat):
-            sampled[name] = register(name, priors[name], dims=dims, scale=scales[name], numbers=numbers)
+            if name == "beta_mean" and scaled is not None:
+                sampled[name] = _scaled_mean(scaled, priors[name], scales[name], numbers)
+            else:
+                sampled[name] = register(name, priors[name], dims=dims, scale=scales[name], numbers=numbers)
             continue
         numerals = [dict(p.params) if isinstance(p, Prior) else {"mu": p, "sigma": 0.0} for p in flat]
         location = np.array([n["mu"] for n in numerals], dtype=float)
@@ -122,29 +134,45 @@ def population(
             fixed[:, c] += row[: len(fixed)]
         integrated[name] = Integrated(location.reshape(shape), scale.reshape(shape), position.reshape(shape))
 
+    effect_scale = pt.ones(n_effects)
+    if scaled is not None and "beta_mean" in integrated:
+        effect_scale = scaled.among(
+            n_effects, scaled.law.mean_sd, integrated["beta_mean"].position[scaled.at]
+        )
     return Population(
         fixed=fixed,
-        sampled=_sampled_mean(sampled, data, len(fixed), n_varying, n_shared, numbers),
+        sampled=_sampled_mean(sampled, specific, data, len(fixed), n_varying, n_shared, numbers),
         column=np.concatenate([*columns, np.zeros(0)]).astype(np.int64),
         design=np.concatenate([*designs, np.zeros((0, n_tasks))]),
+        effect_scale=effect_scale,
         integrated=integrated,
     )
 
 
+def _scaled_mean(scaled: ScaledFeatures, priors: Any, scale: FloatArray, numbers: Numbers) -> Tensor:
+    """Register population means of which some are standard normals times their scales."""
+    size = np.where(np.isin(np.arange(len(scale)), scaled.at), 1.0, scale)
+    offset = register("beta_mean_offset", priors, scale=size, numbers=numbers)
+    return pm.Deterministic("beta_mean", offset * scaled.among(len(scale), scaled.law.mean_sd), dims=FEATURE)
+
+
 def _sampled_mean(
     sampled: Mapping[str, Tensor],
+    specific: Tensor | None,
     data: TaskData,
     n_rows: int,
     n_varying: int,
     n_shared: int,
     numbers: Numbers,
 ) -> Tensor | None:
-    if not sampled:
+    if not sampled and specific is None:
         return None
     mean = sampled["beta_mean"][None, :] if "beta_mean" in sampled else np.zeros((1, n_varying))
     if "task_feature_effects" in sampled:
         features = pt.as_tensor_variable(numbers("task_features", data.task_features))
         mean = mean + product(features, sampled["task_feature_effects"].T)
+    if specific is not None:
+        mean = specific + mean
     if not n_shared:
         return pt.as_tensor_variable(mean)
     slopes = sampled["beta_shared"][None, :] if "beta_shared" in sampled else np.zeros((1, n_shared))

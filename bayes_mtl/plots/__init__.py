@@ -3,6 +3,7 @@
 from bayes_mtl.plots.clusters import plot_clusters
 from bayes_mtl.plots.coefficients import plot_coefficients
 from bayes_mtl.plots.correlation_update import plot_correlation_update
+from bayes_mtl.plots.features import plot_feature_selection
 from bayes_mtl.plots.pooling import plot_pooling
 from bayes_mtl.plots.task_correlation import plot_task_correlation
 from bayes_mtl.plots.task_fit import plot_task_fit
@@ -14,6 +15,7 @@ __all__ = [
     "plot_clusters",
     "plot_coefficients",
     "plot_correlation_update",
+    "plot_feature_selection",
     "plot_pooling",
     "plot_task_correlation",
     "plot_task_fit",

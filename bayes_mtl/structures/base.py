@@ -85,6 +85,72 @@ class FeatureCovariance(Described, ABC):
 
 
 @dataclass(frozen=True)
+class Candidates:
+    """What the scales of features may depend on; features are those that may matter or not.
+
+    Attributes
+    ----------
+    inverse_sd : (n_features,)
+        One over the standard deviation of each feature over all rows.
+    unit : ()
+        Size of the outcome: its standard deviation, 1 for a logit.
+    noise : ()
+        Noise scale, or what takes its place.
+    rows_per_task : ()
+    n_tasks : int
+    dims : tuple of two str
+        Dims of tasks and of these features.
+    """
+
+    inverse_sd: Tensor
+    unit: Tensor
+    noise: Tensor
+    rows_per_task: Tensor
+    n_tasks: int
+    dims: tuple[str, str]
+
+    @property
+    def n_features(self) -> int:
+        """Number of features."""
+        return int(self.inverse_sd.type.shape[0])
+
+
+@dataclass(frozen=True)
+class FeatureLaw:
+    """How large the coefficients of features are, given the hyperparameters.
+
+    Attributes
+    ----------
+    mean_sd : (n_features,)
+        Standard deviation of `beta_mean`, whose mean is zero.
+    feature_sd : (n_features,)
+    specific : (n_tasks, n_features) or None
+        A part of the coefficients that is added to them.
+    """
+
+    mean_sd: Tensor
+    feature_sd: Tensor
+    specific: Tensor | None = None
+
+
+class FeatureScales(Described, ABC):
+    """How large coefficients are, feature by feature, decided for all features together."""
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the variables that are worth reading."""
+        return ()
+
+    def findings(self, n_features: int) -> list[Finding]:
+        """Everything that does not fit this number of features."""
+        return []
+
+    @abstractmethod
+    def law(self, candidates: Candidates, name: Namer) -> FeatureLaw:
+        """Register variables in the current model and return the scales."""
+
+
+@dataclass(frozen=True)
 class TaskComponents:
     """The tensors of a mixture of tasks, in units of the scales of the features.
 

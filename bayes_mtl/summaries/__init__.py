@@ -4,6 +4,7 @@ from bayes_mtl.summaries.clusters import clusters
 from bayes_mtl.summaries.compare import choose_structure, compare
 from bayes_mtl.summaries.conflict import gradient_conflict
 from bayes_mtl.summaries.correlation import task_correlation
+from bayes_mtl.summaries.features import feature_selection
 from bayes_mtl.summaries.leave_out import leave_one_task_out
 from bayes_mtl.summaries.pooling import pooling
 from bayes_mtl.summaries.summary import summary
@@ -13,6 +14,7 @@ __all__ = [
     "choose_structure",
     "clusters",
     "compare",
+    "feature_selection",
     "gradient_conflict",
     "leave_one_task_out",
     "pooling",

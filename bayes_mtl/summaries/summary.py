@@ -85,7 +85,8 @@ def summary(idata: xr.DataTree, *, ci_prob: float | None = None, coefficients: b
     spec = spec_of(idata)  # says so if this is not a fit of ours
     ci_prob = interval_probability(ci_prob)
     posterior = idata["posterior"].to_dataset()
-    names = [n for n in (*_SHOWN, *spec.task_covariance.parameters) if n in posterior]
+    scales = spec.feature_scales.parameters if spec.feature_scales else ()
+    names = [n for n in (*_SHOWN, *spec.task_covariance.parameters, *scales) if n in posterior]
     names += ["beta"] if coefficients else []
     elements = unique_elements(posterior[names], limit=None)
     columns = {}

@@ -12,13 +12,14 @@ import argparse
 import sys
 import time
 
-from tests.calibration.sbc import FAMILIES, STRUCTURES, calibrate
+from tests.calibration.sbc import FAMILIES, FEATURE_SCALES, STRUCTURES, calibrate
 
 
 def main() -> int:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(prog="python -m tests.calibration")
-    parser.add_argument("--structure", action="append", choices=STRUCTURES)
+    known = [*STRUCTURES, *FEATURE_SCALES]
+    parser.add_argument("--structure", action="append", choices=known)
     parser.add_argument("--family", action="append", choices=FAMILIES)
     parser.add_argument("--replications", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
@@ -26,7 +27,7 @@ def main() -> int:
     wrong = 0
     print("| structure | family | quantities | least p, adjusted | of | seconds |")
     print("| --- | --- | --- | --- | --- | --- |")
-    for structure in options.structure or STRUCTURES:
+    for structure in options.structure or known:
         for family in options.family or FAMILIES:
             started = time.perf_counter()
             found = calibrate(structure, family, options.replications, options.seed).p_values()

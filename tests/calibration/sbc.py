@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,7 +30,7 @@ from bayes_mtl.inference.hyperdraws import evaluate
 from bayes_mtl.inference.pilot import pilot
 from bayes_mtl.model import WHITENED, is_chained, is_collapsed, sampling_model
 from bayes_mtl.model.coords import dims_of
-from bayes_mtl.structures import TaskCovariance, TaskMixture
+from bayes_mtl.structures import FeatureScales, TaskCovariance, TaskMixture
 
 TASKS = [f"t{i}" for i in range(6)]
 _GROUPS = {"t0": "a", "t1": "a", "t2": "b", "t3": "b", "t4": "c", "t5": "c", "a": "A", "b": "A", "c": "B"}
@@ -47,6 +48,13 @@ STRUCTURES: dict[str, TaskCovariance] = {
     "DirichletProcess": mtl.DirichletProcess(3),
     "OrthogonalGroups": mtl.OrthogonalGroups({t: "p" if i < 3 else "q" for i, t in enumerate(TASKS)}),
 }
+# Instead of independent priors; under `Exchangeable`, with more slopes.
+FEATURE_SCALES: dict[str, FeatureScales] = {
+    "Horseshoe": mtl.Horseshoe(expected_features=1, unit=1.0),
+    "Horseshoe, task-specific": mtl.Horseshoe(expected_features=1, unit=1.0, task_specific=True),
+    "R2D2M2": mtl.R2D2M2(),
+}
+_MORE = ["x2", "x3", "x4"]
 FAMILIES = ("gaussian", "bernoulli")
 KEPT = 99  # draws that the truth is ranked among
 _THIN, _TUNE = 4, 400
@@ -89,13 +97,18 @@ def _problem(structure: str, family: str) -> tuple[mtl.ModelSpec, mtl.TaskData]:
     n = 8 if family == "gaussian" else 15
     frame = pd.DataFrame({"task": np.repeat(TASKS, n), "x": rng.standard_normal(len(TASKS) * n)})
     frame["y"] = np.arange(len(frame)) % 2
-    priors = {
+    features = ["x"]
+    priors: dict[str, Any] = {
         "beta_mean": mtl.Prior("Normal", mu=0, sigma=1),
         "feature_sd": mtl.Prior("HalfNormal", sigma=1),
     }
+    if structure in FEATURE_SCALES:
+        features += _MORE
+        frame[_MORE] = rng.standard_normal((len(frame), len(_MORE)))
+        priors = {name: {"Intercept": prior} for name, prior in priors.items()}
     if family == "gaussian":
         priors["sigma"] = mtl.Prior("HalfNormal", sigma=1)
-    chosen = STRUCTURES[structure]
+    chosen = STRUCTURES.get(structure, mtl.Exchangeable())
     if isinstance(chosen, TaskMixture) and chosen.has_centres:
         priors["cluster_sd"] = 1.5
     spec = mtl.ModelSpec(
@@ -103,8 +116,9 @@ def _problem(structure: str, family: str) -> tuple[mtl.ModelSpec, mtl.TaskData]:
         task_covariance=chosen,
         priors=priors,
         independent_features=None if isinstance(chosen, TaskMixture) else (),
+        feature_scales=FEATURE_SCALES.get(structure),
     )
-    return spec, mtl.TaskData.from_table(frame, task="task", outcome="y", features=["x"])
+    return spec, mtl.TaskData.from_table(frame, task="task", outcome="y", features=features)
 
 
 def _prior_draws(
@@ -133,12 +147,14 @@ def _with_outcome(
         y = rng.normal(eta, float(truth["sigma"].to_numpy()[0, 0]))
     else:
         y = rng.binomial(1, 1.0 / (1.0 + np.exp(-eta)))
-    frame = pd.DataFrame({"task": np.array(TASKS)[data.task_index], "x": data.X[:, 1], "y": y})
+    features = list(data.features[1:])
+    frame = pd.DataFrame(data.X[:, 1:], columns=features)
+    frame = frame.assign(task=np.array(TASKS)[data.task_index], y=y)
     return mtl.TaskData.from_table(
         frame,
         task="task",
         outcome="y",
-        features=["x"],
+        features=features,
         **({} if family == "gaussian" else {"allow_one_class": True}),
     )
 
@@ -166,7 +182,8 @@ def _fit(spec: mtl.ModelSpec, data: mtl.TaskData, seed: int) -> xr.Dataset:
 
 def _quantities(draws: xr.Dataset, spec: mtl.ModelSpec) -> Iterator[tuple[str, np.ndarray]]:
     """Yield what is ranked, for every draw."""
-    for name in ("beta_mean", "feature_sd", "sigma", "beta", *spec.task_covariance.parameters):
+    scales = spec.feature_scales.parameters if spec.feature_scales else ()
+    for name in ("beta_mean", "feature_sd", "sigma", "beta", *spec.task_covariance.parameters, *scales):
         if name in draws:
             values = draws[name].to_numpy()[0].reshape(draws.sizes["draw"], -1)
             for i in range(min(2, values.shape[1])):

@@ -1,0 +1,114 @@
+"""Scales of coefficients that are decided for all features together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pymc as pm
+import pytensor.tensor as pt
+
+from bayes_mtl._typing import FloatArray, IntArray, Tensor
+from bayes_mtl.data import TaskData
+from bayes_mtl.data.schema import INTERCEPT
+from bayes_mtl.model.coords import CANDIDATE, FEATURE, TASK
+from bayes_mtl.model.numbers import Numbers
+from bayes_mtl.model.priors import register
+from bayes_mtl.prior import Prior
+from bayes_mtl.spec import ModelSpec
+from bayes_mtl.structures import Candidates, FeatureLaw
+
+# The size of the population mean of a candidate feature is left to its scale.
+STANDARD = Prior("Normal", mu=0, sigma=1)
+
+
+@dataclass(frozen=True)
+class ScaledFeatures:
+    """The law of the candidate features, and where they are among the features that vary by task.
+
+    Attributes
+    ----------
+    at : (C,)
+    law : FeatureLaw
+    feature_sd : (P,)
+        Of all features.
+    """
+
+    at: IntArray
+    law: FeatureLaw
+    feature_sd: Tensor
+
+    def among(self, size: int, values: Tensor, start: IntArray | None = None) -> Tensor:
+        """Return ones, and `values` at the places of the candidate features (or at `start`)."""
+        return place(pt.ones(size), self.at if start is None else start, values)
+
+    def specific(self, n_features: int) -> Tensor | None:
+        """Return the part of single tasks for all features (n_tasks, n_features)."""
+        if self.law.specific is None:
+            return None
+        n_tasks = int(self.law.specific.type.shape[0])
+        return place(pt.zeros((n_features, n_tasks)), self.at, self.law.specific.T).T
+
+
+def place(base: Tensor, at: IntArray, values: Tensor) -> Tensor:
+    """Return `base` with `values` in the rows `at`; a slice compiles faster than positions."""
+    first, last = int(at[0]), int(at[-1]) + 1
+    return pt.set_subtensor(base[first:last] if last - first == len(at) else base[at], values)
+
+
+def scaled_features(
+    spec: ModelSpec,
+    data: TaskData,
+    priors: dict[str, Any],
+    scales: Mapping[str, FloatArray],
+    sigma: Tensor | None,
+    numbers: Numbers,
+) -> ScaledFeatures | None:
+    """Register the scales of the candidate features in the current model, if the description has any.
+
+    Those of the others keep their priors, and population means of candidates are standardised in `priors`.
+    """
+    if spec.feature_scales is None:
+        return None
+    pm.modelcontext(None).add_coord(CANDIDATE, list(spec.candidates(data)))
+    at = np.array([i for i, f in enumerate(data.features) if f in spec.candidates(data)], dtype=np.int64)
+    unit = spec.family.outcome_scale(data).scale
+    rest = [i for i, f in enumerate(data.features) if f == INTERCEPT]
+    candidates = Candidates(
+        inverse_sd=pt.as_tensor_variable(numbers("inverse_sd", scales["beta_mean"][at] / unit)),
+        unit=pt.as_tensor_variable(numbers("unit", np.float64(unit))),
+        noise=_noise_scale(spec, data, sigma, numbers),
+        rows_per_task=pt.as_tensor_variable(numbers("rows_per_task", np.float64(_rows_per_task(data)))),
+        n_tasks=data.n_tasks,
+        dims=(TASK, CANDIDATE),
+    )
+    law = spec.feature_scales.law(candidates, str)
+    sd = pt.zeros(data.n_features)
+    if rest:
+        own = [priors["feature_sd"][i] for i in rest]
+        sd = place(sd, np.array(rest), register("feature_sd_part", own, numbers=numbers))
+    sd = pm.Deterministic("feature_sd", place(sd, at, law.feature_sd), dims=FEATURE)
+    signal = (law.mean_sd**2 + law.feature_sd**2) / (candidates.noise * candidates.inverse_sd) ** 2
+    pm.Deterministic("feature_shrinkage", 1.0 / (1.0 + candidates.rows_per_task * signal), dims=CANDIDATE)
+    priors["beta_mean"] = [STANDARD if i in at else p for i, p in enumerate(priors["beta_mean"])]
+    return ScaledFeatures(at, law, sd)
+
+
+def _noise_scale(spec: ModelSpec, data: TaskData, sigma: Tensor | None, numbers: Numbers) -> Tensor:
+    """Return one scale of the noise: of a row of weight one, in the middle of those of tasks."""
+    if not spec.family.has_noise:
+        return pt.as_tensor_variable(spec.family.latent_sd)
+    if data.noise is not None:
+        return pt.as_tensor_variable(numbers("noise_scale", np.float64(_root_mean_square(data.noise))))
+    assert sigma is not None
+    return sigma[0] if sigma.type.shape[0] == 1 else pm.modelcontext(None)["sigma_mean"]
+
+
+def _root_mean_square(values: FloatArray) -> float:
+    return float(np.sqrt((values**2).mean()))
+
+
+def _rows_per_task(data: TaskData) -> float:
+    return float(data.weights.sum() / data.n_tasks)
