@@ -250,7 +250,7 @@ def assert_sampling_models_are_the_latent_one(
     collapsed = Evaluator(sampling_model(spec, data, collapsed=True, rows=data.pseudo_rows).model)
     whitened = Evaluator(sampling_model(spec, data, collapsed=False, rows=data.pseudo_rows).model)
     integrated = [name for name in latent.names if name not in collapsed.names]
-    population = ("beta_mean", "beta_shared", "task_feature_effects")
+    population = ("beta_mean", "beta_shared", "task_feature_effects", "beta_specific")
     assert all(n.startswith(population) for n in integrated if n not in ("beta_offset", "basis_offset"))
     point = collapsed.random_point(rng)
     expected = integrated_log_density(latent, point, integrated)

@@ -315,7 +315,7 @@ def selected():
 
 @pytest.fixture(scope="module")
 def dirty():
-    return fit(mtl.Horseshoe(expected_features=3, task_specific=True), draws=2000, target_accept=0.95)
+    return fit(mtl.Horseshoe(expected_features=3, task_specific=True))
 
 
 def effect_error(beta, truth, data):

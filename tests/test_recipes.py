@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 
 import bayes_mtl as mtl
-from bayes_mtl.recipes import Recipe, RecipeError, list_recipes, load_recipe, per_user_spam, read_table
+from bayes_mtl.recipes import Recipe, RecipeError, list_recipes, load_recipe, per_user_spam, read_table, yield_of_plants
 from bayes_mtl.recipes.recipe import FIT_OPTIONS, TASK_OPTIONS, library
 from bayes_mtl.recipes.simulate import COMMON_WORDS, CONTESTED_WORDS
 
-SHIPPED = ["eight_schools", "per_user_spam", "radon", "schools", "spam_groups"]
+SHIPPED = ["eight_schools", "per_user_spam", "radon", "schools", "sensors", "spam_groups"]
 
 MINIMAL = {
     "title": "Tiny",
@@ -230,3 +230,18 @@ def test_a_seed_repeats_a_simulation():
     first, same, other = (per_user_spam(n_mails=5, seed=seed).table for seed in (1, 1, 2))
     pd.testing.assert_frame_equal(first, same)
     assert not first.equals(other)
+
+
+def test_yield_of_plants_is_as_documented():
+    truth = yield_of_plants(n_plants=3, n_batches=20_000, n_sensors=6, seed=2)
+    assert list(truth.coefficients.columns[1:]) == [c for c in truth.table if c not in ("plant", "yield")]
+    for plant, rows in truth.table.groupby("plant"):
+        X = np.column_stack([np.ones(len(rows)), rows.drop(columns=["plant", "yield"])])
+        found, rest, *_ = np.linalg.lstsq(X, rows["yield"], rcond=None)
+        np.testing.assert_allclose(found, truth.coefficients.loc[plant], atol=0.04)  # standard error 0.007
+        np.testing.assert_allclose(rest[0] / len(rows), 1.0, atol=0.05)
+    B = truth.coefficients
+    assert (B["pressure"] == -0.8).all()
+    assert (B["catalyst"].abs() == 1).all()
+    assert B["humidity"].tolist() == [1.5, 0, 0]
+    assert (B[["sensor_05", "sensor_06"]] == 0).all(axis=None)

@@ -25,6 +25,7 @@ from bayes_mtl.inference.pilot import pilot
 from bayes_mtl.inference.recover import Coefficients, from_coordinates, recover
 from bayes_mtl.model import WHITENED, AssembledModel, is_chained, is_collapsed, sampling_model
 from bayes_mtl.model.coords import (
+    CANDIDATE,
     CLUSTER,
     FEATURE,
     SHARED_FEATURE,
@@ -354,6 +355,7 @@ def with_coefficients(
         "beta_mean": (FEATURE,),
         "beta_shared": (SHARED_FEATURE,),
         "task_feature_effects": (FEATURE, TASK_FEATURE),
+        "beta_specific": (TASK, CANDIDATE),
     }
     everything: dict[str, tuple[tuple[Any, ...], Any]] = {
         str(name): (values.dims, values.to_numpy()) for name, values in draws.items()

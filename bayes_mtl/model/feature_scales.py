@@ -40,17 +40,6 @@ class ScaledFeatures:
     law: FeatureLaw
     feature_sd: Tensor
 
-    def among(self, size: int, values: Tensor, start: IntArray | None = None) -> Tensor:
-        """Return ones, and `values` at the places of the candidate features (or at `start`)."""
-        return place(pt.ones(size), self.at if start is None else start, values)
-
-    def specific(self, n_features: int) -> Tensor | None:
-        """Return the part of single tasks for all features (n_tasks, n_features)."""
-        if self.law.specific is None:
-            return None
-        n_tasks = int(self.law.specific.type.shape[0])
-        return place(pt.zeros((n_features, n_tasks)), self.at, self.law.specific.T).T
-
 
 def place(base: Tensor, at: IntArray, values: Tensor) -> Tensor:
     """Return `base` with `values` in the rows `at`; a slice compiles faster than positions."""

@@ -17,11 +17,14 @@ import pytensor.tensor as pt
 from bayes_mtl._typing import FloatArray, IntArray, Tensor
 from bayes_mtl.data import TaskData
 from bayes_mtl.kernels import product, repeat
-from bayes_mtl.model.coords import FEATURE, SHARED_FEATURE, TASK_FEATURE
-from bayes_mtl.model.feature_scales import ScaledFeatures
+from bayes_mtl.model.coords import CANDIDATE, FEATURE, SHARED_FEATURE, TASK, TASK_FEATURE
+from bayes_mtl.model.feature_scales import STANDARD, ScaledFeatures, place
 from bayes_mtl.model.numbers import Numbers, constants
 from bayes_mtl.model.priors import register
 from bayes_mtl.prior import Prior
+
+# Up to this many parts of single tasks are integrated out with what tasks share: that costs their cube.
+MAX_SPECIFIC = 128
 
 
 @dataclass(frozen=True)
@@ -107,19 +110,33 @@ def population(
         dims = (FEATURE, TASK_FEATURE)
         effects["task_feature_effects"] = (dims, at, np.tile(data.task_features.T, (n_varying, 1)))
 
-    specific = None if scaled is None else scaled.specific(n_varying)
-    by_task = bool(data.task_feature_names) or specific is not None
+    learned: dict[str, tuple[IntArray, Tensor]] = {}  # elements whose scale is a parameter, and the scale
+    if scaled is not None:
+        learned["beta_mean"] = (scaled.at, scaled.law.mean_sd)
+        if (specific_sd := scaled.law.specific_sd) is not None:
+            n_specific = n_tasks * len(scaled.at)
+            learned["beta_specific"] = (np.arange(n_specific), specific_sd.flatten())
+            priors = {**priors, "beta_specific": [[STANDARD] * len(scaled.at)] * n_tasks}
+            scales = {**scales, "beta_specific": np.ones((n_tasks, len(scaled.at)))}
+            one_task = np.repeat(np.eye(n_tasks), len(scaled.at), axis=0)
+            effects["beta_specific"] = ((TASK, CANDIDATE), np.tile(scaled.at, n_tasks), one_task)
+
+    sparse = "beta_specific" in effects and (not integrate or n_specific > MAX_SPECIFIC)
+    by_task = bool(data.task_feature_names) or sparse
     fixed = np.zeros((n_tasks if by_task else 1, n_varying + n_shared))
     sampled: dict[str, Tensor] = {}
     columns, designs, integrated, n_effects = [], [], {}, 0
     for name, (dims, at, multiple) in effects.items():
         shape = np.shape(priors[name])
         flat = [p for row in priors[name] for p in row] if len(shape) == 2 else list(priors[name])
-        if not integrate or any(isinstance(p, Prior) and p.distribution != "Normal" for p in flat):
-            if name == "beta_mean" and scaled is not None:
-                sampled[name] = _scaled_mean(scaled, priors[name], scales[name], numbers)
-            else:
-                sampled[name] = register(name, priors[name], dims=dims, scale=scales[name], numbers=numbers)
+        normal = not any(isinstance(p, Prior) and p.distribution != "Normal" for p in flat)
+        if not integrate or not normal or (name == "beta_specific" and sparse):
+            options = {"dims": dims, "scale": scales[name], "numbers": numbers}
+            sampled[name] = (
+                _scaled(name, priors[name], *learned[name], **options)
+                if name in learned
+                else register(name, priors[name], **options)
+            )
             continue
         numerals = [dict(p.params) if isinstance(p, Prior) else {"mu": p, "sigma": 0.0} for p in flat]
         location = np.array([n["mu"] for n in numerals], dtype=float)
@@ -135,13 +152,12 @@ def population(
         integrated[name] = Integrated(location.reshape(shape), scale.reshape(shape), position.reshape(shape))
 
     effect_scale = pt.ones(n_effects)
-    if scaled is not None and "beta_mean" in integrated:
-        effect_scale = scaled.among(
-            n_effects, scaled.law.mean_sd, integrated["beta_mean"].position[scaled.at]
-        )
+    for name, (at, scale) in learned.items():
+        if name in integrated:
+            effect_scale = place(effect_scale, integrated[name].position.ravel()[at], scale)
     return Population(
         fixed=fixed,
-        sampled=_sampled_mean(sampled, specific, data, len(fixed), n_varying, n_shared, numbers),
+        sampled=_sampled_mean(sampled, scaled, data, len(fixed), n_varying, n_shared, numbers),
         column=np.concatenate([*columns, np.zeros(0)]).astype(np.int64),
         design=np.concatenate([*designs, np.zeros((0, n_tasks))]),
         effect_scale=effect_scale,
@@ -149,30 +165,35 @@ def population(
     )
 
 
-def _scaled_mean(scaled: ScaledFeatures, priors: Any, scale: FloatArray, numbers: Numbers) -> Tensor:
-    """Register population means of which some are standard normals times their scales."""
-    size = np.where(np.isin(np.arange(len(scale)), scaled.at), 1.0, scale)
-    offset = register("beta_mean_offset", priors, scale=size, numbers=numbers)
-    return pm.Deterministic("beta_mean", offset * scaled.among(len(scale), scaled.law.mean_sd), dims=FEATURE)
+def _scaled(
+    name: str, priors: Any, at: IntArray, size: Tensor, *, dims: Any, scale: FloatArray, numbers: Numbers
+) -> Tensor:
+    """Register a parameter of which the elements `at` are standard normals times their size."""
+    outer = scale.copy()
+    outer.flat[at] = 1.0
+    offset = register(f"{name}_offset", priors, scale=outer, numbers=numbers)
+    whole = place(pt.ones(scale.size), at, size).reshape(scale.shape)
+    return pm.Deterministic(name, offset * whole, dims=dims)
 
 
 def _sampled_mean(
     sampled: Mapping[str, Tensor],
-    specific: Tensor | None,
+    scaled: ScaledFeatures | None,
     data: TaskData,
     n_rows: int,
     n_varying: int,
     n_shared: int,
     numbers: Numbers,
 ) -> Tensor | None:
-    if not sampled and specific is None:
+    if not sampled:
         return None
     mean = sampled["beta_mean"][None, :] if "beta_mean" in sampled else np.zeros((1, n_varying))
     if "task_feature_effects" in sampled:
         features = pt.as_tensor_variable(numbers("task_features", data.task_features))
         mean = mean + product(features, sampled["task_feature_effects"].T)
-    if specific is not None:
-        mean = specific + mean
+    if "beta_specific" in sampled:
+        assert scaled is not None
+        mean = mean + place(pt.zeros((n_varying, n_rows)), scaled.at, sampled["beta_specific"].T).T
     if not n_shared:
         return pt.as_tensor_variable(mean)
     slopes = sampled["beta_shared"][None, :] if "beta_shared" in sampled else np.zeros((1, n_shared))

@@ -2,7 +2,7 @@
 
 from bayes_mtl.recipes.errors import RecipeError
 from bayes_mtl.recipes.recipe import Recipe, list_recipes, load_recipe
-from bayes_mtl.recipes.simulate import SIMULATIONS, Simulation, per_user_spam
+from bayes_mtl.recipes.simulate import SIMULATIONS, Simulation, per_user_spam, yield_of_plants
 from bayes_mtl.recipes.sources import DataSource, read_table
 
 __all__ = [

@@ -117,4 +117,67 @@ def per_user_spam(
     return Simulation(table, coefficients, groups)
 
 
-SIMULATIONS: Mapping[str, Callable[..., Simulation]] = MappingProxyType({"per_user_spam": per_user_spam})
+def yield_of_plants(
+    *, n_plants: int = 8, n_batches: int = 40, n_sensors: int = 12, spread: float = 0.2, seed: int = 1
+) -> Simulation:
+    """Simulate the yield of plants that have the same sensors, of which few tell anything.
+
+    Every plant is a task. With features of unit variance and noise of variance one, the coefficients are
+
+        temperature       1 + `spread` e_t in all plants
+        pressure         -0.8 in all plants
+        catalyst          1 or -1, at random, in each plant
+        humidity          1.5 in the first plant, 0 in the others
+
+    and zero for the other sensors, ``sensor_05`` and so on. The level of a plant is N(0, 1).
+
+    Parameters
+    ----------
+    n_plants, n_batches : int
+        Tasks, and rows of each.
+    n_sensors : int
+        Number of features, four at least.
+    spread : float
+        How far plants differ in what temperature does.
+    seed : int
+        The same seed gives the same table.
+
+    Returns
+    -------
+    Simulation
+        The table has the columns ``plant``, one per sensor, and ``yield``. Plants are in one group if
+        the catalyst does the same in them.
+
+    Examples
+    --------
+    >>> yield_of_plants(n_plants=3, n_batches=10).table.shape
+    (30, 14)
+    """
+    rng = np.random.default_rng(seed)
+    sensors = ["temperature", "pressure", "catalyst", "humidity"]
+    sensors += [f"sensor_{j:02d}" for j in range(5, n_sensors + 1)]
+    plants = [f"plant_{t + 1}" for t in range(n_plants)]
+    sign = rng.choice([-1.0, 1.0], n_plants)
+    weights = np.zeros((n_plants, len(sensors)))
+    weights[:, 0] = 1.0 + spread * rng.standard_normal(n_plants)
+    weights[:, 1] = -0.8
+    weights[:, 2] = sign
+    weights[0, 3] = 1.5
+    level = rng.standard_normal(n_plants)
+
+    plant = np.repeat(np.arange(n_plants), n_batches)
+    X = rng.standard_normal((len(plant), len(sensors)))
+    outcome = level[plant] + (X * weights[plant]).sum(axis=1) + rng.standard_normal(len(plant))
+    table = pd.DataFrame(X, columns=sensors)
+    table.insert(0, "plant", np.array(plants, dtype=object)[plant])
+    table["yield"] = outcome
+    coefficients = pd.DataFrame(
+        np.column_stack([level, weights]), index=plants, columns=[INTERCEPT, *sensors]
+    )
+    groups = pd.Series(np.where(sign > 0, "catalyst helps", "catalyst hurts"), index=plants)
+    return Simulation(table, coefficients, groups)
+
+
+SIMULATIONS: Mapping[str, Callable[..., Simulation]] = MappingProxyType(
+    {"per_user_spam": per_user_spam, "yield_of_plants": yield_of_plants}
+)

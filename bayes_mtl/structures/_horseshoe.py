@@ -17,8 +17,8 @@ _SLAB = 2.0
 def local_scales(name: str, scale: Tensor, shape: tuple[int, ...], slab: float = _SLAB) -> Tensor:
     """Register the scales of a regularised horseshoe and return them.
 
-    scale * lambda', with lambda ~ HalfStudentT(3) and lambda'^2 = c^2 lambda^2 / (c^2 + scale^2 lambda^2): none
-    is larger than the slab c.
+    scale * lambda', with lambda ~ HalfStudentT(3) and lambda'^2 = c^2 lambda^2 / (c^2 + scale^2 lambda^2):
+    none is larger than the slab c.
 
     References
     ----------
@@ -38,8 +38,8 @@ def horseshoe(name: str, scale: Tensor, shape: tuple[int, ...], slab: float = _S
 def global_scale(share: float) -> float:
     """Return the scale a at which a share of the numbers is expected to matter: E[a^2 l^2 / (1 + a^2 l^2)].
 
-    That is 1 - kappa of a number whose prior variance is a^2 l^2 times the variance of its estimate. For Cauchy
-    local scales it is share / (1 - share); here l ~ HalfStudentT(3).
+    That is 1 - kappa of a number whose prior variance is a^2 l^2 times the variance of its estimate. For
+    Cauchy local scales it is share / (1 - share); here l ~ HalfStudentT(3).
     """
     from scipy.integrate import quad  # loads slowly
     from scipy.optimize import brentq

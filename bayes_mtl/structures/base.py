@@ -124,13 +124,13 @@ class FeatureLaw:
     mean_sd : (n_features,)
         Standard deviation of `beta_mean`, whose mean is zero.
     feature_sd : (n_features,)
-    specific : (n_tasks, n_features) or None
-        A part of the coefficients that is added to them.
+    specific_sd : (n_tasks, n_features) or None
+        Standard deviation of a part that is added to the coefficients of single tasks, `beta_specific`.
     """
 
     mean_sd: Tensor
     feature_sd: Tensor
-    specific: Tensor | None = None
+    specific_sd: Tensor | None = None
 
 
 class FeatureScales(Described, ABC):

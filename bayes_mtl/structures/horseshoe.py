@@ -10,7 +10,7 @@ import pytensor.tensor as pt
 
 from bayes_mtl._typing import FloatArray
 from bayes_mtl.errors import Finding, SpecError, raise_if_any
-from bayes_mtl.structures._horseshoe import TAILS, global_scale, horseshoe, local_scales
+from bayes_mtl.structures._horseshoe import TAILS, global_scale, local_scales
 from bayes_mtl.structures._options import positive_finding
 from bayes_mtl.structures.base import Candidates, FeatureLaw, FeatureScales, Namer
 
@@ -21,15 +21,15 @@ class Horseshoe(FeatureScales):
 
     One local scale per feature, for its population mean and its deviations alike:
 
-        r_j = tau lambda_j'            lambda_j ~ HalfStudentT(3),   tau ~ HalfStudentT(3, scale tau_0)
-        beta_mean_j ~ N(0, w_j u_j^2 r_j^2)        feature_sd_j = sqrt(1 - w_j) u_j r_j        w_j ~ Beta(1/2, 1/2)
+        r_j = tau lambda_j'         lambda_j ~ HalfStudentT(3),    tau ~ HalfStudentT(3, scale tau_0)
+        beta_mean_j ~ N(0, w_j u_j^2 r_j^2)    feature_sd_j^2 = (1 - w_j) u_j^2 r_j^2    w_j ~ Beta(1/2, 1/2)
 
-    `feature_relevance` is r, `feature_share` is w: how much of what a feature does is the same in all tasks. u_j
-    moves the outcome by `unit` for one standard deviation of the feature, so that selection is the same in any
-    units. With lambda_j'^2 = c^2 lambda_j^2 / (c^2 + tau^2 lambda_j^2), r_j is below the slab c. With P
-    features, n rows per task and noise sigma, tau_0 = a sigma / (unit sqrt(n)), where at tau = tau_0 the number of
-    features that matter, sum_j (1 - kappa_j) with kappa_j = 1 / (1 + n r_j^2 unit^2 / sigma^2), is expected to be p_0.
-    (For Cauchy local scales, a would be p_0 / (P - p_0).)
+    `feature_relevance` is r; `feature_share` is w, how much of what a feature does is the same in all tasks. A
+    coefficient u_j moves the outcome by `unit` for one standard deviation of the feature, so that selection is
+    the same in any units. With lambda_j'^2 = c^2 lambda_j^2 / (c^2 + tau^2 lambda_j^2), r_j is below the slab
+    c. With n rows per task and noise sigma, tau_0 = a sigma / (unit sqrt(n)), where a is such that at
+    tau = tau_0 the number of features that matter, sum_j (1 - kappa_j) with
+    kappa_j = 1 / (1 + n r_j^2 unit^2 / sigma^2), is expected to be p_0.
 
     Parameters
     ----------
@@ -38,15 +38,15 @@ class Horseshoe(FeatureScales):
     slab : float
         c, the size of the largest coefficients, in units of u_j. Default 2.
     task_specific : bool
-        Whether single tasks may use a feature that others do not ("dirty" model): coefficients become the
-        above plus a sparse part `beta_specific`, Q_tj = u_j tau_q lambda_tj' z_tj, with a horseshoe of its own,
-        of which as many entries are expected to matter as features are. Default False.
+        Whether single tasks may use a feature that others do not (a "dirty" model): coefficients become the
+        above plus a sparse part `beta_specific`, Q_tj ~ N(0, u_j^2 tau_q^2 lambda_tj'^2), a horseshoe of its
+        own, of which as many entries are expected to matter as features are. Default False.
     unit : float, optional
-        Of u_j. Default: the standard deviation of the outcome; 1 for a logit.
+        Default: the standard deviation of the outcome; 1 for a logit.
 
     References
     ----------
-    Piironen & Vehtari (2017), Electronic Journal of Statistics 11. Groups of coefficients: Archambeau, Guo &
+    Piironen & Vehtari (2017), Electronic Journal of Statistics 11. One scale for all tasks: Archambeau, Guo &
     Zoeter (2011), NIPS. Dirty models: Jalali, Ravikumar, Sanghavi & Ruan (2010), NIPS.
 
     Examples
@@ -108,8 +108,8 @@ class Horseshoe(FeatureScales):
         if self.task_specific:
             tau_0 = global_scale(expected / (n * candidates.n_tasks)) * detectable
             tau = pm.HalfStudentT(name("beta_specific_scale"), nu=TAILS, sigma=tau_0)
-            sparse = horseshoe(name("beta_specific"), tau, (candidates.n_tasks, n), self.slab)
-            specific = pm.Deterministic(name("beta_specific"), size * sparse, dims=candidates.dims)
+            sparse = local_scales(name("beta_specific"), tau, (candidates.n_tasks, n), self.slab)
+            specific = size * sparse
         return FeatureLaw(total * pt.sqrt(share), total * pt.sqrt(1.0 - share), specific)
 
     def draw_specific(

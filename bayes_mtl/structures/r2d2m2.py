@@ -19,17 +19,18 @@ TERMS = ("mean", "deviation")
 class R2D2M2(FeatureScales):
     """A prior on how much of the variance the features explain, split over their means and deviations.
 
-        R^2 ~ Beta(mean_r2 precision, (1 - mean_r2) precision)        tau^2 = R^2 / (1 - R^2)
-        phi ~ Dirichlet(concentration, ..., concentration)            over 2 P terms
-        beta_mean_j ~ N(0, sigma^2 tau^2 phi_j / s_j^2)               feature_sd_j^2 = sigma^2 tau^2 phi_(P+j) / s_j^2
+        R^2 ~ Beta(mean_r2 precision, (1 - mean_r2) precision)         tau^2 = R^2 / (1 - R^2)
+        phi ~ Dirichlet(concentration, ..., concentration)             over 2 P terms
+        beta_mean_j ~ N(0, sigma^2 tau^2 phi_j / s_j^2)
+        feature_sd_j^2 = sigma^2 tau^2 phi_(P + j) / s_j^2
 
-    with s_j the standard deviation of feature j over all rows and sigma the noise. Given the scales, the
-    expected variance of what the features say is sigma^2 tau^2 whatever their number, so `r2` is the share of
-    it in the variance of the outcome around the intercepts (for deviations that do not correlate across
-    features: `Diagonal`). The posterior of `r2` is of that share as the scales have it. `variance_share` is phi.
+    with s_j the standard deviation of feature j over all rows and sigma the noise. Given the scales, what the
+    features say has expected variance sigma^2 tau^2, however many they are: `r2` is its share in the variance
+    of the outcome around the intercepts. (If deviations of different features correlate, only about;
+    `Diagonal` rules that out.) `variance_share` is phi.
 
-    For binary outcomes sigma is that of a standard logistic variable, pi / sqrt(3): R^2 is of the latent variable
-    whose sign is the outcome (McKelvey & Zavoina 1975).
+    For binary outcomes sigma is that of a standard logistic variable, pi / sqrt(3), so that R^2 is of the
+    latent variable whose sign is the outcome.
 
     Parameters
     ----------
