@@ -7,7 +7,15 @@ import pandas as pd
 import pytest
 
 import bayes_mtl as mtl
-from bayes_mtl.recipes import Recipe, RecipeError, list_recipes, load_recipe, per_user_spam, read_table, yield_of_plants
+from bayes_mtl.recipes import (
+    Recipe,
+    RecipeError,
+    list_recipes,
+    load_recipe,
+    per_user_spam,
+    read_table,
+    yield_of_plants,
+)
 from bayes_mtl.recipes.recipe import FIT_OPTIONS, TASK_OPTIONS, library
 from bayes_mtl.recipes.simulate import COMMON_WORDS, CONTESTED_WORDS
 
