@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from numbers import Real
 from pathlib import Path
@@ -179,7 +179,9 @@ class ModelSpec:
                 found.append(Finding(f"grouping {name!r}", "is not a grouping of the data", have))
                 unused[named(name, "feature_sd")] = "the data have no such grouping"
         for grouping in data.groupings:
-            found += self.levels_of(grouping.name).findings(grouping.levels)
+            where = f"grouping {grouping.name!r}"
+            odd = self.levels_of(grouping.name).findings(grouping.levels)
+            found += [replace(f, where=f"{where}, {f.where}") for f in odd]
         if data.groupings and isinstance(self.task_covariance, TaskMixture):
             problem = (
                 f"is a mixture of tasks ({self.task_covariance}), beside which groupings are not possible"

@@ -160,7 +160,8 @@ def grouping_findings(groupings: Any, task: str | None, others: Mapping[str, str
         if "/" in name:
             hint = "Rename the column: variables of the fit are named after it"
             found.append(Finding(where, "has '/' in its name, which files cannot hold", hint))
-    return found + _clashes(list(groupings))
+    told = {finding.where for finding in found}
+    return found + _clashes([name for name in groupings if f"grouping {name!r}" not in told])
 
 
 def _clashes(names: Sequence[str]) -> list[Finding]:
