@@ -8,6 +8,7 @@ from typing import Any
 import xarray as xr
 
 from bayes_mtl.data import TaskSchema
+from bayes_mtl.data.groupings import named
 from bayes_mtl.errors import StorageError
 from bayes_mtl.model.coefficients import inside_features
 from bayes_mtl.spec import ModelSpec
@@ -37,10 +38,12 @@ def schema_of(idata: xr.DataTree) -> TaskSchema:
     return TaskSchema.from_dict(json.loads(_attribute(idata, _SCHEMA)))
 
 
-def inside_of(idata: xr.DataTree) -> list[str]:
-    """Return the features inside the task covariance of a fit."""
-    spec, features = spec_of(idata), [str(f) for f in idata["posterior"]["feature"].to_numpy()]
-    return inside_features(spec.task_covariance, spec.independent_features, features)
+def inside_of(idata: xr.DataTree, grouping: str | None = None) -> list[str]:
+    """Return the features inside the covariance of tasks, or of the levels of a grouping."""
+    spec = spec_of(idata)
+    structure = spec.task_covariance if grouping is None else spec.levels_of(grouping)
+    features = idata["posterior"]["feature" if grouping is None else named(grouping, "feature")]
+    return inside_features(structure, spec.independent_features, [str(f) for f in features.to_numpy()])
 
 
 def _attribute(idata: xr.DataTree, name: str) -> Any:
