@@ -19,6 +19,7 @@ from bayes_mtl.data.groupings import MAX_EFFECTS
 from bayes_mtl.inference.hyperdraws import evaluate
 from bayes_mtl.inference.level_pilot import level_pilot
 from bayes_mtl.inference.recover import from_whitened
+from bayes_mtl.kernels.compile import load
 from bayes_mtl.model import LEVEL_OFFSET, sampling_model
 from tests import contracts
 
@@ -229,6 +230,40 @@ def test_other_outcomes_have_their_own_density():
     function = pytensor.function(model.value_vars, density, mode=contracts.MODE)
     (found,) = function(*(point[v.name] for v in model.value_vars))
     contracts.assert_close(float(found), by_hand.data_term(point))
+
+
+def test_coordinates_are_those_of_one_task():
+    """The kernel for one vector of effects, and its reverse, against that for the coefficients of tasks."""
+    rng = np.random.default_rng(3)
+    n = 5
+    sd, z = rng.uniform(0.3, 2, n), rng.standard_normal(n)
+    correlation = np.linalg.cholesky(np.cov(rng.standard_normal((n, 20))))
+    root, target = np.triu(rng.standard_normal((n, n))), rng.standard_normal(n)
+    own, none = np.arange(n), np.zeros(0, dtype=int)
+    law = [sd, correlation, np.zeros((1, 0)), np.ones(1), np.ones(1), np.zeros((1, n)), np.zeros(0), z[None]]
+    rows = [root[:, :, None], target[:, None], own, own, none, np.zeros((0, 1))]
+    value, beta, alpha = np.empty(1), np.empty((1, n)), np.empty(0)
+    load("_whitening:forward")(*law, *rows, value, beta, alpha)
+    cotangent, weight = np.array([0.7]), rng.standard_normal((1, n))
+    expected = [np.empty_like(x) for x in law]
+    load("_whitening:reverse")(*law, *rows, cotangent, weight, alpha, *expected)
+
+    about = [sd, correlation, z, root.T @ root, root.T @ target]
+    found, gamma = np.empty(1), np.empty(n)
+    forward, reverse = load("_joint_whitening:forward"), load("_joint_whitening:reverse")
+    forward(*about, found, gamma)
+    np.testing.assert_allclose(found, value, rtol=1e-12)
+    np.testing.assert_allclose(gamma, beta[0], rtol=1e-11)
+    slopes = [np.empty_like(x) for x in about[:3]]
+    reverse(*about, cotangent, weight[0], *slopes)
+    for one, two in zip(slopes, (expected[0], expected[1], expected[7][0]), strict=True):
+        np.testing.assert_allclose(one, two, rtol=0, atol=1e-10)
+    for bad in ([sd * np.inf, *about[1:]], [sd, correlation, z + np.nan, *about[3:]]):
+        forward(*bad, found, gamma)
+        reverse(*bad, cotangent, weight[0], *slopes)
+        assert found[0] == -np.inf
+        assert not np.any(gamma)
+        assert not any(s.any() for s in slopes)
 
 
 # --- tables

@@ -88,8 +88,7 @@ def level_pilot(spec: ModelSpec, data: TaskData) -> tuple[PseudoRows, LevelPilot
     gain = S[F:, :F] @ np.linalg.inv(S[:F, :F] + prior)
     information = S[F:, F:] - gain @ S[:F, F:]
     moment = s[F:] - gain @ (s[:F] - rows.reference / unit**2)
-    about = compress((information + information.T)[None] / 2, moment[None])
-    return rows, LevelPilot(levels.slope, about)
+    return rows, LevelPilot(levels.slope, (information + information.T) / 2, moment)
 
 
 def _rows(spec: ModelSpec, data: TaskData, eta: FloatArray) -> tuple[PseudoRows, LevelRows]:

@@ -15,9 +15,9 @@ import pymc as pm
 import pytensor.tensor as pt
 
 from bayes_mtl._typing import FloatArray, Tensor
-from bayes_mtl.data import Grouping, LevelRows, PseudoRows, TaskData
+from bayes_mtl.data import Grouping, LevelRows, TaskData
 from bayes_mtl.data.groupings import named
-from bayes_mtl.kernels import gaussian_tasks, product, repeat, whitened_coefficients
+from bayes_mtl.kernels import gaussian_tasks, joint_effects, product, repeat
 from bayes_mtl.model.coefficients import CoefficientPrior, coefficient_prior, embed, latent_coefficients
 from bayes_mtl.model.coords import level_dims
 from bayes_mtl.model.numbers import Numbers
@@ -34,12 +34,13 @@ class LevelPilot:
     ----------
     slope : (T, F, C)
         As in `LevelRows`: by how much an effect moves what rows say of the coefficients of each task.
-    rows : PseudoRows
-        Of one "task" that has all effects as its C coefficients, those of tasks being integrated out.
+    information, moment : (C, C), (C,)
+        The quadratic -gamma'H gamma / 2 + h'gamma, coefficients of tasks being integrated out.
     """
 
     slope: FloatArray
-    rows: PseudoRows
+    information: FloatArray
+    moment: FloatArray
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,8 @@ def _latent(block: CoefficientPrior, grouping: Grouping) -> Tensor:
 def whitened_levels(blocks: Sequence[CoefficientPrior], pilot: LevelPilot, numbers: Numbers) -> LevelEffects:
     """Register coordinates of the effects that look standard normal.
 
-    All effects are the coefficients of one task, so that the coordinates know how the data relate them to
-    each other, for example that they hardly tell the average effect from the population mean.
+    The coordinates know how the data relate effects to each other, for example that data hardly tell their
+    average from the population mean.
     """
     laws = [_law(block) for block in blocks]
     sd = pt.concatenate([scale for scale, _ in laws])
@@ -120,14 +121,11 @@ def whitened_levels(blocks: Sequence[CoefficientPrior], pilot: LevelPilot, numbe
             at = slice(used, used + int(factor.type.shape[0]))
             correlation, used = pt.set_subtensor(correlation[at, at], factor), at.stop
     z = pm.Flat(LEVEL_OFFSET, shape=(size,))
-    everything, nothing = np.arange(size), np.zeros(0, dtype=np.int64)
-    one, none = np.ones(1), np.zeros((0, 1))
-    law = [sd, correlation, none.T, one, one, np.zeros((1, size)), np.zeros(0), z[None, :]]
-    rows = [numbers("level_rows", pilot.rows.root), numbers("level_outcomes", pilot.rows.target)]
-    value, values, _ = whitened_coefficients(*law, *rows, everything, everything, nothing, none)
+    about = numbers("level_information", pilot.information), numbers("level_moment", pilot.moment)
+    value, values = joint_effects(sd, correlation, z, *about)
     pm.Potential("level_coordinates", value)
     prior = sd * product(correlation, z[:, None])[:, 0]
-    return LevelEffects(values[0], prior, pilot.slope)
+    return LevelEffects(values, prior, pilot.slope)
 
 
 def _law(block: CoefficientPrior) -> tuple[Tensor, Tensor]:
