@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -11,12 +13,13 @@ import xarray as xr
 from bayes_mtl._typing import FloatArray, Label
 from bayes_mtl.data import TaskSchema
 from bayes_mtl.data.frames import column_names, missing_columns, to_pandas
+from bayes_mtl.data.groupings import named
 from bayes_mtl.errors import Finding, PredictionError, raise_if_any
 from bayes_mtl.inference.attributes import coefficient_size, inside_of, schema_of, spec_of
 from bayes_mtl.inference.components import draw_labels
 from bayes_mtl.inference.hyperdraws import CHUNK_BYTES
-from bayes_mtl.inference.log_likelihood import linear_predictor, sigma_of_rows
-from bayes_mtl.structures import Horseshoe, TaskMixture
+from bayes_mtl.inference.log_likelihood import effects_of_levels, linear_predictor, sigma_of_rows
+from bayes_mtl.structures import Horseshoe, Namer, TaskMixture
 
 
 def predict(
@@ -39,11 +42,11 @@ def predict(
     kind : {"mean", "response"}
         The expected outcome, or draws of the outcome with its noise.
     new_tasks : {"error", "population"}
-        What to do with tasks that were not there when the model was fitted. "population": each new
-        task gets its own draw from the population of tasks (the same label the same draw),
-        independent of the known tasks; where tasks have scales of their own (`task_sd`, `StudentT`),
-        with the scale of a known task picked at random; where single tasks may use features that others
-        do not (`Horseshoe`), such exceptions are drawn anew.
+        What to do with tasks, and levels of groupings, that were not there when the model was fitted.
+        "population": each new task gets its own draw from the population of tasks (the same label the
+        same draw), independent of the known tasks; where tasks have scales of their own (`task_sd`,
+        `StudentT`), with the scale of a known task picked at random; where single tasks may use features
+        that others do not (`Horseshoe`), such exceptions are drawn anew. Likewise each new level.
     random_seed : int or Generator, optional
         For "response" and "population".
 
@@ -70,18 +73,13 @@ def predict(
         raise PredictionError(Finding("new_tasks", found, "Predict known tasks only"))
     table, labels, row = _rows(table, schema)
     known: list[Label] = idata["posterior"]["task"].to_numpy().tolist()
-    codes, unknown = _codes(labels, known)
-    findings = _label_findings(labels, known, unknown, schema)
-    unknown = [] if findings else unknown
-    if unknown and new_tasks == "error":
-        some = ", ".join(map(repr, unknown[:10])) + (", ..." if len(unknown) > 10 else "")
-        findings.append(
-            Finding(
-                f"column {schema.task!r}",
-                f"has tasks that the model does not know: {some}",
-                "Pass new_tasks='population' to draw their coefficients from the population",
-            )
-        )
+    findings: list[Finding] = []
+    read = partial(_codes, findings=findings, new=new_tasks)
+    codes, unknown = read(labels, known, schema.task, "tasks")
+    levels = {
+        name: read(_as_labels(table[name]), idata["posterior"][name].to_numpy().tolist(), name, "levels")
+        for name in schema.groupings
+    }
     offset = _column(table, schema.offset, findings, 0.0, positive=False)
     needs_noise = kind == "response" and schema.noise is not None
     noise = _column(table, schema.noise if needs_noise else None, findings, 1.0)
@@ -102,6 +100,7 @@ def predict(
 
     rng = np.random.default_rng(random_seed)
     posterior = idata["posterior"].to_dataset()
+    effects, of_rows = _levels(idata, posterior, levels, matrix, schema, rng)
     if unknown:
         posterior = _with_new_tasks(idata, posterior, unknown, table, labels, schema, rng)
     chains, draws = posterior.sizes["chain"], posterior.sizes["draw"]
@@ -111,6 +110,8 @@ def predict(
         for start in range(0, draws, step):
             part = posterior.isel(chain=chain, draw=slice(start, start + step))
             eta = linear_predictor(part, X, X_shared if X_shared.shape[1] else None, offset, codes)
+            own = effects.isel(chain=chain, draw=slice(start, start + step))
+            eta += effects_of_levels(own, of_rows, list(schema.groupings))
             if kind == "mean":
                 value = spec.family.mean(eta)
             else:
@@ -145,6 +146,7 @@ def _rows(table: Any, schema: TaskSchema) -> tuple[pd.DataFrame, list[Label], An
     wanted = [
         *schema.design.reads,
         *(task_design.reads if task_design else ()),
+        *schema.groupings,
         *([schema.task] if schema.task else []),
     ]
     raise_if_any(missing_columns(table, wanted), PredictionError)
@@ -162,29 +164,57 @@ def _as_labels(column: pd.Series) -> list[Label]:
     return [int(v) if isinstance(v, float) and v.is_integer() else v for v in values]
 
 
-def _label_findings(
-    labels: list[Label], known: list[Label], unknown: list[Label], schema: TaskSchema
-) -> list[Finding]:
-    """Find missing labels, and labels that are not even of the known labels' type."""
-    where = f"column {schema.task!r}"
-    missing = [i for i, v in enumerate(labels) if v is None or v != v]
-    if missing:
-        return [Finding(where, f"has missing labels in rows {missing[:5]}", "Name a task in every row")]
-    kind = type(known[0])
-    odd = [v for v in unknown if type(v) is not kind]
-    if odd:
-        found = f"has labels of type {type(odd[0]).__name__} ({odd[0]!r}), the model knows {kind.__name__}"
-        return [Finding(where, found, f"Convert the column to {kind.__name__}")]
-    return []
+def _codes(
+    labels: list[Label], known: list[Label], column: str | None, what: str, findings: list[Finding], new: str
+) -> tuple[Any, list[Label]]:
+    """Return each row's position among the known labels followed by the unknown ones, and these.
 
-
-def _codes(labels: list[Label], known: list[Label]) -> tuple[Any, list[Label]]:
-    """Return each row's position among the known tasks followed by the unknown ones."""
+    Adds what is wrong to `findings`: missing labels, labels of another type than the known ones, and
+    unknown ones if new ones are not welcome.
+    """
+    where = f"column {column!r}"
     position = {label: i for i, label in enumerate(known)}
     unknown = list(dict.fromkeys(label for label in labels if label not in position))
+    if missing := [i for i, v in enumerate(labels) if v is None or v != v]:
+        hint = f"Name one of the {what} in every row"
+        findings.append(Finding(where, f"has missing labels in rows {missing[:5]}", hint))
+    elif odd := [v for v in unknown if type(v) is not type(known[0])]:
+        kind = type(known[0]).__name__
+        found = f"has labels of type {type(odd[0]).__name__} ({odd[0]!r}), the model knows {kind}"
+        findings.append(Finding(where, found, f"Convert the column to {kind}"))
+    elif unknown and new == "error":
+        some = ", ".join(map(repr, unknown[:10])) + (", ..." if len(unknown) > 10 else "")
+        hint = "Pass new_tasks='population' to draw their coefficients from the population"
+        findings.append(Finding(where, f"has {what} that the model does not know: {some}", hint))
     for label in unknown:
         position[label] = len(position)
     return np.array([position[label] for label in labels], dtype=np.int64), unknown
+
+
+def _levels(
+    idata: xr.DataTree,
+    posterior: xr.Dataset,
+    levels: Mapping[str, tuple[Any, list[Label]]],
+    matrix: FloatArray,
+    schema: TaskSchema,
+    rng: np.random.Generator,
+) -> tuple[xr.Dataset, xr.Dataset]:
+    """Return effects of the levels of all groupings, with a draw for each new one, and what rows read."""
+    effects = []
+    of_rows = xr.Dataset(coords={"row": np.arange(len(matrix))})
+    for name, (codes, unknown) in levels.items():
+        name_of, feature = partial(named, name), named(name, "feature")
+        known = posterior[name_of("beta")]
+        known = known.drop_vars([c for c in known.coords if c not in known.dims])
+        if unknown:
+            new = _deviations(posterior, name_of, len(unknown), inside_of(idata, name), rng)
+            coords = {name: list(unknown), feature: known[feature]}
+            known = xr.concat([known, xr.DataArray(new, coords, ("chain", "draw", name, feature))], dim=name)
+        effects.append(known.rename(name_of("beta")))
+        of_rows[name_of("index")] = ("row", codes)
+        of_rows[f"X_{name}"] = (("row", feature), schema.by_level(matrix, name))
+    sizes = xr.Dataset(coords={"chain": posterior["chain"], "draw": posterior["draw"]})
+    return xr.merge([sizes, *effects], join="exact"), of_rows
 
 
 def _column(
@@ -239,23 +269,11 @@ def _with_new_tasks(
         mean = mean + np.einsum("nq,cdpq->cdnp", z, effects)
     beta = mean
     if "feature_sd" in posterior:
-        sd = posterior["feature_sd"].transpose("chain", "draw", "feature").to_numpy()
-        cholesky = sd[..., :, None] * np.eye(sd.shape[-1])
-        if "feature_corr" in posterior:
-            corr = posterior["feature_corr"].transpose("chain", "draw", "feature", "feature_bis").to_numpy()
-            cholesky = sd[..., :, None] * np.linalg.cholesky(corr)
-        white = rng.standard_normal((chains, draws, n_new, sd.shape[-1]))
         if "beta_specific" in posterior:
             mean = mean + _specific_parts(idata, posterior, n_new, rng)
+        beta = mean + _deviations(posterior, str, n_new, inside_of(idata), rng)
         if "cluster_mean" in posterior:
-            mean = mean + _cluster_deviations(posterior, n_new, rng)
-        if (scales := _task_scales(posterior)) is not None:
-            # The scale of a new task is one of the known tasks' scales, at random.
-            pick = rng.integers(0, scales.shape[-1], size=(chains, draws, n_new))
-            scale = np.take_along_axis(scales, pick, axis=-1)[..., None]
-            inside = np.isin(posterior["feature"].to_numpy(), inside_of(idata))
-            white = np.where(inside, scale, 1.0) * white
-        beta = mean + np.einsum("cdij,cdnj->cdni", cholesky, white)
+            beta = beta + _cluster_deviations(posterior, n_new, rng)
     coords = {"task": list(unknown), "feature": posterior["feature"]}
     new = {"beta": xr.DataArray(beta, dims=("chain", "draw", "task", "feature"), coords=coords)}
     keep = {"beta": posterior["beta"]}
@@ -293,6 +311,26 @@ def _specific_parts(
     return parts
 
 
+def _deviations(
+    posterior: xr.Dataset, name: Namer, n_new: int, inside: list[str], rng: np.random.Generator
+) -> FloatArray:
+    """Draw deviations of new tasks (or levels, by `name`) from their mean, (chain, draw, n_new, feature)."""
+    sd = posterior[name("feature_sd")].transpose("chain", "draw", name("feature")).to_numpy()
+    cholesky = sd[..., :, None] * np.eye(sd.shape[-1])
+    if name("feature_corr") in posterior:
+        axes = ("chain", "draw", name("feature"), name("feature_bis"))
+        corr = posterior[name("feature_corr")].transpose(*axes).to_numpy()
+        cholesky = sd[..., :, None] * np.linalg.cholesky(corr)
+    white = rng.standard_normal((*sd.shape[:2], n_new, sd.shape[-1]))
+    if (scales := _task_scales(posterior, name)) is not None:
+        # The scale of a new task is one of the known tasks' scales, at random.
+        pick = rng.integers(0, scales.shape[-1], size=white.shape[:-1])
+        scale = np.take_along_axis(scales, pick, axis=-1)[..., None]
+        is_inside = np.isin(posterior[name("feature")].to_numpy(), inside)
+        white = np.where(is_inside, scale, 1.0) * white
+    return np.asarray(np.einsum("cdij,cdnj->cdni", cholesky, white))
+
+
 def _cluster_deviations(posterior: xr.Dataset, n_new: int, rng: np.random.Generator) -> FloatArray:
     """Return where the clusters of new tasks lie, drawn by their weights, (chain, draw, task, feature)."""
     weight = posterior["cluster_weight"].transpose("chain", "draw", "cluster").to_numpy()
@@ -302,10 +340,10 @@ def _cluster_deviations(posterior: xr.Dataset, n_new: int, rng: np.random.Genera
     return np.take_along_axis(centre, label[..., None], axis=2)
 
 
-def _task_scales(posterior: xr.Dataset) -> FloatArray | None:
+def _task_scales(posterior: xr.Dataset, name: Namer) -> FloatArray | None:
     """Return how far each task may deviate (chain, draw, task), or None if all may equally."""
-    if "task_sd" in posterior:
+    if "task_sd" in posterior and name is str:
         return posterior["task_sd"].transpose("chain", "draw", "task").to_numpy()
-    if "task_reliability" in posterior:
-        return posterior["task_reliability"].transpose("chain", "draw", "task").to_numpy() ** -0.5
+    if (reliability := name("task_reliability")) in posterior:
+        return posterior[reliability].transpose("chain", "draw", ...).to_numpy() ** -0.5
     return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from math import isfinite
 from numbers import Real
@@ -15,6 +15,7 @@ from typing import Any
 import tomli_w
 
 from bayes_mtl.data import TaskData
+from bayes_mtl.data.groupings import named
 from bayes_mtl.data.schema import INTERCEPT
 from bayes_mtl.errors import Finding, SpecError, raise_if_any
 from bayes_mtl.families import Family, Gaussian
@@ -48,6 +49,8 @@ PRIOR_NAMES: Mapping[str, tuple[str, bool, bool]] = MappingProxyType(
     }
 )
 
+_LEVEL_SD = ("how far each coefficient varies across levels", True, True)
+
 
 @dataclass(frozen=True)
 class ModelSpec:
@@ -72,6 +75,11 @@ class ModelSpec:
         features, with a scale of their own. Default: the intercept, when the structure relates tasks
         and there is another feature, since an intercept and a slope do not relate across tasks in the
         same way. Pass ``()`` to take everything inside.
+    groupings : mapping from str to TaskCovariance
+        How the levels of each further grouping factor of the data co-vary (not mixtures). Default
+        `Exchangeable()` for each. The effects of a grouping ``item`` have the feature covariance of the
+        tasks, with parameters of their own; `priors` may name their scales, ``item_sd``, if `groupings`
+        does.
     task_sd : bool
         Whether each task has a scale of its own, so that Cov(B) = diag(task_sd) Omega diag(task_sd)
         (x) Sigma. To identify the scale, fix `feature_sd` (for example at 1).
@@ -101,6 +109,7 @@ class ModelSpec:
     independent_features: tuple[str, ...] | None = None
     task_sd: bool = False
     feature_scales: FeatureScales | None = None
+    groupings: Mapping[str, TaskCovariance] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if isinstance(self.family, str):
@@ -113,6 +122,7 @@ class ModelSpec:
                 ("feature_covariance", FeatureCovariance, self.feature_covariance),
                 ("task_sd", bool, self.task_sd),
                 ("priors", Mapping, self.priors),
+                ("groupings", Mapping, self.groupings),
             )
             if not isinstance(value, kind)
         ]
@@ -126,9 +136,12 @@ class ModelSpec:
                 )
             )
         raise_if_any(findings, SpecError)
+        raise_if_any(grouping_findings(self.groupings), SpecError)
+        object.__setattr__(self, "groupings", MappingProxyType(dict(self.groupings)))
         if self.independent_features is not None:
             object.__setattr__(self, "independent_features", tuple(self.independent_features))
-        raise_if_any(prior_findings(self.priors), SpecError)
+        scales = {named(name, "feature_sd"): _LEVEL_SD for name in self.groupings}
+        raise_if_any(prior_findings(self.priors, {**PRIOR_NAMES, **scales}), SpecError)
         frozen = {
             k: MappingProxyType(dict(v)) if isinstance(v, Mapping) else v for k, v in self.priors.items()
         }
@@ -165,6 +178,10 @@ class ModelSpec:
         """Return the features that `feature_scales` are about: all that vary by task but the intercept."""
         return tuple(f for f in data.features if f != INTERCEPT) if self.feature_scales else ()
 
+    def levels_of(self, grouping: str) -> TaskCovariance:
+        """Return how the levels of a grouping of the data co-vary."""
+        return self.groupings.get(grouping, Exchangeable())
+
     def findings(self, data: TaskData) -> list[Finding]:
         """Everything that does not fit between this description and the data."""
         found = self.family.findings(data)
@@ -175,6 +192,7 @@ class ModelSpec:
             "feature_sd": varying,
             "cluster_sd": varying,
             "task_feature_effects": varying if data.task_feature_names else (),
+            **{named(g.name, "feature_sd"): g.features for g in data.groupings},
         }
         unused = {
             "beta_shared": "there are no shared features" if not shared else "",
@@ -186,6 +204,21 @@ class ModelSpec:
             "sigma": self._no_sigma(data),
             "sigma_spread": "" if getattr(self.family, "task_noise", False) else "the noise is not per task",
         }
+        by_level = [g.name for g in data.groupings]
+        for name in self.groupings:
+            if name not in by_level:
+                have = f"The data have: {', '.join(by_level)}" if by_level else "The data have none"
+                found.append(Finding(f"grouping {name!r}", "is not a grouping of the data", have))
+                unused[named(name, "feature_sd")] = "the data have no such grouping"
+        for grouping in data.groupings:
+            where = f"grouping {grouping.name!r}"
+            odd = self.levels_of(grouping.name).findings(grouping.levels)
+            found += [replace(f, where=f"{where}, {f.where}") for f in odd]
+        if data.groupings and isinstance(self.task_covariance, TaskMixture):
+            problem = (
+                f"is a mixture of tasks ({self.task_covariance}), beside which groupings are not possible"
+            )
+            found.append(Finding("task_covariance", problem, "Use another, or data without groupings"))
         for name, entry in self.priors.items():
             if unused.get(name):
                 found.append(Finding(f"prior {name!r}", f"would not be used: {unused[name]}", "Remove it"))
@@ -276,6 +309,8 @@ class ModelSpec:
             plain["feature_scales"] = self.feature_scales.to_dict()
         if self.independent_features is not None:
             plain["independent_features"] = list(self.independent_features)
+        if self.groupings:
+            plain["groupings"] = {name: levels.to_dict() for name, levels in self.groupings.items()}
         if self.priors:
             plain["priors"] = {name: _plain(entry) for name, entry in self.priors.items()}
         return plain
@@ -292,6 +327,7 @@ class ModelSpec:
             "independent_features",
             "task_sd",
             "feature_scales",
+            "groupings",
         )
         if unknown := sorted(set(options) - set(known)):
             raise SpecError(Finding("ModelSpec", f"unknown options {unknown}", f"It has: {', '.join(known)}"))
@@ -303,6 +339,9 @@ class ModelSpec:
         ):
             if options.get(name) is not None:
                 options[name] = kind.from_dict(options[name])
+        if isinstance(options.get("groupings"), Mapping):
+            found = options["groupings"].items()
+            options["groupings"] = {name: TaskCovariance.from_dict(levels) for name, levels in found}
         if "priors" in options:
             options["priors"] = {name: _from_plain(entry) for name, entry in options["priors"].items()}
         return cls(**options)
@@ -320,6 +359,22 @@ class ModelSpec:
         text = str(path_or_text) if is_text else Path(path_or_text).read_text(encoding="utf-8")
         values = tomllib.loads(text)
         return cls.from_dict(values.get("model", values))
+
+
+def grouping_findings(groupings: Mapping[str, Any]) -> list[Finding]:
+    """Return what is wrong with the structures of groupings, whatever the data."""
+    found = []
+    for name, structure in groupings.items():
+        where = f"grouping {name!r}"
+        if not isinstance(structure, TaskCovariance):
+            hint = "For example Exchangeable()"
+            found.append(Finding(where, f"should be a TaskCovariance, found {structure!r}", hint))
+        elif isinstance(structure, TaskMixture):
+            kind = type(structure).__name__
+            found.append(Finding(where, f"is a mixture ({kind})", "Mixtures are for tasks: use another"))
+        elif isinstance(structure, CompletePooling):
+            found.append(Finding(where, "is CompletePooling, so it has no effects", "Leave it out"))
+    return found
 
 
 def outside_features(

@@ -1,8 +1,19 @@
 """From a table to labelled, checked, sorted arrays and their sufficient statistics."""
 
+from bayes_mtl.data.groupings import Grouping, LevelColumns
+from bayes_mtl.data.level_rows import LevelRows
 from bayes_mtl.data.pseudo_rows import PseudoRows
 from bayes_mtl.data.schema import Design, TaskSchema
 from bayes_mtl.data.statistics import TaskStatistics
 from bayes_mtl.data.task_data import TaskData
 
-__all__ = ["Design", "PseudoRows", "TaskData", "TaskSchema", "TaskStatistics"]
+__all__ = [
+    "Design",
+    "Grouping",
+    "LevelColumns",
+    "LevelRows",
+    "PseudoRows",
+    "TaskData",
+    "TaskSchema",
+    "TaskStatistics",
+]

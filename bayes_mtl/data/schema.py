@@ -172,6 +172,8 @@ class TaskSchema:
         Columns of the design with one slope for all tasks.
     weights, offset, noise : str or None
         Columns.
+    groupings : dict
+        Columns of further grouping factors, and for each the features whose effects vary by level.
     """
 
     outcome: str
@@ -183,6 +185,7 @@ class TaskSchema:
     weights: str | None = None
     offset: str | None = None
     noise: str | None = None
+    groupings: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def varying(self) -> tuple[str, ...]:
@@ -193,6 +196,12 @@ class TaskSchema:
         """Split a design matrix into the varying and the shared columns."""
         is_shared = np.array([c in self.shared for c in self.design.columns], dtype=bool)
         return np.ascontiguousarray(matrix[:, ~is_shared]), np.ascontiguousarray(matrix[:, is_shared])
+
+    def by_level(self, matrix: FloatArray, grouping: str) -> FloatArray:
+        """Return the columns of a design matrix whose effects vary by the levels of a grouping."""
+        at = {name: matrix[:, i] for i, name in enumerate(self.design.columns)}
+        ones = np.ones(len(matrix))  # an intercept that varies around none
+        return np.column_stack([at.get(name, ones) for name in self.groupings[grouping]])
 
     def to_dict(self) -> dict[str, Any]:
         """Return a plain dictionary for JSON."""
@@ -207,6 +216,7 @@ class TaskSchema:
             plain["task_design"] = Design.from_dict(plain["task_design"])
         for name in ("outcomes", "shared"):
             plain[name] = tuple(plain[name])
+        plain["groupings"] = {k: tuple(v) for k, v in plain.get("groupings", {}).items()}
         return cls(**plain)
 
 

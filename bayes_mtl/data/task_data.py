@@ -17,6 +17,14 @@ import pandas as pd
 from bayes_mtl._typing import FloatArray, IntArray, Label
 from bayes_mtl.data import checks
 from bayes_mtl.data.frames import column_names, missing_columns, to_pandas
+from bayes_mtl.data.groupings import (
+    Grouping,
+    LevelColumns,
+    asked_features,
+    grouping_findings,
+    make_groupings,
+)
+from bayes_mtl.data.level_rows import LevelRows
 from bayes_mtl.data.pseudo_rows import PseudoRows
 from bayes_mtl.data.schema import INTERCEPT, Design, TaskSchema, quote
 from bayes_mtl.data.statistics import TaskStatistics
@@ -56,6 +64,8 @@ class TaskData:
         Known measurement sd of each row (meta-analysis). Then no `sigma` is learned.
     schema : TaskSchema
         How the arrays came from the table; makes the same design matrix of new rows.
+    groupings : tuple of Grouping
+        Further grouping factors, crossed with the tasks or nested, whose levels have effects of their own.
     """
 
     X: FloatArray
@@ -69,6 +79,7 @@ class TaskData:
     offset: FloatArray
     noise: FloatArray | None
     schema: TaskSchema
+    groupings: tuple[Grouping, ...] = ()
 
     @classmethod
     def from_table(
@@ -82,6 +93,7 @@ class TaskData:
         features: Sequence[str] | None = None,
         shared_features: Sequence[str] = (),
         task_features: Sequence[str] = (),
+        groupings: Sequence[str] | Mapping[str, Sequence[str]] = (),
         weights: str | None = None,
         offset: str | None = None,
         noise: str | None = None,
@@ -113,6 +125,11 @@ class TaskData:
             tasks. Those not in `features` are added.
         task_features : sequence of str
             Columns that are constant within tasks: predictors of the coefficients themselves.
+        groupings : sequence of str, or mapping from str to sequence of str
+            Columns of labels of further grouping factors: items beside persons, regions of schools. Each
+            level has effects that all tasks share, by default on the intercept; a mapping names the
+            features (columns or terms of the design) whose effects vary by level. Make the factor with
+            the most levels the task: all others together may have 300 effects (levels times features).
         weights, offset, noise : str, optional
             Columns; see the class.
         intercept : bool
@@ -144,14 +161,17 @@ class TaskData:
           by task: Intercept, x
         """
         to_pandas(table, [], DataError)
-        _check_arguments(table, task, formula, outcome, outcomes, features)
+        extra = {"weights": weights, "offset": offset, "noise": noise}
+        odd = grouping_findings(groupings, task, {"outcome": outcome, **extra})
+        _check_arguments(table, task, formula, outcome, outcomes, features, odd)
+        by_level = asked_features(groupings)
         if missing not in ("error", "drop"):
             raise DataError(Finding("missing", f"should be 'error' or 'drop', found {missing!r}"))
         formula_text, outcome_name, outcome_formula = _formulas(
             formula, outcome, outcomes, features, shared_features, intercept
         )
         wide = tuple(outcomes or ())
-        wanted = [*(wide or ()), *([task] if task else []), *task_features]
+        wanted = [*(wide or ()), *([task] if task else []), *task_features, *by_level]
         wanted += [c for c in (weights, offset, noise) if c]
         if formula is not None:
             wanted += _named(formula)
@@ -160,19 +180,19 @@ class TaskData:
             wanted += [c for c in shared_features if c != INTERCEPT]
         raise_if_any(missing_columns(table, wanted), DataError)
 
-        extra = {"weights": weights, "offset": offset, "noise": noise}
         table = to_pandas(table, column_names(table), DataError)
         if wide:
             table, task_column, outcome_formula = _melt(table, wide)
         else:
             task_column = str(task)
         if missing == "drop":
-            used = [task_column, *task_features, *(c for c in extra.values() if c)]
+            used = [task_column, *by_level, *task_features, *(c for c in extra.values() if c)]
             used += _reads(formula_text, table) + _reads(outcome_formula, table)
-            table, position = _complete_rows(table, used, task_column)
+            table, position = _complete_rows(table, used, task_column, list(by_level))
         else:
             position = np.arange(len(table))
         labels = _labels(table, task_column)
+        levels = {name: _labels(table, name, "labels") for name in by_level}
         design, matrix = Design.learn(formula_text, table, center=center)
         y = _outcome(table, outcome_formula)
         side = {k: _numeric(table, c) if c else None for k, c in extra.items()}
@@ -185,6 +205,7 @@ class TaskData:
         }
         findings = [
             *labels.findings,
+            *(finding for found in levels.values() for finding in found.findings),
             *_role_findings(design.reads, features or (), roles, task_features),
         ]
         findings += _row_findings(
@@ -200,7 +221,15 @@ class TaskData:
         task_design, task_matrix, task_findings = _task_features(
             table, task_features, rows, index, tasks, center
         )
-        raise_if_any([*findings, *task_findings], DataError)
+        factors, level_findings = make_groupings(
+            by_level,
+            {name: _of_rows(found, rows) for name, found in levels.items()},
+            design,
+            matrix,
+            index,
+            known_noise=noise is not None,
+        )
+        raise_if_any([*findings, *task_findings, *level_findings], DataError)
 
         schema = TaskSchema(
             outcome=outcome_name,
@@ -209,6 +238,7 @@ class TaskData:
             outcomes=wide,
             shared=shared,
             task_design=task_design,
+            groupings={g.name: g.features for g in factors},
             **extra,
         )
         checks.warn_if_far_from_zero(matrix, design.columns, schema.varying)
@@ -228,6 +258,7 @@ class TaskData:
             offset=np.zeros(len(rows)) if pick["offset"] is None else pick["offset"],
             noise=pick["noise"],
             schema=schema,
+            groupings=factors,
         )
 
     @classmethod
@@ -240,6 +271,7 @@ class TaskData:
         feature_names: Sequence[str] | None = None,
         shared_features: Sequence[str] = (),
         intercept: bool = True,
+        groupings: Mapping[str, npt.ArrayLike] | None = None,
         weights: npt.ArrayLike | None = None,
         offset: npt.ArrayLike | None = None,
         noise: npt.ArrayLike | None = None,
@@ -259,6 +291,8 @@ class TaskData:
             Task label of each row.
         feature_names : sequence of str, optional
             Default ``x0, x1, ...``.
+        groupings : mapping from str to array_like, shape (n_rows,), optional
+            Names of further grouping factors, and the level of each row. Intercepts vary by level.
         weights, offset, noise : array_like, shape (n_rows,), optional
             See the class.
         shared_features, intercept, center, missing, allow_one_class
@@ -297,8 +331,13 @@ class TaskData:
             findings.append(Finding("feature_names", f"repeats {repeated}"))
         if reserved := [n for n in names if n in (INTERCEPT, "y", "task", "weights", "offset", "noise")]:
             findings.append(Finding("feature_names", f"uses the reserved names {reserved}", "Rename them"))
-        columns = {"y": y, "task": task, "weights": weights, "offset": offset, "noise": noise}
-        given = {k: _array(v, labels=k == "task") for k, v in columns.items() if v is not None}
+        by_level = dict(groupings or {})
+        others = {"y": y, "task": task, "weights": weights, "offset": offset, "noise": noise}
+        if clash := [g for g in by_level if g in (*others, *names, INTERCEPT)]:
+            findings.append(Finding("groupings", f"have names that are in use: {clash}", "Rename them"))
+        columns = by_level | others
+        labelled = ("task", *by_level)
+        given = {k: _array(v, labels=k in labelled) for k, v in columns.items() if v is not None}
         for key, values in given.items():
             if values.shape != (len(matrix),):
                 findings.append(
@@ -308,6 +347,7 @@ class TaskData:
         return cls.from_table(
             pd.DataFrame(matrix, columns=names).assign(**given),
             task="task",
+            groupings=list(by_level),
             outcome="y",
             features=names,
             shared_features=shared_features,
@@ -362,6 +402,7 @@ class TaskData:
             weights=self.weights[index],
             offset=self.offset[index],
             noise=None if self.noise is None else self.noise[index],
+            groupings=tuple(g.subset(index) for g in self.groupings),
         )
 
     @property
@@ -408,17 +449,47 @@ class TaskData:
         return np.hstack([self.X, self.X_shared])
 
     @cached_property
+    def levels(self) -> LevelColumns:
+        """The columns of the effects of all groupings."""
+        return LevelColumns.of(self.groupings, self.n_rows)
+
+    @cached_property
+    def all_columns(self) -> FloatArray:
+        """`full_matrix` with the columns of the effects of levels behind it."""
+        return np.hstack([self.full_matrix, self.levels.dense()]) if self.groupings else self.full_matrix
+
+    @cached_property
+    def precision(self) -> FloatArray:
+        """Weights over the square of the known noise of each row."""
+        return self.weights if self.noise is None else self.weights / self.noise**2
+
+    @cached_property
     def statistics(self) -> TaskStatistics:
         """Sufficient statistics for Gaussian outcomes, with weights and known noise inside."""
         y = self.y - self.offset if self.offset.any() else self.y
-        precision = self.weights if self.noise is None else self.weights / self.noise**2
-        equal = (precision == 1.0).all()
-        return TaskStatistics.from_rows(self.full_matrix, y, self.starts, None if equal else precision)
+        equal = (self.precision == 1.0).all()
+        return TaskStatistics.from_rows(self.full_matrix, y, self.starts, None if equal else self.precision)
 
     @cached_property
     def pseudo_rows(self) -> PseudoRows:
         """The rows of each task compressed to as many as there are columns, for Gaussian outcomes."""
         return PseudoRows.compress(self.statistics)
+
+    def level_rows(self, *, by_task: bool) -> LevelRows:
+        """Compress what the rows say of the effects of levels, for Gaussian outcomes.
+
+        `by_task` is that of `LevelRows.compress`.
+        """
+        left = self.y - self.offset - self.full_matrix @ self.pseudo_rows.reference
+        return LevelRows.compress(
+            self.levels,
+            self.full_matrix,
+            self.precision,
+            self.precision * left,
+            self.task_index,
+            self.pseudo_rows,
+            by_task=by_task,
+        )
 
     def __repr__(self) -> str:
         counts = np.diff(self.starts)
@@ -437,6 +508,9 @@ class TaskData:
         ):
             if names:
                 lines.append(f"  {title}: {', '.join(names)}")
+        lines += [
+            f"  by {g.name!r} ({len(g.levels)} levels): {', '.join(g.features)}" for g in self.groupings
+        ]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -478,8 +552,21 @@ def _array(values: npt.ArrayLike, *, labels: bool) -> npt.NDArray[Any]:
     return out
 
 
-def _check_arguments(table: Any, task: Any, formula: Any, outcome: Any, outcomes: Any, features: Any) -> None:
-    found = []
+def _of_rows(labels: _Labels, rows: IntArray) -> tuple[tuple[Label, ...], IntArray]:
+    levels, index = labels.index()
+    return levels, index[rows]
+
+
+def _check_arguments(
+    table: Any,
+    task: Any,
+    formula: Any,
+    outcome: Any,
+    outcomes: Any,
+    features: Any,
+    others: Sequence[Finding] = (),
+) -> None:
+    found = list(others)
     if outcomes:
         if task is not None or outcome is not None:
             found.append(
@@ -600,26 +687,29 @@ def _reads(formula: str, table: pd.DataFrame) -> list[str]:
     return [formula] if formula in table else list(Design.learn(formula, table)[0].reads)
 
 
-def _complete_rows(table: pd.DataFrame, columns: Sequence[str], task: str) -> tuple[pd.DataFrame, IntArray]:
+def _complete_rows(
+    table: pd.DataFrame, columns: Sequence[str], task: str, groupings: Sequence[str] = ()
+) -> tuple[pd.DataFrame, IntArray]:
     """Return the rows without missing values in these columns, and where they were; say what was dropped."""
     keep = table[list(dict.fromkeys(columns))].notna().all(axis=1).to_numpy()
     if not keep.any():
         raise DataError(Finding("table", "has no complete row", "Nothing can be learned from it"))
-    lost = table[task].nunique() - table[task][keep].nunique()
-    if lost:
-        found = f"missing='drop' removed {lost} tasks altogether ({(~keep).sum()} of {len(keep)} rows)."
-        warnings.warn(found, DataWarning, stacklevel=3)
+    for column in (task, *groupings):
+        if lost := table[column].nunique() - table[column][keep].nunique():
+            what = "tasks" if column == task else f"levels of {column!r}"
+            found = f"missing='drop' removed {lost} {what} altogether ({(~keep).sum()} of {len(keep)} rows)."
+            warnings.warn(found, DataWarning, stacklevel=3)
     return table[keep].reset_index(drop=True), np.flatnonzero(keep)
 
 
-def _labels(table: pd.DataFrame, column: str) -> _Labels:
+def _labels(table: pd.DataFrame, column: str, what: str = "task labels") -> _Labels:
     series = table[column]
     missing = series.isna().to_numpy()
     values = [v.item() if isinstance(v, np.generic) else v for v in series.astype(object)]
     findings = []
     if missing.any():
         rows = np.flatnonzero(missing)[:5].tolist()
-        found = f"{missing.sum()} task labels are missing (rows {rows})"
+        found = f"{missing.sum()} {what} are missing (rows {rows})"
         findings.append(Finding(f"column {column!r}", found, "Fill them in, or pass missing='drop'"))
     present = [v for v, gone in zip(values, missing, strict=True) if not gone]
     if all(isinstance(v, float) and v.is_integer() for v in present):
@@ -629,7 +719,7 @@ def _labels(table: pd.DataFrame, column: str) -> _Labels:
         kinds = {type(v) for v in present}
         if len(kinds) > 1 or not kinds <= {str, int, bool}:
             names = sorted(k.__name__ for k in kinds)
-            found = f"should hold text or integers as task labels, found {names}"
+            found = f"should hold text or integers as {what}, found {names}"
             findings.append(Finding(f"column {column!r}", found))
     if findings:
         values = [str(v) for v in values]  # so that the other checks can go on

@@ -66,7 +66,7 @@ class Family(Described, ABC):
         Parameters
         ----------
         beta : (n_tasks, n_columns)
-            Coefficients of all columns of `data.full_matrix`, the shared ones repeated for every task.
+            Coefficients of `data.all_columns`, the shared ones repeated for every task.
         sigma : (1,), (n_tasks,) or None
             Noise scale.
         data : TaskData

@@ -99,7 +99,7 @@ class Bernoulli(Family):
     def _rows(self, data: TaskData) -> tuple[Tensor, ...]:
         """Return X by columns, weights, offset, and where tasks start."""
         kind = np.float32 if self.single_precision else np.float64
-        columns = np.ascontiguousarray(data.full_matrix.T, dtype=kind)
+        columns = np.ascontiguousarray(data.all_columns.T, dtype=kind)
         return (
             pytensor.shared(columns, name="X", shape=columns.shape, borrow=True),
             pm.Data("weights", briefly(data.weights)),

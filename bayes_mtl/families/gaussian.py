@@ -46,7 +46,7 @@ class Gaussian(Family):
 
     def observe(self, beta: Tensor, sigma: Tensor | None, data: TaskData) -> Tensor:
         """Register a plain `pm.Normal`."""
-        eta = linear_predictor(beta, pm.Data("X", data.full_matrix), data)
+        eta = linear_predictor(beta, pm.Data("X", data.all_columns), data)
         one_for_all = sigma is not None and sigma.type.shape[0] == 1
         scale = data.noise if sigma is None else sigma if one_for_all else sigma[data.task_index]
         return pm.Normal("y", eta, scale / np.sqrt(data.weights), observed=data.y, dims="row")
@@ -59,7 +59,7 @@ class Gaussian(Family):
         scale = data.noise if sigma is None else sigma if one_for_all else sigma[data.task_index]
 
         def logp(value: Tensor, log_weight: Tensor, beta: Tensor, scale: Tensor) -> Tensor:
-            eta = (data.full_matrix * beta[:, data.task_index]).sum(axis=-1) + data.offset
+            eta = (data.all_columns * beta[:, data.task_index]).sum(axis=-1) + data.offset
             by_row = -0.5 * ((value - eta) / scale) ** 2 - pt.log(scale) - 0.5 * np.log(2 * np.pi)
             by_task = pt.inc_subtensor(pt.zeros(beta.shape[:2])[:, data.task_index], by_row)
             return pt.logsumexp(log_weight + by_task.T, axis=1).sum()

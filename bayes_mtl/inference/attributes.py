@@ -10,6 +10,7 @@ import xarray as xr
 
 from bayes_mtl._typing import FloatArray
 from bayes_mtl.data import TaskData, TaskSchema
+from bayes_mtl.data.groupings import Grouping, named
 from bayes_mtl.errors import StorageError
 from bayes_mtl.model.coefficients import inside_features
 from bayes_mtl.spec import ModelSpec
@@ -57,13 +58,25 @@ def data_of(idata: xr.DataTree) -> TaskData:
         offset=fixed["offset"].to_numpy(),
         noise=fixed["noise"].to_numpy() if "noise" in fixed else None,
         schema=schema,
+        groupings=tuple(
+            Grouping(
+                name=name,
+                features=tuple(features),
+                levels=tuple(fixed[name].to_numpy().tolist()),
+                index=fixed[named(name, "index")].to_numpy(),
+                X=fixed[f"X_{name}"].to_numpy(),
+            )
+            for name, features in schema.groupings.items()
+        ),
     )
 
 
-def inside_of(idata: xr.DataTree) -> list[str]:
-    """Return the features inside the task covariance of a fit."""
-    spec, features = spec_of(idata), [str(f) for f in idata["posterior"]["feature"].to_numpy()]
-    return inside_features(spec.task_covariance, spec.independent_features, features)
+def inside_of(idata: xr.DataTree, grouping: str | None = None) -> list[str]:
+    """Return the features inside the covariance of tasks, or of the levels of a grouping."""
+    spec = spec_of(idata)
+    structure = spec.task_covariance if grouping is None else spec.levels_of(grouping)
+    features = idata["posterior"]["feature" if grouping is None else named(grouping, "feature")]
+    return inside_features(structure, spec.independent_features, [str(f) for f in features.to_numpy()])
 
 
 def coefficient_size(idata: xr.DataTree, unit: float | None = None) -> FloatArray:

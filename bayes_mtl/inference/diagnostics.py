@@ -21,11 +21,12 @@ _MAX_CO_CLUSTERED = 25  # tasks, whose pairs are looked at
 
 _KEPT = "bayes_mtl_diagnosis"
 
-# Rotations of loadings and numbers of clusters do not matter, so their mixing does not either.
+# Rotations of loadings (of tasks, or of the levels of a grouping) and numbers of clusters do not matter, so
+# their mixing does not either. Endings of names.
 _NOT_IDENTIFIED = (
-    "task_loadings",
-    "task_loadings_scale",
-    "task_unique_sd",
+    "_loadings",
+    "_loadings_scale",
+    "_unique_sd",
     "cluster_mean",
     "cluster_weight",
     "cluster_probability",
@@ -187,7 +188,7 @@ def unique_elements(posterior: xr.Dataset, *, limit: int | None = _MAX_ELEMENTS)
     """
     out = {}
     for name, values in posterior.data_vars.items():
-        if name in _NOT_IDENTIFIED:
+        if str(name).endswith(_NOT_IDENTIFIED):
             continue
         core = [d for d in values.dims if d not in ("chain", "draw")]
         flat = values.transpose("chain", "draw", *core).to_numpy()

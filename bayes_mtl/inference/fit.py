@@ -13,17 +13,20 @@ import numpy as np
 import pymc as pm
 import xarray as xr
 
+from bayes_mtl._typing import FloatArray
 from bayes_mtl.data import PseudoRows, TaskData
+from bayes_mtl.data.groupings import named
 from bayes_mtl.errors import ConvergenceWarning, Finding, SpecError, raise_if_any
 from bayes_mtl.inference import components
 from bayes_mtl.inference.attributes import describe
 from bayes_mtl.inference.density import Backend, DensityGraph, compile_density, nutpie_model
 from bayes_mtl.inference.diagnostics import diagnose, keep
 from bayes_mtl.inference.hyperdraws import REPORTED, Hyperdraws, MixtureDraws, evaluate
+from bayes_mtl.inference.level_pilot import level_pilot
 from bayes_mtl.inference.log_likelihood import log_likelihood as pointwise
 from bayes_mtl.inference.pilot import pilot
 from bayes_mtl.inference.recover import Coefficients, from_coordinates, recover
-from bayes_mtl.model import WHITENED, AssembledModel, is_chained, is_collapsed, sampling_model
+from bayes_mtl.model import LEVEL_OFFSET, WHITENED, AssembledModel, is_chained, is_collapsed, sampling_model
 from bayes_mtl.model.coords import (
     CANDIDATE,
     CLUSTER,
@@ -32,6 +35,7 @@ from bayes_mtl.model.coords import (
     TASK,
     TASK_FEATURE,
     dims_of,
+    level_dims,
     model_coords,
 )
 from bayes_mtl.spec import ModelSpec
@@ -117,8 +121,12 @@ def fit(
     _check(data, spec, draws, tune, chains, cores, target_accept, backend)
     seeds = _seeds(random_seed)
     collapsed = is_collapsed(spec, marginal) and not (marginal == "auto" and is_chained(spec, data))
-    rows = data.pseudo_rows if spec.family.gaussian_coefficients else pilot(spec, data)
-    assembled = sampling_model(spec, data, collapsed=collapsed, rows=rows)
+    levels = None
+    if data.groupings:
+        rows, levels = level_pilot(spec, data)
+    else:
+        rows = data.pseudo_rows if spec.family.gaussian_coefficients else pilot(spec, data)
+    assembled = sampling_model(spec, data, collapsed=collapsed, rows=rows, levels=levels)
     graph = density_graph(assembled, spec)
     if graph is not None and backend == "numba":
         graph.begin()
@@ -139,7 +147,7 @@ def fit(
     found = coefficients(
         assembled, hyper, raw, data, spec, rows, np.random.default_rng(seeds[2]), collapsed=collapsed
     )
-    posterior = with_coefficients(posterior, found, assembled, data)
+    posterior = with_coefficients(posterior, found, assembled, data, hyper.levels)
     groups: dict[str, xr.Dataset] = {
         "posterior": posterior,
         "sample_stats": _sample_stats(trace),
@@ -181,6 +189,11 @@ def constant_data(data: TaskData) -> xr.Dataset:
         out = out.assign_coords(task_feature=list(data.task_feature_names))
     if data.noise is not None:
         out["noise"] = ("row", data.noise)
+    for grouping in data.groupings:
+        level, feature = level_dims(grouping)
+        out[named(grouping.name, "index")] = ("row", grouping.index)
+        out[f"X_{grouping.name}"] = (("row", feature), grouping.X)
+        out = out.assign_coords({level: list(grouping.levels), feature: list(grouping.features)})
     return out
 
 
@@ -294,7 +307,7 @@ def density_graph(assembled: AssembledModel, spec: ModelSpec) -> DensityGraph | 
     structure = spec.task_covariance
     return DensityGraph(
         assembled.model,
-        has_one_mode=structure.has_one_mode,
+        has_one_mode=structure.has_one_mode and all(s.has_one_mode for s in spec.groupings.values()),
         has_modes=isinstance(structure, TaskMixture) and structure.has_centres,
     )
 
@@ -318,7 +331,7 @@ def coefficients(
         return components.from_coordinates(hyper, data, spec.family, rows, flat[WHITENED[1]], rng)
     if collapsed:
         return recover(assembled, hyper, rows, rng)
-    return from_coordinates(assembled, hyper, rows, *(flat[name] for name in WHITENED))
+    return from_coordinates(assembled, hyper, rows, *(flat[name] for name in WHITENED[:2]))
 
 
 def _prior(assembled: AssembledModel, data: TaskData, seed: int) -> xr.Dataset:
@@ -331,9 +344,12 @@ def _prior(assembled: AssembledModel, data: TaskData, seed: int) -> xr.Dataset:
         for variable, values in zip(free, draws, strict=True):
             dims = dims_of(model, variable.name, values.ndim - 1)
             drawn[variable.name] = (("chain", "draw", *dims), values[None])
-    prior, hyper = evaluate(assembled, drawn, data)
+    if assembled.levels is not None:
+        z = np.random.default_rng(seed + 1).standard_normal((1, PRIOR_DRAWS, data.levels.size))
+        drawn[LEVEL_OFFSET] = (("chain", "draw", f"{LEVEL_OFFSET}_dim"), z)
+    prior, hyper = evaluate(assembled, drawn, data, given_data=False)
     found = prior_coefficients(assembled, hyper, data, np.random.default_rng(seed))
-    return with_coefficients(prior, found, assembled, data)
+    return with_coefficients(prior, found, assembled, data, hyper.levels)
 
 
 def prior_coefficients(
@@ -346,9 +362,13 @@ def prior_coefficients(
 
 
 def with_coefficients(
-    draws: xr.Dataset, found: Coefficients, assembled: AssembledModel, data: TaskData
+    draws: xr.Dataset,
+    found: Coefficients,
+    assembled: AssembledModel,
+    data: TaskData,
+    levels: FloatArray,
 ) -> xr.Dataset:
-    """Add the coefficients, and the population effects that they were recovered with, under their names."""
+    """Add coefficients, the population effects that they were recovered with, and effects of levels."""
     chains, length = draws.sizes["chain"], draws.sizes["draw"]
     effects, n_features = assembled.population, data.n_features
     dims: dict[str, tuple[str, ...]] = {
@@ -364,6 +384,12 @@ def with_coefficients(
     added["beta"] = ((TASK, FEATURE), found.beta[..., :n_features])
     if found.probability is not None:
         added["cluster_probability"] = ((TASK, CLUSTER), found.probability)
+    used = 0
+    for grouping in data.groupings:
+        own = levels[:, used : used + grouping.n_effects]
+        shape = (len(own), len(grouping.levels), len(grouping.features))
+        added[named(grouping.name, "beta")] = (level_dims(grouping), own.reshape(shape))
+        used += grouping.n_effects
     for name, (inner, values) in added.items():
         everything[name] = ((CHAIN, DRAW, *inner), values.reshape(chains, length, *values.shape[1:]))
     order = [n for n in REPORTED if n in everything] + [n for n in everything if n not in REPORTED]

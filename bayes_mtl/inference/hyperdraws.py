@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
+import pymc as pm
 import pytensor
 import pytensor.tensor as pt
 import xarray as xr
 from pytensor.graph.replace import vectorize_graph
 
 from bayes_mtl._typing import FloatArray, Tensor
-from bayes_mtl.data import TaskData
+from bayes_mtl.data import Grouping, TaskData
+from bayes_mtl.data.groupings import named
 from bayes_mtl.model import AssembledModel, MixturePrior
 from bayes_mtl.model.numbers import constants
 
@@ -33,11 +35,14 @@ class Draws:
         The part of the mean that is not integrated out, of varying and shared columns.
     effect_scale : (D, C)
         What of the size of the effects that are integrated out is a parameter.
+    levels : (D, C)
+        Effects of the levels of all groupings.
     """
 
     sigma: FloatArray
     mean: FloatArray
     effect_scale: FloatArray
+    levels: FloatArray
 
     def __len__(self) -> int:
         return len(self.sigma)
@@ -85,7 +90,7 @@ class MixtureDraws(Draws):
 
 
 def evaluate(
-    assembled: AssembledModel, draws: xr.Dataset, data: TaskData
+    assembled: AssembledModel, draws: xr.Dataset, data: TaskData, *, given_data: bool = True
 ) -> tuple[xr.Dataset, Hyperdraws | MixtureDraws]:
     """Compute every reported hyperparameter, and the law of the coefficients, for every draw.
 
@@ -95,6 +100,9 @@ def evaluate(
     draws : Dataset
         Draws of the model's free variables, dims (chain, draw, ...).
     data : TaskData
+    given_data : bool
+        Whether coordinates of levels are those that the sampler moved; False: standard normals, for draws of
+        the prior.
 
     Returns
     -------
@@ -110,12 +118,17 @@ def evaluate(
         "sigma": pt.ones(1) if assembled.sigma is None else assembled.sigma,
         "mean": assembled.population.mean(constants),
         "effect_scale": assembled.population.effect_scale,
+        "levels": pt.zeros(0),
     }
+    if assembled.levels is not None:
+        law["levels"] = assembled.levels.values if given_data else assembled.levels.from_prior
     # Without unique parts the loadings are the Cholesky factor of task_corr, and say nothing more.
     dense = "task_loadings" in model.named_vars and "task_unique_sd" not in model.named_vars
     skip = {"beta", "task_corr", *(("task_loadings",) if dense else ())}
     if "task_loadings" not in model.named_vars:
         skip.add("task_unique_sd")
+    for grouping in data.groupings:
+        skip |= _redundant_of_levels(model, grouping, draws.sizes["chain"] * draws.sizes["draw"])
     reported = {v.name: v for v in model.deterministics if v.name not in skip and not _is_auxiliary(v.name)}
 
     inputs = [rv for rv in model.free_RVs if rv.name in draws]
@@ -152,6 +165,19 @@ def evaluate(
     coords = {"chain": draws["chain"].to_numpy(), "draw": draws["draw"].to_numpy(), **labels}
     order = [n for n in REPORTED if n in variables] + [n for n in variables if n not in REPORTED]
     return xr.Dataset({n: variables[n].variable for n in order}, coords=coords), hyper
+
+
+def _redundant_of_levels(model: pm.Model, grouping: Grouping, n_draws: int) -> set[str]:
+    """Return what need not be reported of a grouping: factors that say nothing more, matrices too large."""
+    corr, loadings, unique = (
+        named(grouping.name, key) for key in ("task_corr", "task_loadings", "task_unique_sd")
+    )
+    skip = {corr} if n_draws * len(grouping.levels) ** 2 > MAX_TASK_CORR_ENTRIES else set()
+    if unique not in model.named_vars:
+        skip.add(loadings)
+    if loadings not in model.named_vars:
+        skip.add(unique)
+    return skip
 
 
 def _for_every_draw(

@@ -31,7 +31,14 @@ from bayes_mtl.inference.hyperdraws import CHUNK_BYTES, Hyperdraws
 from bayes_mtl.inference.pilot import pilot
 from bayes_mtl.model import Population, sampling_model
 from bayes_mtl.spec import ModelSpec
-from bayes_mtl.structures import CompletePooling
+from bayes_mtl.structures import CompletePooling, TaskMixture
+
+
+def is_closed(spec: ModelSpec) -> bool:
+    """Whether the coefficients of every task are Gaussian given what is read here."""
+    mixed = isinstance(spec.task_covariance, TaskMixture)
+    return not (mixed or spec.groupings or spec.feature_scales is not None)
+
 
 _LOG_2PI = float(np.log(2 * np.pi))
 
@@ -93,6 +100,8 @@ class Stored:
             unique_sd=np.full((n, data.n_tasks), float(varies)),
             sigma=sigma[:, None],
             mean=np.tile(effects.fixed, (n, 1, 1)),
+            effect_scale=np.ones((n, len(effects.column))),
+            levels=np.zeros((n, 0)),
         )
         return cls(hyper, effects, inside, data, data.pseudo_rows, exact=True)
 
@@ -315,6 +324,8 @@ def _hyperdraws(posterior: xr.Dataset, effects: Population, inside: np.ndarray, 
         unique_sd=scale * unique_sd,
         sigma=sigma,
         mean=_mean(posterior, effects, data, n),
+        effect_scale=np.ones((n, len(effects.column))),
+        levels=np.zeros((n, 0)),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,8 @@ import numpy.typing as npt
 import xarray as xr
 
 from bayes_mtl._typing import FloatArray
-from bayes_mtl.inference.attributes import spec_of
+from bayes_mtl.data.groupings import named
+from bayes_mtl.inference.attributes import schema_of, spec_of
 from bayes_mtl.inference.hyperdraws import CHUNK_BYTES
 
 
@@ -26,7 +28,7 @@ def log_likelihood(idata: xr.DataTree) -> xr.Dataset:
     Dataset
         ``y`` with dims (chain, draw, row).
     """
-    family = spec_of(idata).family
+    family, groupings = spec_of(idata).family, list(schema_of(idata).groupings)
     posterior, fixed = idata["posterior"].to_dataset(), idata["constant_data"].to_dataset()
     y = idata["observed_data"]["y"].to_numpy()
     task = fixed["task_index"].to_numpy()
@@ -36,19 +38,21 @@ def log_likelihood(idata: xr.DataTree) -> xr.Dataset:
     for chain in range(chains):
         for start in range(0, draws, step):
             part = posterior.isel(chain=chain, draw=slice(start, start + step))
-            eta = linear_predictor(
-                part,
-                fixed["X"].to_numpy(),
-                fixed["X_shared"].to_numpy() if "X_shared" in fixed else None,
-                fixed["offset"].to_numpy(),
-                task,
-            )
+            eta = fitted_predictor(part, fixed, groupings)
             sigma = fixed["noise"].to_numpy() if "noise" in fixed else sigma_of_rows(part, task)
             out[chain, start : start + step] = family.log_likelihood(
                 y, eta, sigma, fixed["weights"].to_numpy()
             )
     coords = {"chain": posterior["chain"], "draw": posterior["draw"], "row": fixed["row"]}
     return xr.Dataset({"y": (("chain", "draw", "row"), out)}, coords=coords)
+
+
+def fitted_predictor(draws: xr.Dataset, fixed: xr.Dataset, groupings: Sequence[str]) -> FloatArray:
+    """Return the linear predictor of the rows that were fitted, shape (n_draws, n_rows)."""
+    shared = fixed["X_shared"].to_numpy() if "X_shared" in fixed else None
+    task, offset = fixed["task_index"].to_numpy(), fixed["offset"].to_numpy()
+    eta = linear_predictor(draws, fixed["X"].to_numpy(), shared, offset, task)
+    return eta + effects_of_levels(draws, fixed, groupings)
 
 
 def linear_predictor(
@@ -71,6 +75,24 @@ def linear_predictor(
     eta += offset
     if X_shared is not None:
         eta += draws["beta_shared"].transpose("draw", "shared_feature").to_numpy() @ X_shared.T
+    return eta
+
+
+def effects_of_levels(draws: xr.Dataset, fixed: xr.Dataset, groupings: Sequence[str]) -> FloatArray:
+    """Return what levels add to the linear predictor, shape (n_draws, n_rows).
+
+    Parameters
+    ----------
+    draws, fixed : Dataset
+        Effects; and each row's position among the levels, with its features.
+    groupings : sequence of str
+    """
+    eta = np.zeros((draws.sizes["draw"], fixed.sizes["row"]))
+    for name in groupings:
+        effects = draws[named(name, "beta")].transpose("draw", name, named(name, "feature")).to_numpy()
+        index, X = fixed[named(name, "index")].to_numpy(), fixed[f"X_{name}"].to_numpy()
+        for p in range(X.shape[1]):
+            eta += effects[:, index, p] * X[:, p]
     return eta
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -56,8 +57,10 @@ def from_coordinates(
     scale = hyper.effect_scale
     for d in range(len(hyper)):
         law = (hyper.sd[d], hyper.correlation[d], hyper.loadings[d], hyper.sigma[d])
-        mean = hyper.mean[d] - rows.reference
+        shift = _shift(assembled, hyper.levels[d])
+        mean = hyper.mean[d] - rows.reference + shift
         _, beta[d], alpha[d] = chain(*law, mean, scale[d], z_common[d], z[d], *data)
+        beta[d] -= shift
     return Coefficients(beta + rows.reference, alpha * scale)
 
 
@@ -122,7 +125,8 @@ def _chunk(
         eps = z
     else:
         R = np.moveaxis(rows.root, -1, 0) / hyper.sigma[:, :, None, None]
-        y = (rows.target.T - np.einsum("fgt,dtg->dtf", rows.root, beta - reference)) / hyper.sigma[..., None]
+        seen = beta + _shift(assembled, hyper.levels) - reference
+        y = (rows.target.T - np.einsum("fgt,dtg->dtf", rows.root, seen)) / hyper.sigma[..., None]
         M = R[..., :n_varying] @ own
         Mt = np.swapaxes(M, -1, -2)
         inverse = _inverse(np.linalg.cholesky(Mt @ M + np.eye(n_own)))  # K^-1: well conditioned, K >= I
@@ -145,6 +149,13 @@ def _chunk(
     beta += (Z @ alpha[:, None, :, None])[..., 0]
     beta[..., :n_varying] += (own @ eps[..., None])[..., 0]
     return beta, np.hstack([hyper.effect_scale * alpha[:, :n_common], alpha[:, n_common:]])
+
+
+def _shift(assembled: AssembledModel, levels: FloatArray) -> Any:
+    """Return by how much effects of levels (..., C) move what rows say of coefficients, (..., T, F)."""
+    if assembled.levels is None:
+        return 0.0
+    return np.einsum("tfc,...c->...tf", assembled.levels.slope, levels, optimize=True)
 
 
 def _inverse(a: FloatArray) -> FloatArray:

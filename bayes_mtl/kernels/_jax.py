@@ -107,6 +107,27 @@ def whitened_coefficients(
     return value, beta, alpha
 
 
+def joint_effects(
+    sd: Array, correlation: Array, z: Array, information: Array, moment: Array
+) -> tuple[Array, Array]:
+    """Return what `_joint_whitening.forward` writes."""
+    L = sd[:, None] * jnp.tril(correlation)
+    K = _cholesky(jnp.eye(len(sd)) + L.T @ information @ L)
+    eps = _solve_transposed(K, _solve(K, (L.T @ moment)[:, None]) + z[:, None])[:, 0]
+    return -len(sd) * _HALF_LOG_2PI - _log_det(K) - 0.5 * jnp.sum(eps**2), L @ eps
+
+
+def _refuse_joint(*inputs: Array) -> tuple[Array, Array]:
+    value, gamma = joint_effects(*inputs)
+    accepted = jnp.isfinite(value)
+    return jnp.where(accepted, value, -jnp.inf), jnp.where(accepted, gamma, 0.0)
+
+
+def _pull_back_joint(*arguments: Array) -> tuple[Array, ...]:
+    accepted = jnp.isfinite(joint_effects(*arguments[:5])[0])
+    return tuple(jnp.where(accepted, g, 0.0) for g in _pull_back(joint_effects, 3, 2)(*arguments))
+
+
 def chained_coefficients(
     sd: Array,
     correlation: Array,
@@ -396,6 +417,8 @@ _FUNCTIONS: dict[type[ops.KernelOp], Callable[..., Any]] = {
     ops.CollapsedGaussian: _value_and_gradient(collapsed_gaussian, 7),
     ops.WhitenedCoefficients: _coefficients(whitened_coefficients, 5),
     ops.WhitenedCoefficientsPullback: _reverse(whitened_coefficients, 9),
+    ops.JointEffects: _refuse_joint,
+    ops.JointEffectsPullback: _pull_back_joint,
     ops.ChainedCoefficients: _coefficients(chained_coefficients, 4),
     ops.ChainedCoefficientsPullback: _reverse(chained_coefficients, 8),
     ops.ChainedGaussian: _value_and_gradient(chained_gaussian, 8),

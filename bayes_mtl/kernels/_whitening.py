@@ -99,8 +99,8 @@ def forward(
     U = np.empty((size, size))
     shifted = np.empty(size)
     value[0] = _evaluate(
-        sd, correlation, loadings, unique_sd, sigma, mean, effect_scale, z_common, z, root, target, inside, own,
-        column, design, H, HA, K, Y, G, GL, LGL, lam, effects, S, phi, eps, U, shifted, beta, alpha,
+        sd, correlation, loadings, unique_sd, sigma, mean, effect_scale, z_common, z, root, target, inside,
+        own, column, design, H, HA, K, Y, G, GL, LGL, lam, effects, S, phi, eps, U, shifted, beta, alpha,
     )  # fmt: skip
 
 
@@ -163,8 +163,8 @@ def reverse(
     d_z_common[:] = 0.0
     d_z[:] = 0.0
     found = _evaluate(
-        sd, correlation, loadings, unique_sd, sigma, mean, effect_scale, z_common, z, root, target, inside, own,
-        column, design, H, HA, K, Y, G, GL, LGL, lam, effects, S, phi, eps, U, shifted, beta, alpha,
+        sd, correlation, loadings, unique_sd, sigma, mean, effect_scale, z_common, z, root, target, inside,
+        own, column, design, H, HA, K, Y, G, GL, LGL, lam, effects, S, phi, eps, U, shifted, beta, alpha,
     )  # fmt: skip
     if not abs(found) < np.inf:
         return

@@ -139,6 +139,23 @@ class WhitenedCoefficients(Reversible):
     )
 
 
+class JointEffectsPullback(KernelOp):
+    """The reverse sweep of `JointEffects`."""
+
+    kernel = "_joint_whitening:reverse"
+    large = True
+    signature = "(c),(c,c),(c),(c,c),(c),(),(c)->(c),(c,c),(c)"
+
+
+class JointEffects(Reversible):
+    """As `WhitenedCoefficients`, for one vector of effects that are all related to each other."""
+
+    kernel = "_joint_whitening:forward"
+    large = True
+    reverse = JointEffectsPullback
+    signature = "(c),(c,c),(c),(c,c),(c)->(),(c)"
+
+
 class ChainedCoefficientsPullback(KernelOp):
     """The reverse sweep of `ChainedCoefficients`."""
 
@@ -301,6 +318,11 @@ def collapsed_gaussian(*inputs: Tensor) -> Tensor:
 def whitened_coefficients(*inputs: Tensor) -> list[Tensor]:
     """Log density of the coordinates, coefficients and common variables; see `kernels._whitening.forward`."""
     return WhitenedCoefficients()(*inputs)
+
+
+def joint_effects(*inputs: Tensor) -> list[Tensor]:
+    """Log density of the coordinates, and effects; see `kernels._joint_whitening.forward`."""
+    return JointEffects()(*inputs)
 
 
 def chained_coefficients(*inputs: Tensor) -> list[Tensor]:

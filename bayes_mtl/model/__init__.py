@@ -9,14 +9,18 @@ from bayes_mtl.model.build import (
     sampling_model,
 )
 from bayes_mtl.model.coefficients import CoefficientPrior, task_coefficients
+from bayes_mtl.model.levels import LEVEL_OFFSET, LevelEffects, LevelPilot
 from bayes_mtl.model.mixture import MixturePrior
 from bayes_mtl.model.population import Population
 from bayes_mtl.model.priors import default_priors, explicit_priors
 
 __all__ = [
+    "LEVEL_OFFSET",
     "WHITENED",
     "AssembledModel",
     "CoefficientPrior",
+    "LevelEffects",
+    "LevelPilot",
     "MixturePrior",
     "Population",
     "build_model",

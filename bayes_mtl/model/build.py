@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -32,6 +32,15 @@ from bayes_mtl.model.coefficients import (
 )
 from bayes_mtl.model.coords import FEATURE, ROW, TASK, model_coords
 from bayes_mtl.model.feature_scales import ScaledFeatures, scaled_features
+from bayes_mtl.model.levels import (
+    LEVEL_OFFSET,
+    LevelEffects,
+    LevelPilot,
+    latent_levels,
+    level_log_likelihood,
+    level_priors,
+    whitened_levels,
+)
 from bayes_mtl.model.mixture import MixturePrior, latent_mixture, mixture_prior
 from bayes_mtl.model.numbers import Numbers, constants, variables
 from bayes_mtl.model.population import Population, population
@@ -41,7 +50,7 @@ from bayes_mtl.structures import TaskMixture
 
 Marginal = bool | Literal["auto"]
 # Coordinates of sampled coefficients that look standard normal. They come last among the free variables.
-WHITENED = ("common_offset", "task_offset")
+WHITENED = ("common_offset", "task_offset", LEVEL_OFFSET)
 # Up to this many coefficients are treated together where any two tasks are related: that costs their cube.
 MAX_JOINT = 64
 
@@ -88,6 +97,8 @@ def build_model(spec: ModelSpec, data: TaskData, *, marginal: Marginal = "auto")
         (feature, task_feature), ``feature_sd`` (feature), ``feature_corr`` (feature, feature_bis),
         ``task_corr`` (task, task_bis), ``task_sd`` (task), ``sigma`` () or (task), as far as the
         description has them; ``beta`` (task, feature) if the coefficients are not integrated out.
+        For a grouping ``item``: ``item_effects`` (item, item_feature), ``item_sd`` (item_feature),
+        ``item_feature_corr``, ``item_corr`` (item, item_bis).
 
     Raises
     ------
@@ -104,7 +115,8 @@ def build_model(spec: ModelSpec, data: TaskData, *, marginal: Marginal = "auto")
     """
     _check(spec, data)
     collapsed = is_collapsed(spec, marginal)
-    return _assemble(spec, data, collapsed=collapsed, integrate=False, numbers=constants, pilot=None).model
+    options: dict[str, Any] = {"integrate": False, "numbers": constants, "pilot": None, "level_pilot": None}
+    return _assemble(spec, data, collapsed=collapsed, **options).model
 
 
 @dataclass(frozen=True)
@@ -122,6 +134,8 @@ class AssembledModel:
         Noise scale, shape (1,) or (n_tasks,); None where it is known or has no meaning.
     chained : bool
         Whether coefficients are sampled one task after the other.
+    levels : LevelEffects or None
+        Effects of the levels of groupings, if there are any.
     """
 
     model: pm.Model
@@ -129,9 +143,17 @@ class AssembledModel:
     population: Population
     sigma: Tensor | None
     chained: bool = False
+    levels: LevelEffects | None = None
 
 
-def sampling_model(spec: ModelSpec, data: TaskData, *, collapsed: bool, rows: PseudoRows) -> AssembledModel:
+def sampling_model(
+    spec: ModelSpec,
+    data: TaskData,
+    *,
+    collapsed: bool,
+    rows: PseudoRows,
+    levels: LevelPilot | None = None,
+) -> AssembledModel:
     """Build the model that `fit` samples: the same posterior as `build_model`, in better coordinates.
 
     Population effects with normal priors are integrated out along with the coefficients. Where the
@@ -143,9 +165,13 @@ def sampling_model(spec: ModelSpec, data: TaskData, *, collapsed: bool, rows: Ps
         Whether to integrate the coefficients out (Gaussian outcomes).
     rows : PseudoRows
         Exact for Gaussian outcomes; otherwise any approximation of what the data say of each task.
+    levels : LevelPilot, optional
+        Where the data have groupings: any approximation of what the data say of the effects of levels. Its
+        slope is exact for Gaussian outcomes.
     """
     _check(spec, data)
-    return _assemble(spec, data, collapsed=collapsed, integrate=True, numbers=variables, pilot=rows)
+    options: dict[str, Any] = {"integrate": True, "numbers": variables, "pilot": rows, "level_pilot": levels}
+    return _assemble(spec, data, collapsed=collapsed, **options)
 
 
 def _check(spec: ModelSpec, data: TaskData) -> None:
@@ -163,6 +189,7 @@ def _assemble(
     integrate: bool,
     numbers: Numbers,
     pilot: PseudoRows | None,
+    level_pilot: LevelPilot | None,
 ) -> AssembledModel:
     priors, scales = default_priors(spec, data)
     chained = pilot is not None and not collapsed and is_chained(spec, data)
@@ -183,13 +210,20 @@ def _assemble(
         scaled = scaled_features(spec, data, priors, scales, sigma, numbers)
         effects = population(data, priors, scales, integrate=integrate, scaled=scaled, numbers=numbers)
         block = _deviations(spec, data, priors, scaled, numbers)
+        by_level = level_priors(spec, data, priors, numbers)
+        levels = None
+        if by_level and level_pilot is None:
+            slope = data.level_rows(by_task=False).slope if collapsed else np.zeros((0, 0, 0))
+            levels = latent_levels(by_level, data, slope)
+        elif level_pilot is not None:
+            levels = whitened_levels(by_level, level_pilot, numbers)
         if collapsed:
-            _observe_collapsed(block, effects, sigma, data, numbers)
+            _observe_collapsed(block, effects, levels, sigma, data, numbers)
         elif pilot is not None:
-            _observe_whitened(spec, block, effects, sigma, data, pilot, numbers, chained=chained)
+            _observe_whitened(spec, block, effects, levels, sigma, data, pilot, numbers, chained=chained)
         else:
-            _observe_latent(spec, block, effects, sigma, data)
-    return AssembledModel(model, block, effects, sigma, chained)
+            _observe_latent(spec, block, effects, sigma, data, levels)
+    return AssembledModel(model, block, effects, sigma, chained, levels)
 
 
 def _deviations(
@@ -247,6 +281,7 @@ def _observe_latent(
     effects: Population,
     sigma: Tensor | None,
     data: TaskData,
+    levels: LevelEffects | None = None,
 ) -> None:
     """Register the coefficients, non-centered if their law is Gaussian, and y under any family."""
     mean = effects.mean(constants)
@@ -258,6 +293,8 @@ def _observe_latent(
         parts.append(repeat(slopes, data.n_tasks))
     if not n_features:
         parts = parts[1:]
+    if levels is not None:
+        parts.append(repeat(levels.values[None, :], data.n_tasks))
     beta = parts[0] if len(parts) == 1 else pt.concatenate(parts, axis=1)
     spec.family.observe(beta, sigma, data)
 
@@ -266,6 +303,7 @@ def _observe_whitened(
     spec: ModelSpec,
     block: CoefficientPrior,
     effects: Population,
+    levels: LevelEffects | None,
     sigma: Tensor | None,
     data: TaskData,
     rows: PseudoRows,
@@ -279,13 +317,17 @@ def _observe_whitened(
     z_common = pm.Flat(WHITENED[0], shape=(n_common,))
     z = pm.Flat(WHITENED[1], shape=(data.n_tasks, n_own))
     sd, correlation, loadings, unique_sd, noise = _law(block, sigma)
+    # With levels, the kernels know the coefficients plus the shift, since that is what the rows speak of.
     mean = effects.mean(numbers, rows.reference)
+    shift = None if levels is None else levels.shift(numbers)
+    mean = mean if shift is None else repeat(mean, data.n_tasks) + shift
     root, target = numbers("pseudo_rows", rows.root), numbers("pseudo_outcomes", rows.target)
     law, coordinates = [sd, correlation, loadings], [mean, effects.effect_scale, z_common, z]
     design = [effects.column, numbers("effects", effects.design)]
     if chained and spec.family.gaussian_coefficients:
         parameters = [*law, noise, *coordinates]
-        _observe_rows(chained_gaussian, parameters, [root, target], [block.inside, *design], data, numbers)
+        others = [block.inside, *design]
+        _observe_rows(chained_gaussian, parameters, [root, target], others, data, numbers, levels, noise)
         return
     if chained:
         value, beta, _ = chained_coefficients(*law, noise, *coordinates, root, target, block.inside, *design)
@@ -295,9 +337,12 @@ def _observe_whitened(
         )
     pm.Potential("coordinates", value)
     if spec.family.gaussian_coefficients:
-        _observe_rows(gaussian_tasks, [beta, noise], [root, target], [], data, numbers)
-    else:
-        spec.family.observe(beta + numbers("reference", rows.reference), sigma, data)
+        _observe_rows(gaussian_tasks, [beta, noise], [root, target], [], data, numbers, levels, noise)
+        return
+    beta = beta + numbers("reference", rows.reference)
+    if levels is not None:
+        beta = pt.concatenate([beta - shift, repeat(levels.values[None, :], data.n_tasks)], axis=1)
+    spec.family.observe(beta, sigma, data)
 
 
 def _observe_collapsed_mixture(
@@ -348,18 +393,40 @@ def _observe_rows(
     others: list[Any],
     data: TaskData,
     numbers: Numbers,
+    levels: LevelEffects | None = None,
+    noise: Tensor | None = None,
 ) -> None:
-    """Register y with a density of parameters, the pseudo-rows that say all of y, and others."""
-    exact, statistics = data.pseudo_rows, data.statistics
-    pseudo_rows = [*pseudo_rows, numbers("pseudo_rest", exact.rest), numbers("counts", statistics.count)]
+    """Register y with a density of parameters, the pseudo-rows that say all of y, and others.
+
+    With effects of levels, and the noise, their part of the density is added.
+    """
+    statistics = data.statistics
+    pseudo_rows = [*pseudo_rows, numbers("pseudo_rest", _rest(data)), numbers("counts", statistics.count)]
     log_weight = numbers("log_weight", statistics.log_weight)
     index = pytensor.shared(data.task_index, borrow=True)  # says how many rows there are
+    n_own = len(parameters)
+    if levels is not None:
+        parameters = [*parameters, levels.values, noise]
 
     def logp(value: Tensor, index: Tensor, *parameters: Tensor) -> Tensor:
-        return density(*parameters, *pseudo_rows, *others) + log_weight
+        found = density(*parameters[:n_own], *pseudo_rows, *others) + log_weight
+        if levels is None:
+            return found
+        gamma, noise = parameters[n_own:]
+        return found + _of_levels(gamma, noise, data, numbers)
 
     axes = ",".join(f"({','.join(f'a{i}{k}' for k in range(p.ndim))})" for i, p in enumerate(parameters))
     pm.CustomDist("y", index, *parameters, logp=logp, signature=f"(n),{axes}->(n)", observed=data.y, dims=ROW)
+
+
+def _rest(data: TaskData) -> Any:
+    """Return the squares that no coefficient explains; with levels they are counted beside their effects."""
+    return np.zeros(data.n_tasks) if data.groupings else data.pseudo_rows.rest
+
+
+def _of_levels(gamma: Tensor, sigma: Tensor, data: TaskData, numbers: Numbers) -> Tensor:
+    rows = data.level_rows(by_task=sigma.type.shape[0] != 1)
+    return level_log_likelihood(gamma, sigma, rows, numbers)
 
 
 def _law(block: CoefficientPrior, sigma: Tensor | None) -> tuple[Tensor, ...]:
@@ -368,7 +435,12 @@ def _law(block: CoefficientPrior, sigma: Tensor | None) -> tuple[Tensor, ...]:
 
 
 def _observe_collapsed(
-    block: CoefficientPrior, effects: Population, sigma: Tensor | None, data: TaskData, numbers: Numbers
+    block: CoefficientPrior,
+    effects: Population,
+    levels: LevelEffects | None,
+    sigma: Tensor | None,
+    data: TaskData,
+    numbers: Numbers,
 ) -> None:
     """Register y with its marginal density, and with a way to draw it.
 
@@ -377,18 +449,23 @@ def _observe_collapsed(
     statistics, rows = data.statistics, data.pseudo_rows
     row_scale = np.sqrt(1.0 / data.weights) if data.noise is None else data.noise / np.sqrt(data.weights)
     root, count = numbers("pseudo_rows", rows.root), numbers("counts", statistics.count)
-    target, rest = numbers("pseudo_outcomes", rows.target), numbers("pseudo_rest", rows.rest)
+    target, rest = numbers("pseudo_outcomes", rows.target), numbers("pseudo_rest", _rest(data))
     design = numbers("effects", effects.design)
     law = [*_law(block, sigma), effects.mean(numbers, rows.reference), effects.effect_scale]
+    gamma = pt.zeros(0) if levels is None else levels.values
 
     def logp(value: Tensor, *parameters: Tensor) -> Tensor:
-        y, unexplained = target, rest
+        *law_, mean, effect_scale, gamma = parameters[: len(law) + 1]
+        y, unexplained, beside = target, rest, numbers("log_weight", statistics.log_weight)
         if not np.array_equal(getattr(value, "data", ()), data.y):
-            y, unexplained = _pseudo_outcomes(value, data, row_scale)
+            y, unexplained = _pseudo_outcomes(value - _of_rows(gamma, data), data, row_scale)
+        elif levels is not None:
+            mean = repeat(mean, data.n_tasks) + replace(levels, values=gamma).shift(numbers)
+            beside = beside + _of_levels(gamma, law_[-1], data, numbers)
         kernel = collapsed_gaussian(
-            *parameters[: len(law)], root, y, unexplained, count, block.inside, effects.column, design
+            *law_, mean, effect_scale, root, y, unexplained, count, block.inside, effects.column, design
         )
-        return kernel + numbers("log_weight", statistics.log_weight)
+        return kernel + beside
 
     def simulate(
         sd: Tensor,
@@ -398,6 +475,7 @@ def _observe_collapsed(
         sigma: Tensor,
         mean: Tensor,
         effect_scale: Tensor,
+        gamma: Tensor,
         X: Tensor,
         task_index: Tensor,
         offset: Tensor,
@@ -414,24 +492,32 @@ def _observe_collapsed(
         beta = pt.zeros(data.statistics.moment.shape) + mean + rows.reference
         beta = pt.inc_subtensor(beta[:, :n_features], whitened * sd)
         beta = pt.inc_subtensor(beta[:, effects.column], (common[:, None] * effects.design).T)
-        eta = (X * beta[task_index]).sum(axis=-1) + offset
+        eta = (X * beta[task_index]).sum(axis=-1) + offset + _of_rows(gamma, data)
         scale = sigma if sigma.type.shape[0] == 1 else sigma[task_index]
         return pm.Normal.dist(eta, scale * row_scale)
 
     pm.CustomDist(
         "y",
         *law,
+        gamma,
         *(
             pytensor.shared(a, borrow=True)
             for a in (data.full_matrix, data.task_index, data.offset, row_scale)
         ),
         dist=simulate,
         logp=logp,
-        signature="(p),(i,i),(t,k),(t),(s),(m,f),(e),(n,c),(n),(n),(n)->(n)",
+        signature="(p),(i,i),(t,k),(t),(s),(m,f),(e),(g),(n,c),(n),(n),(n)->(n)",
         class_name="CollapsedGaussian",
         observed=data.y,
         dims=ROW,
     )
+
+
+def _of_rows(gamma: Tensor, data: TaskData) -> Tensor:
+    """Return what the effects of levels add to each row."""
+    if not data.groupings:
+        return pt.zeros(data.n_rows)
+    return (gamma[data.levels.column] * data.levels.value).sum(axis=0)
 
 
 def _pseudo_outcomes(value: Tensor, data: TaskData, row_scale: Any) -> tuple[Tensor, Tensor]:

@@ -136,7 +136,7 @@ def coefficient_prior(
     if correlation is None:
         correlation = pt.eye(len(inside))
     else:
-        whole = _embed(correlation, inside, n_features) if len(inside) < n_features else correlation
+        whole = embed(correlation, inside, n_features) if len(inside) < n_features else correlation
         pm.Deterministic(name("feature_corr"), whole @ whole.T, dims=(feature_dim, bis(feature_dim)))
 
     law = task_covariance.task_loadings(tasks, name)
@@ -199,12 +199,12 @@ def latent_coefficients(
         whitened = whitened + product(prior.loadings, factors)
     correlation = prior.correlation
     if len(inside) < n_features:
-        correlation = _embed(correlation, inside, n_features)
+        correlation = embed(correlation, inside, n_features)
     cholesky = prior.sd[:, None] * correlation
     return pm.Deterministic(name("beta"), mean + product(whitened, cholesky.T), dims=dims)
 
 
-def _embed(block: Tensor, at: IntArray, size: int) -> Tensor:
+def embed(block: Tensor, at: IntArray, size: int) -> Tensor:
     """Return the identity of the given size with `block` at these rows and columns."""
     if not len(at):
         return pt.eye(size)

@@ -6,7 +6,8 @@ from typing import Any
 
 import pymc as pm
 
-from bayes_mtl.data import TaskData
+from bayes_mtl.data import Grouping, TaskData
+from bayes_mtl.data.groupings import named
 
 TASK, TASK_BIS = "task", "task_bis"
 FEATURE, FEATURE_BIS = "feature", "feature_bis"
@@ -28,6 +29,11 @@ def dims_of(model: pm.Model, name: str, n_axes: int) -> tuple[str, ...]:
     return tuple(model.named_vars_to_dims.get(name) or (f"{name}_dim_{i}" for i in range(n_axes)))
 
 
+def level_dims(grouping: Grouping) -> tuple[str, str]:
+    """Return the dims of the effects of a grouping: its levels, and its features."""
+    return grouping.name, named(grouping.name, FEATURE)
+
+
 def model_coords(data: TaskData) -> dict[str, Any]:
     """Return the coordinates of a model of these data."""
     coords: dict[str, Any] = {
@@ -41,4 +47,7 @@ def model_coords(data: TaskData) -> dict[str, Any]:
         coords[SHARED_FEATURE] = list(data.shared_features)
     if data.task_feature_names:
         coords[TASK_FEATURE] = list(data.task_feature_names)
+    for grouping in data.groupings:
+        for dim, labels in zip(level_dims(grouping), (grouping.levels, grouping.features), strict=True):
+            coords[dim] = coords[bis(dim)] = list(labels)
     return coords

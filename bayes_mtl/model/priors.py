@@ -13,6 +13,7 @@ from pymc.logprob.transforms import Transform
 
 from bayes_mtl._typing import FloatArray, Tensor
 from bayes_mtl.data import TaskData
+from bayes_mtl.data.groupings import named
 from bayes_mtl.data.schema import INTERCEPT
 from bayes_mtl.model.numbers import Numbers, constants
 from bayes_mtl.prior import Prior
@@ -58,6 +59,7 @@ def default_priors(spec: ModelSpec, data: TaskData) -> tuple[dict[str, Any], dic
     `task_sd`               LogNormal(0, 0.5)
     `sigma`                 HalfNormal(s_y)
     `sigma_spread`          HalfNormal(0.3)
+    `{grouping}_sd`         as `feature_sd`
     ======================  ==========================================================
 
     where w = sqrt(1 + sum_j (mean_j / s_j)^2), which is 1 for centered features, makes room for an
@@ -101,6 +103,12 @@ def default_priors(spec: ModelSpec, data: TaskData) -> tuple[dict[str, Any], dic
         "cluster_sd": data.features,
         "beta_shared": data.shared_features,
     }
+    by_level = {}
+    for grouping in data.groupings:
+        name, wide = named(grouping.name, "feature_sd"), isinstance(spec.levels_of(grouping.name), NoPooling)
+        sizes = _scales(grouping.X, grouping.features, columns, unit.scale)
+        defaults[name] = [_WIDE * s if wide else Prior("HalfNormal", sigma=s) for s in sizes]
+        labels[name], by_level[name] = grouping.features, np.array(sizes)
     for name, entry in spec.priors.items():
         if name == "task_feature_effects":
             defaults[name] = [
@@ -119,6 +127,7 @@ def default_priors(spec: ModelSpec, data: TaskData) -> tuple[dict[str, Any], dic
         "task_feature_effects": varying[:, None] / task_scale
         if task_scale.size
         else np.ones((len(varying), 0)),
+        **by_level,
     }
     return defaults, scales
 

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from bayes_mtl.inference.attributes import data_of, schema_of, spec_of
-from bayes_mtl.inference.log_likelihood import linear_predictor, sigma_of_rows
+from bayes_mtl.inference.log_likelihood import fitted_predictor, sigma_of_rows
 from bayes_mtl.plots._common import BLUE, MAX_ROWS, RED, axes, bare, label_rows, rows_height
 from bayes_mtl.summaries.correlation import interval_probability
 
@@ -47,8 +47,7 @@ def plot_task_fit(
     every = np.unique(np.linspace(0, posterior.sizes["sample"] - 1, _DRAWS).astype(int))
     # The functions of a fit want the draw as a dimension of its own.
     part = posterior.isel(sample=every).drop_vars(["sample", "chain", "draw"]).rename(sample="draw")
-    shared = data.X_shared if data.shared_features else None
-    eta = linear_predictor(part, data.X, shared, data.offset, data.task_index)
+    eta = fitted_predictor(part, idata["constant_data"].to_dataset(), list(schema_of(idata).groupings))
     sigma = sigma_of_rows(part, data.task_index) if data.noise is None else data.noise
     replicated = family.draw(np.random.default_rng(random_seed), eta, sigma / np.sqrt(data.weights))
     counts = np.bincount(data.task_index, minlength=data.n_tasks)

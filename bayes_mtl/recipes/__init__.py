@@ -15,4 +15,5 @@ __all__ = [
     "load_recipe",
     "per_user_spam",
     "read_table",
+    "yield_of_plants",
 ]

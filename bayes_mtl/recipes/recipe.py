@@ -20,6 +20,7 @@ from bayes_mtl.spec import ModelSpec
 from bayes_mtl.summaries.correlation import Kind
 
 _TEXT, _LIST, _FLAG, _COUNT, _NUMBER = "a text", "a list of texts", "true or false", "an integer", "a number"
+_LISTS = "a table of lists of texts"
 
 # Keyword options of TaskData.from_table.
 TASK_OPTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -31,6 +32,7 @@ TASK_OPTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "features": (_LIST,),
         "shared_features": (_LIST,),
         "task_features": (_LIST,),
+        "groupings": (_LIST, _LISTS),
         "weights": (_TEXT,),
         "offset": (_TEXT,),
         "noise": (_TEXT,),
@@ -280,6 +282,8 @@ def _options(
 def _is(value: Any, kind: str) -> bool:
     if kind == _LIST:
         return isinstance(value, list | tuple) and all(isinstance(v, str) for v in value)
+    if kind == _LISTS:
+        return isinstance(value, Mapping) and all(_is(v, _LIST) for v in value.values())
     if kind == _FLAG:
         return isinstance(value, bool)
     if kind == _COUNT:

@@ -220,7 +220,10 @@ def _pooling(idata: xr.DataTree) -> str:
     structure = spec_of(idata).task_covariance
     if isinstance(structure, TaskMixture):
         return html.paragraph("Tasks lean on those of their own kind.")
-    found = pooling(idata)
+    try:
+        found = pooling(idata)
+    except SpecError as err:
+        return html.paragraph(f"Not looked at: {err.findings[0]}")
     text = html.paragraph(found.attrs["words"])
     if isinstance(structure, CompletePooling | NoPooling):
         return text

@@ -24,12 +24,12 @@ class Horseshoe(FeatureScales):
         r_j = tau lambda_j'         lambda_j ~ HalfStudentT(3),    tau ~ HalfStudentT(3, scale tau_0)
         beta_mean_j ~ N(0, w_j u_j^2 r_j^2)    feature_sd_j^2 = (1 - w_j) u_j^2 r_j^2    w_j ~ Beta(1/2, 1/2)
 
-    `feature_relevance` is r; `feature_share` is w, how much of what a feature does is the same in all tasks. A
-    coefficient u_j moves the outcome by `unit` for one standard deviation of the feature, so that selection is
-    the same in any units. With lambda_j'^2 = c^2 lambda_j^2 / (c^2 + tau^2 lambda_j^2), r_j is below the slab
-    c. With n rows per task and noise sigma, tau_0 = a sigma / (unit sqrt(n)), where a is such that at
-    tau = tau_0 the number of features that matter, sum_j (1 - kappa_j) with
-    kappa_j = 1 / (1 + n r_j^2 unit^2 / sigma^2), is expected to be p_0.
+    `feature_relevance` is r; `feature_share` is w, how much of what a feature does is the same in all
+    tasks. A coefficient u_j moves the outcome by `unit` for one standard deviation of the feature, so that
+    selection is the same in any units. With lambda_j'^2 = c^2 lambda_j^2 / (c^2 + tau^2 lambda_j^2), r_j is
+    below the slab c. With n rows per task and noise sigma, tau_0 = a sigma / (unit sqrt(n)), where a is
+    such that at tau = tau_0 the number of features that matter, sum_j (1 - kappa_j) with kappa_j = 1 / (1 +
+    n r_j^2 unit^2 / sigma^2), is expected to be p_0.
 
     Parameters
     ----------

@@ -8,6 +8,7 @@ import xarray as xr
 from bayes_mtl._typing import FloatArray
 from bayes_mtl.errors import Finding, SpecError
 from bayes_mtl.inference.attributes import data_of, schema_of, spec_of
+from bayes_mtl.inference.log_likelihood import effects_of_levels
 from bayes_mtl.summaries.correlation import interval_probability
 
 _DRAWS = 500
@@ -90,11 +91,13 @@ def conflict_draws(idata: xr.DataTree) -> tuple[FloatArray, FloatArray]:
     shared = np.zeros((len(every), 0))
     if data.shared_features:
         shared = posterior["beta_shared"].transpose("sample", "shared_feature").to_numpy()
+    plain = posterior.drop_vars(["sample", "chain", "draw"]).rename(sample="draw")
+    beside = effects_of_levels(plain, idata["constant_data"].to_dataset(), list(schema_of(idata).groupings))
     starts = data.starts[:-1]
     out = np.empty((len(every), data.n_tasks, data.n_tasks))
     for d in range(len(every)):
         beta = np.broadcast_to(mean[d], (data.n_tasks, mean.shape[2]))[data.task_index]
-        eta = (data.X * beta).sum(axis=1) + data.X_shared @ shared[d] + data.offset
+        eta = (data.X * beta).sum(axis=1) + data.X_shared @ shared[d] + data.offset + beside[d]
         weight, slope = family.information(data, eta)
         gradient = np.add.reduceat(data.X * slope[:, None], starts, axis=0)
         metric = np.linalg.cholesky((data.X * weight[:, None]).T @ data.X)

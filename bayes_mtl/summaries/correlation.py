@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from bayes_mtl._typing import FloatArray
+from bayes_mtl.data.groupings import named
 from bayes_mtl.errors import Finding, SpecError
 from bayes_mtl.inference.attributes import inside_of, schema_of, spec_of
 from bayes_mtl.inference.hyperdraws import task_corr
@@ -18,9 +19,14 @@ _MAX_DIAGNOSED_PAIRS = 1000
 
 
 def task_correlation(
-    idata: xr.DataTree, kind: Kind = "structural", *, ci_prob: float | None = None, delta: float = 0.1
+    idata: xr.DataTree,
+    kind: Kind = "structural",
+    *,
+    grouping: str | None = None,
+    ci_prob: float | None = None,
+    delta: float = 0.1,
 ) -> xr.Dataset:
-    """Summarise the correlation of every pair of tasks.
+    """Summarise the correlation of every pair of tasks, or of levels of a grouping.
 
     Parameters
     ----------
@@ -33,6 +39,8 @@ def task_correlation(
         deviations beta_t - mean of two tasks across the features inside the task covariance, each in
         units of its `feature_sd`; needs two features at least. "functions": what two tasks predict
         (linear predictor) over a reference set of rows; exists for every model.
+    grouping : str, optional
+        Correlate the effects of the levels of this grouping instead of tasks ("functions": tasks only).
     ci_prob : float, optional
         Probability of the equal-tailed interval; default ArviZ's ``stats.ci_prob``.
     delta : float
@@ -62,9 +70,9 @@ def task_correlation(
     >>> mtl.task_correlation(idata).to_dataframe().query("p_positive > 0.95")  # doctest: +SKIP
     """
     prob = interval_probability(ci_prob)
-    posterior = correlation_draws(idata, kind)
-    prior = correlation_draws(idata, kind, group="prior")
-    tasks = idata["posterior"]["task"].to_numpy()
+    posterior = correlation_draws(idata, kind, grouping=grouping)
+    prior = correlation_draws(idata, kind, group="prior", grouping=grouping)
+    tasks = idata["posterior"]["task" if grouping is None else grouping].to_numpy()
     a, b = np.triu_indices(len(tasks), k=1)
     pairs = posterior[:, :, a, b]
     lower, upper = np.quantile(pairs, [(1 - prob) / 2, (1 + prob) / 2], axis=(0, 1))
@@ -90,18 +98,24 @@ def task_correlation(
             "kind": kind,
             "ci_prob": prob,
             "delta": delta,
-            "n_replicates": n_replicates(idata, kind),
-            "task": schema_of(idata).task or "outcome",
+            "n_replicates": n_replicates(idata, kind, grouping),
+            "task": grouping or schema_of(idata).task or "outcome",
         },
     )
 
 
 def correlation_draws(
-    idata: xr.DataTree, kind: Kind = "structural", *, group: str = "posterior"
+    idata: xr.DataTree,
+    kind: Kind = "structural",
+    *,
+    group: str = "posterior",
+    grouping: str | None = None,
 ) -> FloatArray:
     """Return the task correlation matrix of every draw, shape (chain, draw, task, task)."""
     spec_of(idata)  # says so if this is not a fit of ours
     draws = idata[group].to_dataset()
+    if grouping is not None:
+        return _of_levels(idata, draws, kind, grouping)
     if draws.sizes["task"] < 2:
         raise SpecError(Finding("task_correlation", "needs two tasks at least, found one"))
     if kind == "structural":
@@ -117,11 +131,33 @@ def correlation_draws(
     )
 
 
-def n_replicates(idata: xr.DataTree, kind: Kind) -> int:
+def n_replicates(idata: xr.DataTree, kind: Kind, grouping: str | None = None) -> int:
     """Return the number of coefficients (or rows) across which tasks are correlated."""
     if kind == "functions":
         return len(_reference_rows(idata))
-    return len(inside_of(idata))
+    return len(inside_of(idata, grouping))
+
+
+def _of_levels(idata: xr.DataTree, draws: xr.Dataset, kind: Kind, grouping: str) -> FloatArray:
+    """Return the correlation matrix of the levels of a grouping."""
+    known = schema_of(idata).groupings
+    if grouping not in known:
+        have = f"Groupings: {', '.join(known)}" if known else "The fit has none"
+        raise SpecError(Finding("grouping", f"{grouping!r} is not a grouping of this fit", have))
+    if kind == "coefficients":
+        inside, feature = inside_of(idata, grouping), named(grouping, "feature")
+        effects = draws[named(grouping, "beta")] / draws[named(grouping, "feature_sd")]
+        return _cosines(effects.sel({feature: inside}).transpose("chain", "draw", grouping, feature))
+    corr = named(grouping, "task_corr")
+    if kind not in ("structural", "partial"):
+        hint = "Choose 'structural', 'partial' or 'coefficients'"
+        raise SpecError(Finding("kind", f"{kind!r} is not for groupings", hint))
+    if corr not in draws:
+        name = type(spec_of(idata).levels_of(grouping)).__name__
+        hint = "Use a structure that relates levels (LowRank, for example)"
+        raise SpecError(Finding("kind", f"{name} has no correlation of levels to learn", hint))
+    found = draws[corr].transpose("chain", "draw", grouping, f"{grouping}_bis").to_numpy()
+    return found if kind == "structural" else _partial(found)
 
 
 def _structural(idata: xr.DataTree, draws: xr.Dataset) -> FloatArray:
@@ -160,8 +196,15 @@ def _realised(idata: xr.DataTree, draws: xr.Dataset) -> FloatArray:
             "task_feature"
         )
     deviation = (draws["beta"] - mean) / draws["feature_sd"]
-    values = deviation.sel(feature=inside).transpose("chain", "draw", "task", "feature").to_numpy()
-    # Around the known mean of zero: sum_j d_tj d_sj / (|d_t| |d_s|).
+    return _cosines(deviation.sel(feature=inside).transpose("chain", "draw", "task", "feature"))
+
+
+def _cosines(deviations: xr.DataArray) -> FloatArray:
+    """Return correlations around the known mean of zero: sum_j d_tj d_sj / (|d_t| |d_s|)."""
+    values = deviations.to_numpy()
+    if values.shape[-1] < 2:
+        found = f"needs two features that vary at least, found {values.shape[-1]}"
+        raise SpecError(Finding("kind='coefficients'", found, "Look at the effects themselves"))
     unit = values / np.maximum(np.linalg.norm(values, axis=-1, keepdims=True), 1e-300)
     return unit @ np.swapaxes(unit, -1, -2)
 

@@ -44,8 +44,8 @@ def feature_selection(
         ``effect``, ``effect_lower``, ``effect_upper``
             The population mean, as an effect.
         ``shrinkage``, ``shrinkage_lower``, ``shrinkage_upper``, ``shrinkage_prior``
-            kappa_j = 1 / (1 + n s_j^2 (Var(beta_mean_j) + feature_sd_j^2) / sigma^2), n rows per task: how much
-            of what the rows of one task say of its coefficient the prior takes away. Near 1 where the
+            kappa_j = 1 / (1 + n s_j^2 (Var(beta_mean_j) + feature_sd_j^2) / sigma^2), n rows per task: how
+            much of what the rows of one task say of its coefficient the prior takes away. Near 1 where the
             feature plays no role, near 0 where it does. Its mean under the prior stands beside it.
         ``n_effective``, ``n_effective_lower``, ``n_effective_upper``, ``n_effective_prior`` ()
             Number of features that matter, sum_j (1 - kappa_j).

@@ -15,7 +15,7 @@ from bayes_mtl.data import TaskData
 from bayes_mtl.errors import Finding, SpecError
 from bayes_mtl.inference import fit
 from bayes_mtl.inference.attributes import data_of, schema_of, spec_of
-from bayes_mtl.inference.leave_out import Stored
+from bayes_mtl.inference.leave_out import Stored, is_closed
 from bayes_mtl.inference.log_likelihood import log_likelihood
 from bayes_mtl.model import default_priors, explicit_priors
 from bayes_mtl.prior import Prior
@@ -120,7 +120,7 @@ def score_of_absent(rest: xr.DataTree, data: TaskData, t: int) -> tuple[float, f
 def row_elpd(idata: xr.DataTree) -> tuple[FloatArray, FloatArray]:
     """Return the log density of each row given all others, and the Pareto k of the weights, both (N,)."""
     spec, data = spec_of(idata), data_of(idata)
-    if spec.family.gaussian_coefficients and not isinstance(spec.task_covariance, TaskMixture):
+    if spec.family.gaussian_coefficients and is_closed(spec):
         density = _row_log_density(Stored.read(idata, draws=_enough_draws(data)))
     else:
         known = idata["log_likelihood"].to_dataset() if "log_likelihood" in idata else log_likelihood(idata)
@@ -158,6 +158,8 @@ def row_elpd_by_quadrature(spec: ModelSpec, data: TaskData) -> FloatArray | None
 
     sigma is integrated over a grid of its posterior, so nothing is sampled. None if there is more to sample.
     """
+    if not is_closed(spec):
+        return None
     prior = default_priors(spec, data)[0]["sigma"]
     if data.noise is not None:
         prior = 1.0
@@ -223,6 +225,7 @@ def without_rows(data: TaskData, t: int) -> TaskData:
         weights=data.weights[keep],
         offset=data.offset[keep],
         noise=None if data.noise is None else data.noise[keep],
+        groupings=tuple(replace(g, index=g.index[keep], X=g.X[keep]) for g in data.groupings),
     )
 
 
@@ -233,8 +236,10 @@ def quick_fit(data: TaskData, spec: ModelSpec, **sampler: Any) -> xr.DataTree:
 
 
 def _stored(idata: xr.DataTree, data: TaskData | None = None, *, draws: int = 1000) -> Stored:
-    structure = spec_of(idata).task_covariance
-    if isinstance(structure, TaskMixture):
-        found = f"under {type(structure).__name__} a task is in one of several populations"
+    spec = spec_of(idata)
+    if isinstance(spec.task_covariance, TaskMixture):
+        found = f"under {type(spec.task_covariance).__name__} a task is in one of several populations"
         raise SpecError(Finding("leave_one_task_out", found, "Look at `clusters` instead"))
+    if not is_closed(spec):
+        raise SpecError(Finding("leave_one_task_out", "does not know groupings or scales of features yet"))
     return Stored.read(idata, data=data, draws=draws)

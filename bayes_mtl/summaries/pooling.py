@@ -8,7 +8,7 @@ import xarray as xr
 from bayes_mtl._typing import FloatArray, IntArray
 from bayes_mtl.errors import Finding, SpecError
 from bayes_mtl.inference.attributes import schema_of, spec_of
-from bayes_mtl.inference.leave_out import Conditional, Stored
+from bayes_mtl.inference.leave_out import Conditional, Stored, is_closed
 from bayes_mtl.spec import ModelSpec
 from bayes_mtl.structures import CompletePooling, NoPooling, TaskMixture
 
@@ -39,7 +39,7 @@ def pooling(idata: xr.DataTree) -> xr.Dataset:
     Raises
     ------
     SpecError
-        For mixtures.
+        For mixtures, groupings, and scales of features.
 
     Notes
     -----
@@ -63,6 +63,8 @@ def pooling(idata: xr.DataTree) -> xr.Dataset:
     if isinstance(spec.task_covariance, TaskMixture):
         found = f"under {type(spec.task_covariance).__name__} a task is pooled within its cluster"
         raise SpecError(Finding("pooling", found, "Look at `clusters`"))
+    if not is_closed(spec):
+        raise SpecError(Finding("pooling", "does not know groupings or scales of features yet"))
     stored = Stored.read(idata, draws=_DRAWS)
     data = stored.data
     n_varying, n_tasks = data.n_features, data.n_tasks

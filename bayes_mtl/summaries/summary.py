@@ -7,7 +7,8 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
-from bayes_mtl.inference.attributes import spec_of
+from bayes_mtl.data.groupings import named
+from bayes_mtl.inference.attributes import schema_of, spec_of
 from bayes_mtl.inference.diagnostics import kept, unique_elements
 from bayes_mtl.summaries.correlation import interval_probability
 
@@ -68,7 +69,8 @@ def summary(idata: xr.DataTree, *, ci_prob: float | None = None, coefficients: b
     ci_prob : float, optional
         Probability of the interval; default ArviZ's ``stats.ci_prob``.
     coefficients : bool
-        Also list every task's coefficients. Task correlations are not listed; see `task_correlation`.
+        Also list every task's coefficients, and the effects of the levels of groupings. Correlations of
+        tasks are not listed; see `task_correlation`.
 
     Returns
     -------
@@ -85,9 +87,14 @@ def summary(idata: xr.DataTree, *, ci_prob: float | None = None, coefficients: b
     spec = spec_of(idata)  # says so if this is not a fit of ours
     ci_prob = interval_probability(ci_prob)
     posterior = idata["posterior"].to_dataset()
-    scales = spec.feature_scales.parameters if spec.feature_scales else ()
-    names = [n for n in (*_SHOWN, *spec.task_covariance.parameters, *scales) if n in posterior]
-    names += ["beta"] if coefficients else []
+    groupings = schema_of(idata).groupings
+    shown = [*_SHOWN, *spec.task_covariance.parameters]
+    shown += spec.feature_scales.parameters if spec.feature_scales else ()
+    for grouping in groupings:
+        keys = ("feature_sd", "feature_corr", *spec.levels_of(grouping).parameters)
+        shown += [named(grouping, key) for key in keys]
+    names = [n for n in shown if n in posterior]
+    names += ["beta", *(named(g, "beta") for g in groupings)] if coefficients else []
     elements = unique_elements(posterior[names], limit=None)
     columns = {}
     for name, values in elements.data_vars.items():

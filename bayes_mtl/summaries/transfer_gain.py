@@ -11,10 +11,11 @@ import xarray as xr
 from bayes_mtl._typing import FloatArray, IntArray
 from bayes_mtl.data import TaskData
 from bayes_mtl.inference.attributes import data_of, schema_of, spec_of
+from bayes_mtl.inference.leave_out import is_closed
 from bayes_mtl.model import default_priors, explicit_priors
 from bayes_mtl.prior import Prior
 from bayes_mtl.spec import ModelSpec, PriorEntry, PriorValue
-from bayes_mtl.structures import CompletePooling, NoPooling, TaskMixture
+from bayes_mtl.structures import CompletePooling, NoPooling
 from bayes_mtl.summaries.leave_out import (
     MAX_PARETO_K,
     fit_without,
@@ -67,11 +68,11 @@ def transfer_gain(
         By task: ``n_rows``; ``elpd``, the expected log density of a row of the task given all others,
         summed over its rows; ``gain`` and ``gain_se``, by how much it exceeds learning alone, with the
         standard error of the sum of paired differences; ``gain_over_pooled`` and ``gain_over_pooled_se``;
-        ``surprise``, the probability that a task like the others would lie further out (NaN for mixtures);
-        ``gain_of_others`` and ``gain_of_others_se``, what the other tasks gain if it is left out (NaN where
-        that was not looked at: a task that fits in hurts nobody); ``hurt``, ``hurts_others``; ``verdict``
-        in words; ``pareto_k``, the largest of its rows (above 0.7 the numbers of the task are unreliable).
-        Attribute ``remedy``.
+        ``surprise``, the probability that a task like the others would lie further out (NaN for mixtures,
+        groupings and scales of features); ``gain_of_others`` and ``gain_of_others_se``, what the other
+        tasks gain if it is left out (NaN where that was not looked at: a task that fits in hurts nobody);
+        ``hurt``, ``hurts_others``; ``verdict`` in words; ``pareto_k``, the largest of its rows (above 0.7
+        the numbers of the task are unreliable). Attribute ``remedy``.
 
     Notes
     -----
@@ -100,7 +101,7 @@ def transfer_gain(
     gain, gain_se = _paired(own - without_others, task, n_tasks)
     over_pooled, over_pooled_se = _paired(own - as_one, task, n_tasks)
     surprise, others, others_se = np.full((3, n_tasks), np.nan)
-    if not isinstance(spec.task_covariance, TaskMixture):
+    if is_closed(spec):
         _, surprise, unreliable = task_scores(idata)
         suspects = np.flatnonzero((surprise < 2 * _LEVEL / n_tasks) | (unreliable > MAX_PARETO_K))
         for t in suspects[np.argsort(surprise[suspects], kind="stable")]:
@@ -174,6 +175,7 @@ def alone_spec(spec: ModelSpec, data: TaskData) -> ModelSpec:
         task_covariance=NoPooling(),
         independent_features=None,
         task_sd=False,
+        feature_scales=None,
         priors={**kept, "beta_mean": centre, "feature_sd": width},
     )
 
@@ -182,7 +184,12 @@ def pooled_spec(spec: ModelSpec, data: TaskData) -> ModelSpec:
     """Describe one coefficient vector for all tasks."""
     kept = _kept(spec, ("sigma", "sigma_spread", "beta_shared", "beta_mean", "task_feature_effects"))
     pooled = replace(
-        spec, task_covariance=CompletePooling(), independent_features=None, task_sd=False, priors=kept
+        spec,
+        task_covariance=CompletePooling(),
+        independent_features=None,
+        task_sd=False,
+        feature_scales=None,
+        priors=kept,
     )
     return explicit_priors(pooled, data)
 
