@@ -9,7 +9,7 @@ from bayes_mtl.data import TaskData
 from bayes_mtl.families import Bernoulli, Gaussian
 from bayes_mtl.inference import diagnose, fit, load, save
 from bayes_mtl.model import build_model, task_coefficients
-from bayes_mtl.plots import plot_clusters, plot_task_correlation
+from bayes_mtl.plots import plot_basis, plot_clusters, plot_task_correlation
 from bayes_mtl.predict import predict
 from bayes_mtl.prior import Prior
 from bayes_mtl.spec import ModelSpec
@@ -30,7 +30,7 @@ from bayes_mtl.structures import (
     StudentT,
     Tree,
 )
-from bayes_mtl.summaries import clusters, summary, task_correlation
+from bayes_mtl.summaries import basis, clusters, summary, task_correlation
 
 __version__ = "0.1.0"
 
@@ -55,12 +55,14 @@ __all__ = [
     "StudentT",
     "TaskData",
     "Tree",
+    "basis",
     "build_model",
     "clusters",
     "diagnose",
     "errors",
     "fit",
     "load",
+    "plot_basis",
     "plot_clusters",
     "plot_task_correlation",
     "predict",

@@ -71,7 +71,7 @@ def task_correlation(
     prior_var = prior[:, :, a, b].var(axis=(0, 1))
     with np.errstate(invalid="ignore", divide="ignore"):
         contraction = 1.0 - pairs.var(axis=(0, 1)) / prior_var
-    ess, r_hat = _convergence(pairs)
+    ess, r_hat = convergence(pairs)
     values = {
         "mean": pairs.mean(axis=(0, 1)),
         "sd": pairs.std(axis=(0, 1)),
@@ -154,16 +154,21 @@ def _realised(idata: xr.DataTree, draws: xr.Dataset) -> FloatArray:
         raise SpecError(
             Finding("kind='coefficients'", f"needs two features that vary at least, {found}", hint)
         )
+    values = deviations(idata, draws)
+    # Around the known mean of zero: sum_j d_tj d_sj / (|d_t| |d_s|).
+    unit = values / np.maximum(np.linalg.norm(values, axis=-1, keepdims=True), 1e-300)
+    return unit @ np.swapaxes(unit, -1, -2)
+
+
+def deviations(idata: xr.DataTree, draws: xr.Dataset) -> FloatArray:
+    """Return (beta_t - mean_t) / feature_sd inside the task covariance, (chain, draw, task, feature)."""
     mean = draws["beta_mean"]
     if "task_feature_effects" in draws:
         mean = mean + (draws["task_feature_effects"] * idata["constant_data"]["task_features"]).sum(
             "task_feature"
         )
     deviation = (draws["beta"] - mean) / draws["feature_sd"]
-    values = deviation.sel(feature=inside).transpose("chain", "draw", "task", "feature").to_numpy()
-    # Around the known mean of zero: sum_j d_tj d_sj / (|d_t| |d_s|).
-    unit = values / np.maximum(np.linalg.norm(values, axis=-1, keepdims=True), 1e-300)
-    return unit @ np.swapaxes(unit, -1, -2)
+    return deviation.sel(feature=inside_of(idata)).transpose("chain", "draw", "task", "feature").to_numpy()
 
 
 def _reference_rows(idata: xr.DataTree) -> np.ndarray:
@@ -196,8 +201,8 @@ def _functions(idata: xr.DataTree, draws: xr.Dataset) -> FloatArray:
     return out
 
 
-def _convergence(pairs: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """ESS and R-hat of each pair; of a spread-out sample if there are very many (NaN for the rest)."""
+def convergence(pairs: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """ESS and R-hat of each column (chain, draw, column); NaN for most of them if there are very many."""
     import arviz_stats  # loads slowly
 
     n_pairs = pairs.shape[2]
