@@ -98,10 +98,21 @@ class TestKernel:
             (lambda: mtl.Kernel(positions={"a": 0.0, "b": np.inf}), "finite"),
             (lambda: mtl.Kernel(positions={"a": 0.0, "b": 0.0}), "at one place"),
             (lambda: mtl.Kernel(positions=[0.0, 1.0]), "needs `tasks`"),
+            (lambda: mtl.Kernel(positions={"a": 0.0, "b": 1.0}, columns=["x", "y"]), "each of 1 coordinates"),
+            (lambda: mtl.Kernel(eye, tasks=["a", "b"], columns=["x"]), "no meaning with `matrix`"),
             (lambda: mtl.Kernel(positions=[0.0, 1.0], tasks=["a"]), "2 positions for 1 labels"),
         ):
             with pytest.raises(mtl.errors.SpecError, match=words):
                 make()
+
+    def test_from_a_table(self):
+        frame = pd.DataFrame({"task": list("abab"), "x": [0.0, 1.0, 0.0, 1.0], "y": [2.0, 0.0, 2.0, 0.0]})
+        found = mtl.Kernel.from_table(frame, task="task", columns=["x", "y"], lengthscale=2.0)
+        given = {"positions": {"a": (0.0, 2.0), "b": (1.0, 0.0)}, "columns": ("x", "y"), "lengthscale": 2.0}
+        assert found == mtl.Kernel(**given)
+        assert TaskCovariance.from_dict(found.to_dict()) == found
+        with pytest.raises(mtl.errors.SpecError, match="task 'b' in more than one place"):
+            mtl.Kernel.from_table(frame.assign(x=[0.0, 1.0, 0.0, 2.0]), task="task", columns=["x"])
 
     def test_unknown_tasks_are_named_before_anything_is_built(self):
         data = few_rows("aabbcc")
@@ -156,6 +167,13 @@ class TestTree:
         expected[:2, 2] = expected[2, :2] = 0.5
         np.testing.assert_allclose(found, expected, atol=1e-12)
         assert tree.levels == ("region", "town")
+        assert TaskCovariance.from_dict(tree.to_dict()) == tree
+        more = tree.with_tasks({"e": (1, 9), "f": (2, 1)})
+        assert more.knows("e")
+        assert not more.knows("region=1")
+        np.testing.assert_allclose(
+            omega(more, list("aedf"), level_share=np.array([0.5, 0.2, 0.3]))[[0, 2], [1, 3]], [0.5, 0.7]
+        )
 
     def test_branches_of_unequal_length(self):
         tree = mtl.Tree({"a": "g", "b": "g", "g": "top", "c": "top", "d": "other"})

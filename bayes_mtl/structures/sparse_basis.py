@@ -15,8 +15,8 @@ from bayes_mtl.structures._options import count_finding
 from bayes_mtl.structures.base import Namer, TaskCovariance, TaskLoadings
 
 # How sharp the weights of disjoint groups are: before the data, the largest exceeds 0.9 in 80 % of tasks (two
-# groups; three: 70 %). Sharper is nearer to a label, but twice the steps per draw at 10, with hardly a difference
-# after the data.
+# groups; three: 70 %). At 10, which is nearer to a label, there are twice the steps per draw, and hardly a
+# difference after the data.
 _SHARPNESS = 6.0
 
 

@@ -11,9 +11,10 @@ import xarray as xr
 from bayes_mtl._typing import FloatArray
 from bayes_mtl.errors import Finding, SpecError
 from bayes_mtl.inference.attributes import inside_of, schema_of, spec_of
+from bayes_mtl.inference.deviations import deviations, task_scales
 from bayes_mtl.structures import LowRank, StudentT, Tree
 from bayes_mtl.summaries._alignment import match_factors, matched, varimax
-from bayes_mtl.summaries.correlation import convergence, deviations, interval_probability
+from bayes_mtl.summaries.correlation import convergence, interval_probability
 
 
 def basis(idata: xr.DataTree, *, ci_prob: float | None = None) -> xr.Dataset:
@@ -165,11 +166,9 @@ class _Factors:
         """
         inside = inside_of(idata)
         D = deviations(idata, posterior)
+        if (scale := task_scales(posterior)) is not None:
+            D = D / scale[..., None]
         D = D.reshape(-1, *D.shape[2:])
-        if "task_sd" in posterior:
-            D = D / self._flat(posterior["task_sd"], "task")[..., None]
-        if "task_reliability" in posterior:
-            D = D * np.sqrt(self._flat(posterior["task_reliability"], "task"))[..., None]
         weighted = np.swapaxes(self.loadings / self.unique_sd[..., None] ** 2, 1, 2)
         Q = np.eye(self.loadings.shape[2]) + weighted @ self.loadings
         noise = np.random.default_rng(0).standard_normal((*Q.shape[:2], len(inside)))

@@ -10,6 +10,7 @@ import xarray as xr
 from bayes_mtl._typing import FloatArray
 from bayes_mtl.errors import Finding, SpecError
 from bayes_mtl.inference.attributes import inside_of, schema_of, spec_of
+from bayes_mtl.inference.deviations import deviations
 from bayes_mtl.inference.hyperdraws import task_corr
 
 Kind = Literal["structural", "partial", "coefficients", "functions"]
@@ -158,17 +159,6 @@ def _realised(idata: xr.DataTree, draws: xr.Dataset) -> FloatArray:
     # Around the known mean of zero: sum_j d_tj d_sj / (|d_t| |d_s|).
     unit = values / np.maximum(np.linalg.norm(values, axis=-1, keepdims=True), 1e-300)
     return unit @ np.swapaxes(unit, -1, -2)
-
-
-def deviations(idata: xr.DataTree, draws: xr.Dataset) -> FloatArray:
-    """Return (beta_t - mean_t) / feature_sd inside the task covariance, (chain, draw, task, feature)."""
-    mean = draws["beta_mean"]
-    if "task_feature_effects" in draws:
-        mean = mean + (draws["task_feature_effects"] * idata["constant_data"]["task_features"]).sum(
-            "task_feature"
-        )
-    deviation = (draws["beta"] - mean) / draws["feature_sd"]
-    return deviation.sel(feature=inside_of(idata)).transpose("chain", "draw", "task", "feature").to_numpy()
 
 
 def _reference_rows(idata: xr.DataTree) -> np.ndarray:
