@@ -10,6 +10,7 @@ from bayes_mtl.families import Bernoulli, Gaussian
 from bayes_mtl.inference import diagnose, fit, load, save
 from bayes_mtl.model import build_model, task_coefficients
 from bayes_mtl.plots import (
+    plot_basis,
     plot_clusters,
     plot_coefficients,
     plot_correlation_update,
@@ -45,6 +46,7 @@ from bayes_mtl.structures import (
     Tree,
 )
 from bayes_mtl.summaries import (
+    basis,
     choose_structure,
     clusters,
     compare,
@@ -82,6 +84,7 @@ __all__ = [
     "StudentT",
     "TaskData",
     "Tree",
+    "basis",
     "build_model",
     "choose_structure",
     "clusters",
@@ -93,6 +96,7 @@ __all__ = [
     "gradient_conflict",
     "leave_one_task_out",
     "load",
+    "plot_basis",
     "plot_clusters",
     "plot_coefficients",
     "plot_correlation_update",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal
 
@@ -14,12 +14,14 @@ from bayes_mtl._typing import FloatArray, Label
 from bayes_mtl.data import TaskSchema
 from bayes_mtl.data.frames import column_names, missing_columns, to_pandas
 from bayes_mtl.data.groupings import named
-from bayes_mtl.errors import Finding, PredictionError, raise_if_any
+from bayes_mtl.errors import Finding, PredictionError, SpecError, raise_if_any
 from bayes_mtl.inference.attributes import coefficient_size, inside_of, schema_of, spec_of
 from bayes_mtl.inference.components import draw_labels
-from bayes_mtl.inference.hyperdraws import CHUNK_BYTES
+from bayes_mtl.inference.deviations import deviations, task_scales
+from bayes_mtl.inference.hyperdraws import CHUNK_BYTES, law_of_new_tasks
 from bayes_mtl.inference.log_likelihood import effects_of_levels, linear_predictor, sigma_of_rows
-from bayes_mtl.structures import Horseshoe, Namer, TaskMixture
+from bayes_mtl.structures import Horseshoe, Namer, StudentT, TaskCovariance, TaskMixture
+from bayes_mtl.structures.known import values_of_tasks
 
 
 def predict(
@@ -44,9 +46,14 @@ def predict(
     new_tasks : {"error", "population"}
         What to do with tasks, and levels of groupings, that were not there when the model was fitted.
         "population": each new task gets its own draw from the population of tasks (the same label the
-        same draw), independent of the known tasks; where tasks have scales of their own (`task_sd`,
-        `StudentT`), with the scale of a known task picked at random; where single tasks may use features
-        that others do not (`Horseshoe`), such exceptions are drawn anew. Likewise each new level.
+        same draw); where tasks have scales of their own (`task_sd`, `StudentT`), with the scale of a known
+        task picked at random; where single tasks may use features that others do not (`Horseshoe`), such
+        exceptions are drawn anew. Likewise each new level.
+        If the structure says how a new task relates to the known ones, the draw is from its law given
+        theirs: under `Kernel`, `Graph` and `Tree`, tasks that the description names although the data did
+        not have them, and under `Kernel.from_table` and `Tree.from_table` all tasks, whose places are
+        read from the same columns of `table`. All others are independent of the known tasks, which under
+        `Graph` and `Tree` means that they have no neighbours and share no group.
     random_seed : int or Generator, optional
         For "response" and "population".
 
@@ -61,6 +68,15 @@ def predict(
     PredictionError
         Lists everything that is wrong: unknown tasks and levels, missing columns and values.
 
+    Notes
+    -----
+    Under a correlation of tasks Omega, per draw and with deviations D from the means (tasks in rows), known
+    tasks o and new ones n:
+
+        D_n | D_o ~ MN(Omega_no Omega_oo^-1 D_o, Omega_nn - Omega_no Omega_oo^-1 Omega_on, Sigma)
+
+    for features inside the task covariance; the others are independent.
+
     Examples
     --------
     >>> mtl.predict(idata, new_pupils)["predictions"]["y"].mean(("chain", "draw"))  # doctest: +SKIP
@@ -71,6 +87,7 @@ def predict(
     if new_tasks == "population" and isinstance(structure, TaskMixture) and not structure.knows_new_tasks:
         found = f"is 'population', but under {structure} the population of new tasks is not reported"
         raise PredictionError(Finding("new_tasks", found, "Predict known tasks only"))
+    original = table
     table, labels, row = _rows(table, schema)
     known: list[Label] = idata["posterior"]["task"].to_numpy().tolist()
     findings: list[Finding] = []
@@ -80,6 +97,8 @@ def predict(
         name: read(_as_labels(table[name]), idata["posterior"][name].to_numpy().tolist(), name, "levels")
         for name in schema.groupings
     }
+    if unknown and new_tasks != "error":
+        findings += missing_columns(original, structure.task_columns or ())
     offset = _column(table, schema.offset, findings, 0.0, positive=False)
     needs_noise = kind == "response" and schema.noise is not None
     noise = _column(table, schema.noise if needs_noise else None, findings, 1.0)
@@ -102,7 +121,8 @@ def predict(
     posterior = idata["posterior"].to_dataset()
     effects, of_rows = _levels(idata, posterior, levels, matrix, schema, rng)
     if unknown:
-        posterior = _with_new_tasks(idata, posterior, unknown, table, labels, schema, rng)
+        structure = _with_places(structure, original, schema, unknown)
+        posterior = _with_new_tasks(idata, posterior, unknown, table, labels, schema, structure, rng)
     chains, draws = posterior.sizes["chain"], posterior.sizes["draw"]
     out = np.empty((chains, draws, len(labels)))
     step = max(1, CHUNK_BYTES // (8 * max(1, len(labels)) * (X.shape[1] + 3)))
@@ -244,6 +264,7 @@ def _with_new_tasks(
     table: pd.DataFrame,
     labels: list[Label],
     schema: TaskSchema,
+    structure: TaskCovariance,
     rng: np.random.Generator,
 ) -> xr.Dataset:
     """Append to `beta` (and a noise scale per task) a draw from the population for each new task."""
@@ -271,7 +292,10 @@ def _with_new_tasks(
     if "feature_sd" in posterior:
         if "beta_specific" in posterior:
             mean = mean + _specific_parts(idata, posterior, n_new, rng)
-        beta = mean + _deviations(posterior, str, n_new, inside_of(idata), rng)
+        relate = None
+        if any(structure.knows(task) for task in unknown):
+            relate = partial(_given_known_tasks, idata, posterior, structure, unknown)
+        beta = mean + _deviations(posterior, str, n_new, inside_of(idata), rng, relate)
         if "cluster_mean" in posterior:
             beta = beta + _cluster_deviations(posterior, n_new, rng)
     coords = {"task": list(unknown), "feature": posterior["feature"]}
@@ -312,23 +336,82 @@ def _specific_parts(
 
 
 def _deviations(
-    posterior: xr.Dataset, name: Namer, n_new: int, inside: list[str], rng: np.random.Generator
+    posterior: xr.Dataset,
+    name: Namer,
+    n_new: int,
+    inside: list[str],
+    rng: np.random.Generator,
+    relate: Callable[[FloatArray], FloatArray] | None = None,
 ) -> FloatArray:
-    """Draw deviations of new tasks (or levels, by `name`) from their mean, (chain, draw, n_new, feature)."""
+    """Draw deviations of new tasks (or levels, by `name`) from their mean, (chain, draw, n_new, feature).
+
+    `relate` makes them depend on the known tasks, in units of `feature_sd`.
+    """
     sd = posterior[name("feature_sd")].transpose("chain", "draw", name("feature")).to_numpy()
-    cholesky = sd[..., :, None] * np.eye(sd.shape[-1])
+    factor = np.broadcast_to(np.eye(sd.shape[-1]), (*sd.shape, sd.shape[-1]))
     if name("feature_corr") in posterior:
         axes = ("chain", "draw", name("feature"), name("feature_bis"))
-        corr = posterior[name("feature_corr")].transpose(*axes).to_numpy()
-        cholesky = sd[..., :, None] * np.linalg.cholesky(corr)
+        factor = np.linalg.cholesky(posterior[name("feature_corr")].transpose(*axes).to_numpy())
     white = rng.standard_normal((*sd.shape[:2], n_new, sd.shape[-1]))
-    if (scales := _task_scales(posterior, name)) is not None:
+    unit = np.einsum("cdij,cdnj->cdni", factor, white)
+    is_inside = np.isin(posterior[name("feature")].to_numpy(), inside)
+    if relate is not None:
+        unit[..., is_inside] = relate(unit[..., is_inside])
+    if (scales := task_scales(posterior, name)) is not None:
         # The scale of a new task is one of the known tasks' scales, at random.
-        pick = rng.integers(0, scales.shape[-1], size=white.shape[:-1])
+        pick = rng.integers(0, scales.shape[-1], size=unit.shape[:-1])
         scale = np.take_along_axis(scales, pick, axis=-1)[..., None]
-        is_inside = np.isin(posterior[name("feature")].to_numpy(), inside)
-        white = np.where(is_inside, scale, 1.0) * white
-    return np.asarray(np.einsum("cdij,cdnj->cdni", cholesky, white))
+        unit = np.where(is_inside, scale, 1.0) * unit
+    return np.asarray(sd[:, :, None, :] * unit)
+
+
+def _with_places(
+    structure: TaskCovariance, table: Any, schema: TaskSchema, unknown: list[Label]
+) -> TaskCovariance:
+    """Return the structure with the places of new tasks, if it says where to find them."""
+    columns = structure.task_columns
+    if columns is None or schema.task is None:
+        return structure
+    new = [task for task in unknown if not structure.knows(task)]
+    frame = to_pandas(table, [schema.task, *columns], PredictionError)
+    frame = frame[pd.Series(_as_labels(frame[schema.task]), dtype=object).isin(new)]
+    try:
+        places = values_of_tasks("new_tasks", "columns", frame, schema.task, columns, "place") if new else {}
+        return structure.with_tasks(places)
+    except SpecError as err:
+        raise PredictionError(err.findings) from err
+
+
+def _given_known_tasks(
+    idata: xr.DataTree,
+    posterior: xr.Dataset,
+    structure: TaskCovariance,
+    unknown: list[Label],
+    unit: FloatArray,
+) -> FloatArray:
+    """Return deviations of new tasks from their law given the known tasks, in units of `feature_sd`.
+
+    Parameters
+    ----------
+    unit : (chain, draw, new task, feature)
+        From their law in the population.
+    """
+    known = posterior["task"].to_numpy().tolist()
+    related = np.array([structure.knows(task) for task in unknown])
+    if len(known) == 1 and "rho" in structure.parameters:
+        found = f"resemble a known task by `rho`, of which one task ({known[0]!r}) says nothing"
+        raise PredictionError(Finding("new tasks", found, "Fit more tasks, or rename these"))
+    inner = structure.inner if isinstance(structure, StudentT) else structure
+    new = [task for task, is_related in zip(unknown, related, strict=True) if is_related]
+    weight, root = law_of_new_tasks(inner, known, new, posterior)
+    chains, draws = unit.shape[:2]
+    D = deviations(idata, posterior)
+    if (scales := task_scales(posterior)) is not None:
+        D = D / scales[..., None]
+    weight, root = (m.reshape(chains, draws, *m.shape[1:]) for m in (weight, root))
+    out = unit.copy()
+    out[:, :, related] = weight @ D + root @ unit[:, :, related]
+    return out
 
 
 def _cluster_deviations(posterior: xr.Dataset, n_new: int, rng: np.random.Generator) -> FloatArray:
@@ -338,12 +421,3 @@ def _cluster_deviations(posterior: xr.Dataset, n_new: int, rng: np.random.Genera
     deviation = posterior["cluster_mean"] - posterior["beta_mean"]
     centre = deviation.transpose("chain", "draw", "cluster", "feature").to_numpy()
     return np.take_along_axis(centre, label[..., None], axis=2)
-
-
-def _task_scales(posterior: xr.Dataset, name: Namer) -> FloatArray | None:
-    """Return how far each task may deviate (chain, draw, task), or None if all may equally."""
-    if "task_sd" in posterior and name is str:
-        return posterior["task_sd"].transpose("chain", "draw", "task").to_numpy()
-    if (reliability := name("task_reliability")) in posterior:
-        return posterior[reliability].transpose("chain", "draw", ...).to_numpy() ** -0.5
-    return None

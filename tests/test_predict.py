@@ -11,6 +11,7 @@ import bayes_mtl as mtl
 from bayes_mtl import errors
 from bayes_mtl.inference.attributes import describe
 from bayes_mtl.inference.fit import constant_data
+from tests.test_relatedness import omega
 
 MEAN, SD = np.array([1.0, -2.0, 0.5]), np.array([0.5, 1.0, 2.0])
 CORR = np.array([[1.0, 0.6, 0.0], [0.6, 1.0, -0.4], [0.0, -0.4, 1.0]])
@@ -40,6 +41,8 @@ def frozen(data, spec, draws=40_000, **values):
         "task_sd": ("task",),
         "beta": ("task", "feature"),
         "beta_shared": ("shared_feature",),
+        "level_share": ("level",),
+        "task_reliability": ("task",),
     }
     out = {
         k: (("chain", "draw", *dims.get(k, ())), np.broadcast_to(v, (1, draws, *np.shape(v))))
@@ -110,6 +113,112 @@ def test_task_features_and_task_scales_of_new_tasks():
     np.testing.assert_allclose(draws.std(axis=0) / expected_sd, 1, atol=4 / np.sqrt(n))
     with pytest.raises(errors.PredictionError, match="change within the task"):
         mtl.predict(idata, rows.assign(z=[1.0, 2.0, 3.0]), new_tasks="population")
+
+
+_PLACES = {"a": (0.0, 0.0), "b": (1.0, 0.0), "c": (0.0, 3.0), "d": (0.5, 0.2), "e": (0.6, 0.3)}
+_KERNEL = mtl.Kernel(positions=_PLACES, shape="exponential")
+_GROUPS = {"a": "g", "b": "g", "d": "g", "c": "h", "e": "top", "g": "top", "h": "other"}
+# A structure that knows tasks d and e, of which there are no rows, and its parameters.
+RELATED = {
+    "Kernel": (_KERNEL, {"rho": 0.9, "lengthscale": 2.0}),
+    "Matrix": (mtl.Kernel(0.6 + 0.4 * np.eye(5), tasks=list("abcde")), {"rho": 0.8}),
+    "Graph": (mtl.Graph({"a": ["b", "d"], "b": ["d"], "d": ["e"], "c": []}), {"rho": 0.95}),
+    "Tree": (mtl.Tree(_GROUPS), {"level_share": [0.3, 0.6, 0.1]}),
+    "StudentT": (mtl.StudentT(_KERNEL), {"rho": 0.9, "lengthscale": 2.0}),
+}
+
+
+@pytest.mark.parametrize("name", RELATED)
+def test_new_tasks_follow_the_known_ones_that_they_are_related_to(name):
+    """As the exact posterior of all tasks together, some of which have no rows."""
+    rng, n_draws = np.random.default_rng(3), 10_000
+    structure, parameters = RELATED[name]
+    inner = structure.inner if isinstance(structure, mtl.StudentT) else structure
+    scale = 1.5 if isinstance(structure, mtl.StudentT) else 1.0
+    Omega = scale**2 * omega(inner, list("abcde"), **{k: np.asarray(v) for k, v in parameters.items()})
+    data = mtl.TaskData.from_table(table(), task="task", outcome="y", features=["x1", "x2"])
+    # The intercept stands outside of the task covariance.
+    R = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, -0.4], [0.0, -0.4, 1.0]])
+    Sigma, out = np.outer(SD, SD) * R, np.diag([1.0, 0.0, 0.0])
+    prior = np.kron(Omega, (np.eye(3) - out) @ Sigma) + np.kron(np.eye(5), out @ Sigma)
+    # Rows of a, b, c only, with noise of 4.
+    X = np.zeros((data.n_rows, 15))
+    for i, (row, t) in enumerate(zip(data.X, data.task_index, strict=True)):
+        X[i, 3 * t : 3 * t + 3] = row
+    beta = rng.multivariate_normal(np.zeros(15), prior)
+    y = X @ beta + 4 * rng.standard_normal(data.n_rows)
+    gain = prior @ X.T @ np.linalg.inv(X @ prior @ X.T + 16 * np.eye(data.n_rows))
+    centre, covariance = gain @ y, prior - gain @ X @ prior
+    known = rng.multivariate_normal(centre[:9], covariance[:9, :9], size=n_draws)
+
+    spec = mtl.ModelSpec(task_covariance=structure)
+    values = {"beta_mean": MEAN, "feature_sd": SD, "feature_corr": R, "sigma": 4.0} | parameters
+    if scale > 1.0:
+        values["task_reliability"] = np.full(3, scale**-2)
+    idata = frozen(data, spec, draws=n_draws, beta=np.zeros((3, 3)), **values)
+    drawn = xr.DataArray(MEAN + known.reshape(1, n_draws, 3, 3), dims=("chain", "draw", "task", "feature"))
+    idata["posterior"] = xr.DataTree(idata["posterior"].to_dataset().assign(beta=drawn))
+    rows = pd.concat([UNIT.assign(task=t) for t in "de"])
+    y = mtl.predict(idata, rows, new_tasks="population", random_seed=1)["predictions"]["y"].to_numpy()[0]
+    y = y.reshape(n_draws, 2, 3)
+    y[..., 1:] -= y[..., :1]
+    new = y.reshape(n_draws, 6) - np.tile(MEAN, 2)
+    sd = np.sqrt(np.diag(covariance)[9:])
+    np.testing.assert_allclose((new.mean(axis=0) - centre[9:]) / sd, 0.0, atol=4 / np.sqrt(n_draws))
+    np.testing.assert_allclose(
+        np.cov(new.T) / np.outer(sd, sd), covariance[9:, 9:] / np.outer(sd, sd), atol=6 / np.sqrt(n_draws)
+    )
+    assert np.abs(centre[9:] / sd).max() > 1.0  # what the known tasks say matters
+
+
+def test_places_of_new_tasks_are_read_from_the_table():
+    frame = table().assign(
+        east=lambda d: d.task.map({"a": 0.0, "b": 1.0, "c": 9.0}), town=lambda d: d.task.map(str.upper)
+    )
+    data = mtl.TaskData.from_table(frame, task="task", outcome="y", features=["x1", "x2"])
+    columns = {"task": "task"}
+    for structure, parameters in (
+        (mtl.Kernel.from_table(frame, columns=["east"], **columns), {"rho": 0.999, "lengthscale": 10.0}),
+        (mtl.Tree.from_table(frame, levels=["town"], **columns), {"level_share": [0.999, 0.001]}),
+        (
+            mtl.StudentT(mtl.Tree.from_table(frame, levels=["town"], **columns)),
+            {"level_share": [0.999, 0.001]},
+        ),
+    ):
+        values = {"beta_mean": MEAN, "feature_sd": SD, "sigma": 1.0} | parameters
+        if isinstance(structure, mtl.StudentT):
+            values["task_reliability"] = np.ones(3)
+        beta = MEAN + np.array([[0.0, 1.0, 2.0], [0.0, -1.0, 1.0], [0.0, 0.5, -2.0]])
+        spec = mtl.ModelSpec(task_covariance=structure, feature_covariance=mtl.Diagonal())
+        idata = frozen(data, spec, draws=2000, beta=beta, **values)
+        rows = UNIT.assign(east=1.0, town="B")
+        slopes = new_task_draws(idata, rows)[:, 1:]
+        np.testing.assert_allclose(slopes.mean(axis=0), beta[1, 1:], atol=0.1)
+        assert slopes.std(axis=0).max() < 0.4
+        far = new_task_draws(idata, rows.assign(east=1e6, town="nowhere"))[:, 1:]
+        np.testing.assert_allclose(far.mean(axis=0), MEAN[1:], atol=0.1)
+        np.testing.assert_allclose(far.std(axis=0) / SD[1:], 1.0, atol=0.08)
+        # Known tasks need no places.
+        mtl.predict(idata, UNIT.assign(task="a"), new_tasks="population")
+        lost = structure.task_columns[0]
+        with pytest.raises(errors.PredictionError, match=f"column '{lost}': is not in the table"):
+            mtl.predict(idata, rows.drop(columns=lost), new_tasks="population")
+        with pytest.raises(errors.PredictionError, match="'new' in more than one place"):
+            mtl.predict(idata, rows.assign(**{lost: [1.0, 2.0, 2.0]}), new_tasks="population")
+        with pytest.raises(errors.PredictionError, match="missing places"):
+            mtl.predict(idata, rows.assign(**{lost: None}), new_tasks="population")
+
+
+def test_one_known_task_says_nothing_of_its_relatives():
+    frame = table().query("task == 'a'")
+    data = mtl.TaskData.from_table(frame, task="task", outcome="y", features=["x1"])
+    spec = mtl.ModelSpec(task_covariance=_KERNEL, feature_covariance=mtl.Diagonal())
+    idata = frozen(
+        data, spec, draws=3, beta=np.zeros((1, 2)), beta_mean=[0.0, 0.0], feature_sd=[1.0, 1.0], sigma=1.0
+    )
+    with pytest.raises(errors.PredictionError, match="says nothing"):
+        mtl.predict(idata, UNIT.assign(task="d"), new_tasks="population")
+    mtl.predict(idata, UNIT.assign(task="elsewhere"), new_tasks="population")
 
 
 def test_noise_scales_of_new_tasks():

@@ -98,10 +98,21 @@ class TestKernel:
             (lambda: mtl.Kernel(positions={"a": 0.0, "b": np.inf}), "finite"),
             (lambda: mtl.Kernel(positions={"a": 0.0, "b": 0.0}), "at one place"),
             (lambda: mtl.Kernel(positions=[0.0, 1.0]), "needs `tasks`"),
+            (lambda: mtl.Kernel(positions={"a": 0.0, "b": 1.0}, columns=["x", "y"]), "each of 1 coordinates"),
+            (lambda: mtl.Kernel(eye, tasks=["a", "b"], columns=["x"]), "no meaning with `matrix`"),
             (lambda: mtl.Kernel(positions=[0.0, 1.0], tasks=["a"]), "2 positions for 1 labels"),
         ):
             with pytest.raises(mtl.errors.SpecError, match=words):
                 make()
+
+    def test_from_a_table(self):
+        frame = pd.DataFrame({"task": list("abab"), "x": [0.0, 1.0, 0.0, 1.0], "y": [2.0, 0.0, 2.0, 0.0]})
+        found = mtl.Kernel.from_table(frame, task="task", columns=["x", "y"], lengthscale=2.0)
+        given = {"positions": {"a": (0.0, 2.0), "b": (1.0, 0.0)}, "columns": ("x", "y"), "lengthscale": 2.0}
+        assert found == mtl.Kernel(**given)
+        assert TaskCovariance.from_dict(found.to_dict()) == found
+        with pytest.raises(mtl.errors.SpecError, match="task 'b' in more than one place"):
+            mtl.Kernel.from_table(frame.assign(x=[0.0, 1.0, 0.0, 2.0]), task="task", columns=["x"])
 
     def test_unknown_tasks_are_named_before_anything_is_built(self):
         data = few_rows("aabbcc")
@@ -156,6 +167,13 @@ class TestTree:
         expected[:2, 2] = expected[2, :2] = 0.5
         np.testing.assert_allclose(found, expected, atol=1e-12)
         assert tree.levels == ("region", "town")
+        assert TaskCovariance.from_dict(tree.to_dict()) == tree
+        more = tree.with_tasks({"e": (1, 9), "f": (2, 1)})
+        assert more.knows("e")
+        assert not more.knows("region=1")
+        np.testing.assert_allclose(
+            omega(more, list("aedf"), level_share=np.array([0.5, 0.2, 0.3]))[[0, 2], [1, 3]], [0.5, 0.7]
+        )
 
     def test_branches_of_unequal_length(self):
         tree = mtl.Tree({"a": "g", "b": "g", "g": "top", "c": "top", "d": "other"})
@@ -189,6 +207,7 @@ class TestTree:
 def test_options_are_checked():
     for make, words in (
         (lambda: mtl.SparseBasis(0), "`n_basis` should be an integer of at least 1"),
+        (lambda: mtl.SparseBasis(2, overlap=1), "`overlap` should be True or False, found 1"),
         (lambda: mtl.SparsePrecision(0), "`scale` should be a number above 0"),
         (lambda: mtl.StudentT(nu=0), "`nu`"),
         (lambda: mtl.StudentT(mtl.NoPooling()), "should be a structure under which tasks deviate"),
@@ -218,9 +237,9 @@ def simulate(corr, n_features=8, n_rows=30, seed=0, tasks=None):
     return mtl.TaskData.from_arrays(X, y, labels[task]), beta
 
 
-def fit(data, structure, **options):
+def fit(data, structure, draws=700, **options):
     spec = mtl.ModelSpec(task_covariance=structure, feature_covariance=mtl.Diagonal(), **options)
-    return mtl.fit(data, spec, draws=700, tune=500, chains=2, random_seed=1, progressbar=False)
+    return mtl.fit(data, spec, draws=draws, tune=500, chains=2, random_seed=1, progressbar=False)
 
 
 def test_relatedness_is_believed_where_it_is_there():
@@ -268,6 +287,27 @@ def test_overlapping_groups_are_found():
     realised = (unit @ unit.T)[np.triu_indices(10, k=1)]
     np.testing.assert_allclose(found, realised, atol=0.35)
     assert np.corrcoef(found, realised)[0, 1] > 0.95
+
+
+def test_disjoint_groups_are_found():
+    """Tasks 0-4 are multiples of one basis task, with either sign, 5-9 of another: each loads on one."""
+    group, sign = np.repeat([0, 1], 5), np.array([1, 1, -1, 1, -1] * 2)
+    same = group[:, None] == group
+    corr = np.where(same, 0.9, 0.0) * np.outer(sign, sign)
+    np.fill_diagonal(corr, 1.0)
+    data, _ = simulate(corr, n_features=12, n_rows=40)
+    idata = fit(data, mtl.SparseBasis(2, overlap=False), draws=300, priors={"beta_mean": 0.0})
+    found = mtl.basis(idata)
+    overlap, off = found["overlap"].to_numpy(), ~np.eye(10, dtype=bool)
+    assert overlap[same & off].min() > 0.9
+    assert overlap[~same].max() < 0.2
+    assert found["overlap_contraction"].to_numpy()[off].min() > 0.5
+    assert found["belongs"].max("factor").min() > 0.95
+    assert found.attrs["r_hat"] < 1.05
+    loading = found["loading"].to_numpy()[np.arange(10), found["belongs"].argmax("factor")]
+    for g in (0, 1):  # the sign is that of the group but for one sign of all
+        assert abs((np.sign(loading) * sign)[group == g].sum()) == 5
+    assert np.abs(loading).min() > 0.7
 
 
 def test_an_outlier_is_left_alone():

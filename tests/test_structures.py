@@ -34,6 +34,7 @@ STRUCTURES = {
     "Graph": mtl.Graph({**_edges, "t4": []}),
     "Tree": mtl.Tree(_groups, levels=["region", "town"]),
     "SparseBasis": mtl.SparseBasis(2),
+    "DisjointBasis": mtl.SparseBasis(2, overlap=False),
     "SparsePrecision": mtl.SparsePrecision(),
     "StudentT": mtl.StudentT(),
     "StudentTLowRank": mtl.StudentT(mtl.LowRank(1), nu="learned"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -13,11 +13,12 @@ import pytensor.tensor as pt
 import xarray as xr
 from pytensor.graph.replace import vectorize_graph
 
-from bayes_mtl._typing import FloatArray, Tensor
+from bayes_mtl._typing import FloatArray, Label, Tensor
 from bayes_mtl.data import Grouping, TaskData
 from bayes_mtl.data.groupings import named
 from bayes_mtl.model import AssembledModel, MixturePrior
 from bayes_mtl.model.numbers import constants
+from bayes_mtl.structures import TaskCovariance
 
 CHUNK_BYTES = 256 * 2**20  # working memory of a computation over draws
 # Larger task correlation matrices are left to be computed from the loadings where they are needed.
@@ -232,6 +233,42 @@ REPORTED = (
     "task_unique_sd",
     "task_loadings_scale",
 )
+
+
+def law_of_new_tasks(
+    structure: TaskCovariance, known: Sequence[Label], new: Sequence[Label], draws: xr.Dataset
+) -> tuple[FloatArray, FloatArray]:
+    """Return how new tasks follow from known ones under a structure that knows them all.
+
+    With Omega of all tasks = L L', lower triangular, known tasks first: given the deviations D of the known
+    tasks, those of the new ones are A D + C E, E standard normal, with
+
+        A = L_no L_oo^-1 = Omega_no Omega_oo^-1,        C = L_nn, C C' = Omega_nn - A Omega_on
+
+    Parameters
+    ----------
+    structure : TaskCovariance
+    known, new : sequence of labels
+    draws : Dataset
+        With the structure's parameters.
+
+    Returns
+    -------
+    A, C : (n_draws, n_new, n_known), (n_draws, n_new, n_new)
+        Chains one after the other.
+    """
+    n_draws, n_known = draws.sizes["chain"] * draws.sizes["draw"], len(known)
+    with pm.Model() as model:
+        law = structure.task_loadings([*known, *new], str)
+        lower: Tensor = law.loadings
+        if not structure.triangular:
+            own: Tensor = law.unique_sd
+            lower = pt.linalg.cholesky(lower @ lower.T + pt.diag(own**2))
+    A = pt.linalg.solve_triangular(lower[:n_known, :n_known].T, lower[n_known:, :n_known].T, lower=False).T
+    columns = [draws[v.name].transpose("chain", "draw", ...).to_numpy() for v in model.free_RVs]
+    columns = [c.reshape(n_draws, *c.shape[2:]) for c in columns]
+    found = _for_every_draw(model.free_RVs, [A, lower[n_known:, n_known:]], columns, n_draws)
+    return found[0], found[1]
 
 
 def task_corr(loadings: FloatArray, unique_sd: FloatArray) -> FloatArray:

@@ -1,5 +1,6 @@
 """Pictures, one per file, each drawn from a summary."""
 
+from bayes_mtl.plots.basis import plot_basis
 from bayes_mtl.plots.clusters import plot_clusters
 from bayes_mtl.plots.coefficients import plot_coefficients
 from bayes_mtl.plots.correlation_update import plot_correlation_update
@@ -12,6 +13,7 @@ from bayes_mtl.plots.task_tree import plot_task_tree
 from bayes_mtl.plots.transfer_gain import plot_transfer_gain
 
 __all__ = [
+    "plot_basis",
     "plot_clusters",
     "plot_coefficients",
     "plot_correlation_update",

@@ -7,8 +7,9 @@ beta_t = mean_t + r_t^-1/2 (sum_k Lambda_tk f_k + e_t),    f_k ~ N(0, Sigma),   
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from bayes_mtl._typing import Label, Tensor
 from bayes_mtl.description import Described
@@ -62,6 +63,19 @@ class TaskCovariance(Described, ABC):
     def findings(self, tasks: Sequence[Label]) -> list[Finding]:
         """Everything that does not fit between this structure and the tasks of the data."""
         return []
+
+    @property
+    def task_columns(self) -> tuple[str, ...] | None:
+        """Columns of a table that say where a new task is among the known ones, if it was read from one."""
+        return None
+
+    def knows(self, task: Label) -> bool:
+        """Whether this structure says how a task relates to others before there are any of its data."""
+        return False
+
+    def with_tasks(self, places: Mapping[Label, Sequence[Any]]) -> TaskCovariance:
+        """Return this structure with more tasks, given the values of their `task_columns`."""
+        return self
 
     @abstractmethod
     def task_loadings(self, tasks: Sequence[Label], name: Namer) -> TaskLoadings:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pymc as pm
@@ -21,6 +21,7 @@ from bayes_mtl.structures.known import (
     plain_labels,
     plain_matrix,
     positions_of,
+    values_of_tasks,
 )
 
 _ROOT3, _ROOT5 = np.sqrt(3.0), np.sqrt(5.0)
@@ -55,11 +56,22 @@ class Kernel(KnownRelatedness):
     lengthscale : float, optional
         In the units of `positions`. Default: learned, log-normal with 90 % of its mass between the least
         and the greatest distance.
+    columns : sequence of str, optional
+        Names of the coordinates in `positions`. `predict` reads them for tasks that have no position here.
 
     Raises
     ------
     SpecError
         If the matrix is not symmetric or not positive semi-definite, or labels are missing.
+
+    See Also
+    --------
+    Kernel.from_table : from columns of a table.
+
+    Notes
+    -----
+    A new task at a known place has a conditional law given the known tasks, which
+    ``predict(..., new_tasks="population")`` uses.
 
     References
     ----------
@@ -78,6 +90,7 @@ class Kernel(KnownRelatedness):
     tasks: tuple[Label, ...]
     shape: str
     lengthscale: float | None
+    columns: tuple[str, ...] | None
 
     def __init__(
         self,
@@ -87,6 +100,7 @@ class Kernel(KnownRelatedness):
         tasks: Sequence[Label] | None = None,
         shape: str = "matern32",
         lengthscale: float | None = None,
+        columns: Sequence[str] | None = None,
     ):
         findings = []
         if (matrix is None) == (positions is None):
@@ -101,6 +115,8 @@ class Kernel(KnownRelatedness):
             )
         if matrix is not None and lengthscale is not None:
             findings.append(Finding("Kernel", "`lengthscale` has no meaning with `matrix`", "Remove it"))
+        if matrix is not None and columns is not None:
+            findings.append(Finding("Kernel", "`columns` has no meaning with `matrix`", "Remove it"))
         raise_if_any(findings, SpecError)
         fixed, places = None, None
         if matrix is not None:
@@ -109,15 +125,65 @@ class Kernel(KnownRelatedness):
         else:
             labels, values = _places(positions, tasks)
             places = plain_matrix(values)
+            if columns is not None and (isinstance(columns, str) or len(columns) != values.shape[1]):
+                found = f"`columns` should be a name for each of {values.shape[1]} coordinates"
+                raise SpecError(Finding("Kernel", f"{found}, found {columns!r}"))
         given = {
             "matrix": fixed,
             "positions": places,
             "tasks": labels,
             "shape": shape,
             "lengthscale": lengthscale,
+            "columns": None if columns is None else tuple(columns),
         }
         for name, value in given.items():
             object.__setattr__(self, name, value)
+
+    @classmethod
+    def from_table(cls, table: Any, *, task: str, columns: Sequence[str], **options: Any) -> Self:
+        """Read positions from a table.
+
+        Parameters
+        ----------
+        table : data frame
+        task : str
+            Column of tasks.
+        columns : sequence of str
+            Columns of numbers that do not change within a task. `predict` reads them for new tasks.
+        **options
+            `shape` and `lengthscale`.
+
+        Raises
+        ------
+        SpecError
+            If a task is in several places.
+
+        Examples
+        --------
+        >>> import bayes_mtl as mtl
+        >>> table = {"plot": ["a", "a", "b"], "east": [0.0, 0.0, 3.0], "north": [1.0, 1.0, 2.0]}
+        >>> mtl.Kernel.from_table(table, task="plot", columns=["east", "north"]).positions
+        ((0.0, 1.0), (3.0, 2.0))
+        """
+        found = values_of_tasks("Kernel", "columns", table, task, columns, "place")
+        return cls(positions=found, columns=columns, **options)
+
+    @property
+    def task_columns(self) -> tuple[str, ...] | None:
+        """`columns`."""
+        return self.columns
+
+    def with_tasks(self, places: Mapping[Label, Sequence[Any]]) -> Kernel:
+        """Return this kernel with more positions."""
+        if self.positions is None:
+            return self
+        known = dict(zip(self.tasks, self.positions, strict=True))
+        return Kernel(
+            positions=known | dict(places),
+            shape=self.shape,
+            lengthscale=self.lengthscale,
+            columns=self.columns,
+        )
 
     @property
     def parameters(self) -> tuple[str, ...]:

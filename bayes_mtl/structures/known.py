@@ -11,6 +11,7 @@ import pymc as pm
 import pytensor.tensor as pt
 
 from bayes_mtl._typing import FloatArray, Label, Tensor
+from bayes_mtl.data.frames import missing_columns, to_pandas
 from bayes_mtl.errors import Finding, SpecError, raise_if_any
 from bayes_mtl.structures.base import Namer, TaskCovariance, TaskLoadings
 
@@ -40,6 +41,10 @@ class KnownRelatedness(TaskCovariance):
         """Say which tasks are not among the labels."""
         return label_findings(type(self).__name__, tasks, self.tasks)
 
+    def knows(self, task: Label) -> bool:
+        """Whether it is among the labels."""
+        return task in self.tasks
+
     @abstractmethod
     def correlation(self, rho: Tensor, tasks: Sequence[Label], name: Namer) -> Tensor:
         """Return Omega of these tasks, and register what else it depends on."""
@@ -67,6 +72,32 @@ def label_findings(who: str, tasks: Sequence[Label], known: Iterable[Label]) -> 
     have = ", ".join(map(repr, list(labels)[:5])) + (", ..." if len(labels) > 5 else "")
     found = f"does not know {len(missing)} of the tasks: {some}. It knows {have}"
     return [Finding(who, found, "Labels should be those of the task column, of the same type")]
+
+
+def values_of_tasks(
+    who: str, option: str, table: Any, task: str, columns: Sequence[str], what: str
+) -> dict[Label, tuple[Any, ...]]:
+    """Return what a table says of each task in columns that do not change within it.
+
+    Raises
+    ------
+    SpecError
+        If a column is missing, has gaps, or has several values within a task.
+    """
+    if isinstance(columns, str) or not columns:
+        raise SpecError(Finding(who, f"`{option}` should be a list of columns, found {columns!r}"))
+    raise_if_any(missing_columns(table, [task, *columns]), SpecError)
+    rows = to_pandas(table, [task, *columns], SpecError).drop_duplicates()
+    if rows.isna().any(axis=None):
+        column = rows.columns[rows.isna().any()][0]
+        raise SpecError(Finding(f"column {column!r}", f"has missing {what}s", f"Name a {what} in every row"))
+    if rows[task].duplicated().any():
+        twice = rows.loc[rows[task].duplicated(), task].iloc[0]
+        found = f"has task {twice!r} in more than one {what}"
+        hint = f"{', '.join(map(repr, columns))} should not change within a task"
+        raise SpecError(Finding(f"column {task!r}", found, hint))
+    labels = [plain_labels(row) for row in rows.itertuples(index=False)]
+    return {label: tuple(values) for label, *values in labels}
 
 
 def labelled_matrix(who: str, what: str, matrix: Any, tasks: Any) -> tuple[tuple[Label, ...], FloatArray]:

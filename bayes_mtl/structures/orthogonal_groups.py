@@ -10,7 +10,7 @@ import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
 
-from bayes_mtl._typing import Label
+from bayes_mtl._typing import Label, Tensor
 from bayes_mtl.errors import Finding, SpecError, raise_if_any
 from bayes_mtl.kernels import product
 from bayes_mtl.structures._options import count_finding
@@ -35,7 +35,7 @@ class OrthogonalGroups(TaskMixture):
     groups : mapping from task to group
         For example ``{"identity 1": "identity", "emotion 1": "emotion"}``. There may be more tasks than the
         data have.
-    rank : int
+    rank : int or mapping from group to int
         Number of directions of each group, default 1. All groups together need no more than there are
         features.
 
@@ -45,11 +45,17 @@ class OrthogonalGroups(TaskMixture):
     """
 
     groups: tuple[tuple[Label, Label], ...]
-    rank: int
+    rank: int | tuple[tuple[Label, int], ...]
 
-    def __init__(self, groups: Any, rank: int = 1):
+    def __init__(self, groups: Any, rank: Any = 1):
         pairs = list(groups.items()) if isinstance(groups, Mapping) else [tuple(p) for p in groups]
-        findings = count_finding("OrthogonalGroups", "rank", rank)
+        if isinstance(rank, Mapping) or (isinstance(rank, Sequence) and not isinstance(rank, str)):
+            rank = tuple(plain_labels(p) for p in (rank.items() if isinstance(rank, Mapping) else rank))
+            findings = [f for _, r in rank for f in count_finding("OrthogonalGroups", "rank", r)]
+            if missing := {p[1] for p in pairs if len(p) == 2} - {g for g, _ in rank}:
+                findings.append(Finding("OrthogonalGroups", f"`rank` should name every group, not {missing}"))
+        else:
+            findings = count_finding("OrthogonalGroups", "rank", rank)
         if any(len(p) != 2 for p in pairs) or len({g for _, g in pairs}) < 2:
             findings.append(
                 Finding(
@@ -64,7 +70,7 @@ class OrthogonalGroups(TaskMixture):
 
     @property
     def parameters(self) -> tuple[str, ...]:
-        """How far each group varies along its directions, relative to all others."""
+        """How far each group varies along each of its directions, relative to all others."""
         return ("direction_scale",)
 
     @property
@@ -84,22 +90,28 @@ class OrthogonalGroups(TaskMixture):
     def components(self, tasks: Sequence[Label], n_features: int, name: Namer) -> TaskComponents:
         """Register directions and their scales."""
         names, of = list(self.component_names(tasks)), dict(self.groups)
-        size = len(names) * self.rank
-        if size > n_features:
-            found = f"needs {size} orthogonal directions ({len(names)} groups of rank {self.rank})"
+        ranks = [self.rank if isinstance(self.rank, int) else dict(self.rank)[g] for g in names]
+        if sum(ranks) > n_features:
+            found = f"needs {sum(ranks)} orthogonal directions (groups of rank {ranks})"
             raise SpecError(Finding("OrthogonalGroups", f"{found}, but there are {n_features} features"))
-        # The Q of a standard normal matrix is uniform over orthonormal columns.
-        pm.modelcontext(None).add_coord(name("direction"), range(self.rank))
-        shape = (n_features, size)
-        raw = pm.Normal(name("direction_offset"), 0.0, 1.0, shape=shape, initval=np.eye(*shape))
-        U = pt.linalg.solve_triangular(pt.linalg.cholesky(product(raw.T, raw)), raw.T, lower=True).T
-        scale = pm.HalfNormal(
-            name("direction_scale"),
-            3.0,
-            shape=(len(names), self.rank),
-            dims=(name("cluster"), name("direction")),
+        dim = name("direction")
+        pm.modelcontext(None).add_coord(
+            dim, [f"{g} {i}" for g, r in zip(names, ranks, strict=True) for i in range(r)]
         )
-        factors = [U[:, g * self.rank : (g + 1) * self.rank] * scale[g] for g in range(len(names))]
+        U = self.directions(ranks, n_features, name)
+        directions = U * pm.HalfNormal(name("direction_scale"), 3.0, shape=sum(ranks), dims=dim)
+        first, widest = np.cumsum([0, *ranks]), max(ranks)
+        factors = []
+        for start, rank in zip(first[:-1], ranks, strict=True):
+            padding = pt.zeros((n_features, widest - rank))
+            factors.append(pt.concatenate([directions[:, start : start + rank], padding], axis=1))
         member = np.array([[of[t] == g for g in names] for t in tasks])
         log_weight = np.where(member, 0.0, -np.inf)
         return TaskComponents(pt.as_tensor_variable(log_weight), pt.stack(factors))
+
+    def directions(self, ranks: Sequence[int], n_features: int, name: Namer) -> Tensor:
+        """Register orthonormal directions, (feature, direction)."""
+        # The Q of a standard normal matrix is uniform over orthonormal columns.
+        shape = (n_features, sum(ranks))
+        raw = pm.Normal(name("direction_offset"), 0.0, 1.0, shape=shape, initval=np.eye(*shape))
+        return pt.linalg.solve_triangular(pt.linalg.cholesky(product(raw.T, raw)), raw.T, lower=True).T

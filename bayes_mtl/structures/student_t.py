@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import pymc as pm
 import pytensor.tensor as pt
@@ -82,6 +82,19 @@ class StudentT(TaskCovariance):
     def parameters(self) -> tuple[str, ...]:
         """Those of the inner structure, and how reliable each task is."""
         return (*self.inner.parameters, "nu", "task_reliability")
+
+    @property
+    def task_columns(self) -> tuple[str, ...] | None:
+        """As the inner structure."""
+        return self.inner.task_columns
+
+    def knows(self, task: Label) -> bool:
+        """As the inner structure."""
+        return self.inner.knows(task)
+
+    def with_tasks(self, places: Mapping[Label, Sequence[Any]]) -> StudentT:
+        """Return the same around the inner structure with more tasks."""
+        return replace(self, inner=self.inner.with_tasks(places))
 
     def findings(self, tasks: Sequence[Label]) -> list[Finding]:
         """As the inner structure."""

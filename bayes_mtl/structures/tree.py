@@ -14,7 +14,7 @@ import pytensor.tensor as pt
 from bayes_mtl._typing import FloatArray, Label
 from bayes_mtl.errors import Finding, SpecError, raise_if_any
 from bayes_mtl.structures.base import Namer, TaskCovariance, TaskLoadings
-from bayes_mtl.structures.known import label_findings, plain_labels
+from bayes_mtl.structures.known import label_findings, plain_labels, values_of_tasks
 
 OWN = "own"
 
@@ -38,6 +38,8 @@ class Tree(TaskCovariance):
         leaves; there may be more of them than the data have.
     levels : sequence of str, optional
         Names of the levels of groups, the outermost first. Default: ``"level 1"``, ``"level 2"``, ...
+    columns : sequence of str, optional
+        Set by `from_table`: columns in which `predict` finds the groups of new tasks.
 
     Raises
     ------
@@ -62,8 +64,11 @@ class Tree(TaskCovariance):
 
     parents: tuple[tuple[Label, Label], ...]
     levels: tuple[str, ...]
+    columns: tuple[str, ...] | None
 
-    def __init__(self, parents: Any, levels: Sequence[str] | None = None):
+    def __init__(
+        self, parents: Any, levels: Sequence[str] | None = None, columns: Sequence[str] | None = None
+    ):
         pairs = list(parents.items()) if isinstance(parents, Mapping) else [tuple(p) for p in parents]
         findings = []
         if not pairs or any(len(p) != 2 for p in pairs):
@@ -90,6 +95,7 @@ class Tree(TaskCovariance):
         raise_if_any(findings, SpecError)
         object.__setattr__(self, "parents", tuple(dict.fromkeys(pairs)))
         object.__setattr__(self, "levels", names)
+        object.__setattr__(self, "columns", None if columns is None else tuple(columns))
 
     @classmethod
     def from_table(cls, table: Any, *, task: str, levels: Sequence[str]) -> Self:
@@ -109,29 +115,28 @@ class Tree(TaskCovariance):
         SpecError
             If a task is in two groups of one level.
         """
-        from bayes_mtl.data.frames import missing_columns, to_pandas
-
-        if isinstance(levels, str) or not levels:
-            raise SpecError(Finding("Tree", f"`levels` should be a list of columns, found {levels!r}"))
-        raise_if_any(missing_columns(table, [task, *levels]), SpecError)
-        rows = to_pandas(table, [task, *levels], SpecError).drop_duplicates()
-        if rows.isna().any(axis=None):
-            column = rows.columns[rows.isna().any()][0]
-            raise SpecError(Finding(f"column {column!r}", "has missing groups", "Name a group in every row"))
-        if rows[task].duplicated().any():
-            twice = rows.loc[rows[task].duplicated(), task].iloc[0]
-            found = f"has task {twice!r} in more than one group"
-            raise SpecError(Finding("Tree", found, f"Groups nest if every {task} is in one of each level"))
         parents: dict[Label, Label] = {}
-        for row in rows.itertuples(index=False):
-            label, *groups = plain_labels(row)
-            path = [
-                "/".join(f"{c}={g}" for c, g in zip(levels[: i + 1], groups, strict=False))
-                for i in range(len(levels))
-            ]
-            chain = [label, *reversed(path)]
-            parents.update(pairwise(chain))
-        return cls(parents, levels=levels)
+        for label, groups in values_of_tasks("Tree", "levels", table, task, levels, "group").items():
+            parents.update(_chain(label, levels, groups))
+        return cls(parents, levels=levels, columns=levels)
+
+    def knows(self, task: Label) -> bool:
+        """Whether it is a leaf."""
+        return task in dict(self.parents) and task not in {p for _, p in self.parents}
+
+    @property
+    def task_columns(self) -> tuple[str, ...] | None:
+        """`columns`."""
+        return self.columns
+
+    def with_tasks(self, places: Mapping[Label, Sequence[Any]]) -> Tree:
+        """Return this tree with more leaves."""
+        if self.columns is None:
+            return self
+        parents = dict(self.parents)
+        for label, groups in places.items():
+            parents.update(_chain(label, self.columns, groups))
+        return Tree(parents, levels=self.levels, columns=self.columns)
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -170,6 +175,15 @@ class Tree(TaskCovariance):
         by_group = (incidence.max(axis=0) * share[:-1]).sum(axis=1)
         own = share[-1] + ((1.0 - incidence.sum(axis=1)) * share[:-1]).sum(axis=1)
         return TaskLoadings(loadings=incidence.sum(axis=2) * pt.sqrt(by_group), unique_sd=pt.sqrt(own))
+
+
+def _chain(task: Label, levels: Sequence[str], groups: Sequence[Any]) -> list[tuple[Label, Label]]:
+    """Return who is in which group, from a task up; a group is named within its outer groups."""
+    path = [
+        "/".join(f"{c}={g}" for c, g in zip(levels[: i + 1], groups, strict=False))
+        for i in range(len(levels))
+    ]
+    return list(pairwise([task, *reversed(path)]))
 
 
 def _path(node: Label, above: Mapping[Label, Label]) -> list[Label]:

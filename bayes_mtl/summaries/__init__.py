@@ -1,5 +1,6 @@
 """Answers about a fit, as labelled tables."""
 
+from bayes_mtl.summaries.basis import basis
 from bayes_mtl.summaries.clusters import clusters
 from bayes_mtl.summaries.compare import choose_structure, compare
 from bayes_mtl.summaries.conflict import gradient_conflict
@@ -11,6 +12,7 @@ from bayes_mtl.summaries.summary import summary
 from bayes_mtl.summaries.transfer_gain import transfer_gain
 
 __all__ = [
+    "basis",
     "choose_structure",
     "clusters",
     "compare",

@@ -11,6 +11,7 @@ from bayes_mtl._typing import FloatArray
 from bayes_mtl.data.groupings import named
 from bayes_mtl.errors import Finding, SpecError
 from bayes_mtl.inference.attributes import inside_of, schema_of, spec_of
+from bayes_mtl.inference.deviations import deviations
 from bayes_mtl.inference.hyperdraws import task_corr
 
 Kind = Literal["structural", "partial", "coefficients", "functions"]
@@ -79,7 +80,7 @@ def task_correlation(
     prior_var = prior[:, :, a, b].var(axis=(0, 1))
     with np.errstate(invalid="ignore", divide="ignore"):
         contraction = 1.0 - pairs.var(axis=(0, 1)) / prior_var
-    ess, r_hat = _convergence(pairs)
+    ess, r_hat = convergence(pairs)
     values = {
         "mean": pairs.mean(axis=(0, 1)),
         "sd": pairs.std(axis=(0, 1)),
@@ -147,7 +148,9 @@ def _of_levels(idata: xr.DataTree, draws: xr.Dataset, kind: Kind, grouping: str)
     if kind == "coefficients":
         inside, feature = inside_of(idata, grouping), named(grouping, "feature")
         effects = draws[named(grouping, "beta")] / draws[named(grouping, "feature_sd")]
-        return _cosines(effects.sel({feature: inside}).transpose("chain", "draw", grouping, feature))
+        return _cosines(
+            effects.sel({feature: inside}).transpose("chain", "draw", grouping, feature).to_numpy()
+        )
     corr = named(grouping, "task_corr")
     if kind not in ("structural", "partial"):
         hint = "Choose 'structural', 'partial' or 'coefficients'"
@@ -190,18 +193,11 @@ def _realised(idata: xr.DataTree, draws: xr.Dataset) -> FloatArray:
         raise SpecError(
             Finding("kind='coefficients'", f"needs two features that vary at least, {found}", hint)
         )
-    mean = draws["beta_mean"]
-    if "task_feature_effects" in draws:
-        mean = mean + (draws["task_feature_effects"] * idata["constant_data"]["task_features"]).sum(
-            "task_feature"
-        )
-    deviation = (draws["beta"] - mean) / draws["feature_sd"]
-    return _cosines(deviation.sel(feature=inside).transpose("chain", "draw", "task", "feature"))
+    return _cosines(deviations(idata, draws))
 
 
-def _cosines(deviations: xr.DataArray) -> FloatArray:
+def _cosines(values: FloatArray) -> FloatArray:
     """Return correlations around the known mean of zero: sum_j d_tj d_sj / (|d_t| |d_s|)."""
-    values = deviations.to_numpy()
     if values.shape[-1] < 2:
         found = f"needs two features that vary at least, found {values.shape[-1]}"
         raise SpecError(Finding("kind='coefficients'", found, "Look at the effects themselves"))
@@ -239,8 +235,8 @@ def _functions(idata: xr.DataTree, draws: xr.Dataset) -> FloatArray:
     return out
 
 
-def _convergence(pairs: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """ESS and R-hat of each pair; of a spread-out sample if there are very many (NaN for the rest)."""
+def convergence(pairs: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """ESS and R-hat of each column (chain, draw, column); NaN for most of them if there are very many."""
     import arviz_stats  # loads slowly
 
     n_pairs = pairs.shape[2]

@@ -42,6 +42,7 @@ STRUCTURES: dict[str, TaskCovariance] = {
     "Graph": mtl.Graph({a: [b] for a, b in pairwise(TASKS)}),
     "Tree": mtl.Tree(_GROUPS),
     "SparseBasis": mtl.SparseBasis(2),
+    "DisjointBasis": mtl.SparseBasis(2, overlap=False),
     "SparsePrecision": mtl.SparsePrecision(),
     "StudentT": mtl.StudentT(),
     "Clusters": mtl.Clusters(2),

@@ -1,0 +1,29 @@
+"""How far coefficients of tasks are from their means, in the draws of a fit."""
+
+from __future__ import annotations
+
+import xarray as xr
+
+from bayes_mtl._typing import FloatArray
+from bayes_mtl.inference.attributes import inside_of
+from bayes_mtl.structures import Namer
+
+
+def deviations(idata: xr.DataTree, draws: xr.Dataset) -> FloatArray:
+    """Return (beta_t - mean_t) / feature_sd inside the task covariance, (chain, draw, task, feature)."""
+    mean = draws["beta_mean"]
+    if "task_feature_effects" in draws:
+        mean = mean + (draws["task_feature_effects"] * idata["constant_data"]["task_features"]).sum(
+            "task_feature"
+        )
+    deviation = (draws["beta"] - mean) / draws["feature_sd"]
+    return deviation.sel(feature=inside_of(idata)).transpose("chain", "draw", "task", "feature").to_numpy()
+
+
+def task_scales(draws: xr.Dataset, name: Namer = str) -> FloatArray | None:
+    """Return how far each task (or level) may deviate (chain, draw, task), or None if all may equally."""
+    if "task_sd" in draws and name is str:
+        return draws["task_sd"].transpose("chain", "draw", "task").to_numpy()
+    if (reliability := name("task_reliability")) in draws:
+        return draws[reliability].transpose("chain", "draw", ...).to_numpy() ** -0.5
+    return None

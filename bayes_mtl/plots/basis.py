@@ -1,0 +1,97 @@
+"""Basis tasks as two heat maps: who uses them, and what they do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from bayes_mtl._typing import FloatArray
+from bayes_mtl.errors import Finding, SpecError
+from bayes_mtl.plots.task_correlation import clustered_order
+from bayes_mtl.summaries.basis import basis
+
+_LABELS_UP_TO = 80
+_NUMBERS_UP_TO = 12  # rows of a panel, up to which its numbers are written into it
+_CONVERGED = 1.05
+
+
+def plot_basis(found: xr.DataTree | xr.Dataset, *, axes: Any = None) -> Any:
+    """Draw which tasks use which basis tasks, and what each basis task does to each coefficient.
+
+    On the left the loadings of tasks, those that use the same basis tasks side by side; on the right what a
+    basis task adds to each coefficient, in units of how far that coefficient varies (`feature_sd`). A tile
+    is pale where its sign is in doubt: where the interval holds zero. If chains disagree on the basis tasks,
+    the title says so.
+
+    Parameters
+    ----------
+    found : DataTree or Dataset
+        What `fit` returned, or what `basis` returned.
+    axes : sequence of two matplotlib Axes, optional
+        Where to draw; default a new figure.
+
+    Returns
+    -------
+    ndarray of two matplotlib.axes.Axes
+
+    Examples
+    --------
+    >>> mtl.plot_basis(idata)  # doctest: +SKIP
+    """
+    import matplotlib.pyplot as plt
+
+    table = found if isinstance(found, xr.Dataset) else basis(found)
+    tasks, features, factors = (table[d].to_numpy() for d in ("task", "feature", "factor"))
+    if axes is None:
+        height = float(np.clip(0.19 * max(len(tasks), len(features)) + 2.0, 3.2, 13.0))
+        width = float(np.clip(1.1 * len(factors) + 6.0, 7.0, 16.0))
+        _, axes = plt.subplots(1, 2, figsize=(width, height), layout="constrained")
+    axes = np.asarray(axes, dtype=object).ravel()
+    if len(axes) != 2:
+        raise SpecError(Finding("axes", f"should be two, found {len(axes)}"))
+
+    names = [str(f) if isinstance(f, str) else f"basis {f}" for f in factors]
+    order = clustered_order(2.0 * table["overlap"].to_numpy() - 1.0)
+    noun = str(table.attrs.get("task", "task"))
+    for ax, name, rows, unit in (
+        (axes[0], "loading", [str(t) for t in tasks], 1.0),
+        (axes[1], "basis", [str(f) for f in features], table["feature_sd"].to_numpy()[:, None]),
+    ):
+        mean, lower, upper = (
+            table[n].transpose(..., "factor").to_numpy() / unit
+            for n in (name, f"{name}_lower", f"{name}_upper")
+        )
+        at = order if name == "loading" else np.arange(len(rows))
+        limit = 1.0 if name == "loading" else max(1.0, float(np.abs(mean).max(initial=0.0)))
+        picture = _tiles(ax, mean[at], (lower * upper > 0.0)[at], limit)
+        ax.set_xticks(range(len(names)), names, rotation=90 if len(names) > 5 else 0, fontsize=9)
+        shown = [rows[i] for i in at] if len(rows) <= _LABELS_UP_TO else []
+        size = float(np.clip(420.0 / max(len(rows), 1), 5.0, 9.0))
+        ax.set_yticks(range(len(shown)), shown, fontsize=size)
+        ax.tick_params(length=0)
+        ax.spines[:].set_color("0.85")
+        bar = ax.figure.colorbar(picture, ax=ax, shrink=0.6, pad=0.02)
+        bar.outline.set_visible(False)
+        bar.set_label("loading" if name == "loading" else "in units of feature_sd", fontsize=8)
+    axes[0].set_ylabel(f"{noun} ({len(tasks)})", fontsize=9)
+    axes[0].set_title("Who uses which basis task", loc="left", fontsize=11)
+    axes[1].set_title("What it does to coefficients", loc="left", fontsize=11)
+    if (worst := float(table.attrs.get("r_hat", 1.0))) > _CONVERGED:
+        words = f"chains disagree (R-hat {worst:.2f}): do not trust the numbers of basis tasks"
+        axes[0].set_xlabel(words, fontsize=8, color="firebrick", loc="left")
+    return axes
+
+
+def _tiles(ax: Any, mean: FloatArray, sure: Any, limit: float) -> Any:
+    # Where the sign is in doubt the colour fades towards white.
+    shade = np.where(sure, 1.0, 0.35)
+    picture = ax.imshow(
+        mean, cmap="RdBu", vmin=-limit, vmax=limit, alpha=shade, aspect="auto", interpolation="nearest"
+    )
+    if len(mean) <= _NUMBERS_UP_TO:
+        for (row, column), value in np.ndenumerate(mean):
+            colour = "white" if abs(value) > 0.6 * limit and sure[row, column] else "0.25"
+            ax.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=8, color=colour)
+    return picture
