@@ -9,7 +9,7 @@ from bayes_mtl.data import TaskData
 from bayes_mtl.families import Bernoulli, Gaussian
 from bayes_mtl.inference import diagnose, fit, load, save
 from bayes_mtl.model import build_model, task_coefficients
-from bayes_mtl.plots import plot_clusters, plot_task_correlation
+from bayes_mtl.plots import plot_clusters, plot_coefficients, plot_prior_posterior, plot_task_correlation
 from bayes_mtl.predict import predict
 from bayes_mtl.prior import Prior
 from bayes_mtl.spec import ModelSpec
@@ -62,6 +62,8 @@ __all__ = [
     "fit",
     "load",
     "plot_clusters",
+    "plot_coefficients",
+    "plot_prior_posterior",
     "plot_task_correlation",
     "predict",
     "save",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pymc as pm
@@ -60,6 +60,10 @@ class Kernel(KnownRelatedness):
     ------
     SpecError
         If the matrix is not symmetric or not positive semi-definite, or labels are missing.
+
+    See Also
+    --------
+    Kernel.from_table : from columns of a table.
 
     References
     ----------
@@ -118,6 +122,57 @@ class Kernel(KnownRelatedness):
         }
         for name, value in given.items():
             object.__setattr__(self, name, value)
+
+    @classmethod
+    def from_table(
+        cls,
+        table: Any,
+        *,
+        task: str,
+        positions: Sequence[str],
+        shape: str = "matern32",
+        lengthscale: float | None = None,
+    ) -> Self:
+        """Read where tasks are from a table.
+
+        Parameters
+        ----------
+        table : data frame
+        task : str
+            Column of tasks.
+        positions : sequence of str
+            Numeric columns that are constant within tasks, in comparable units. May be the column of tasks
+            itself, if its labels are numbers (years, ages).
+        shape, lengthscale
+            See the class.
+
+        Raises
+        ------
+        SpecError
+            If a column is not there, or differs within a task.
+
+        Examples
+        --------
+        >>> import bayes_mtl as mtl
+        >>> table = {"year": [1963, 1963, 1964, 1964], "y": [1.0, 2.0, 3.0, 4.0]}
+        >>> mtl.Kernel.from_table(table, task="year", positions=["year"]).positions
+        ((1963.0,), (1964.0,))
+        """
+        from bayes_mtl.data.frames import missing_columns, to_pandas
+
+        if isinstance(positions, str) or not positions:
+            raise SpecError(
+                Finding("Kernel", f"`positions` should be a list of columns, found {positions!r}")
+            )
+        raise_if_any(missing_columns(table, [task, *positions]), SpecError)
+        rows = to_pandas(table, [task, *positions], SpecError).drop_duplicates()
+        if rows[task].duplicated().any():
+            twice = plain_labels(rows.loc[rows[task].duplicated(), task].head(1))[0]
+            hint = f"Use columns that are constant within each {task}"
+            raise SpecError(Finding("Kernel", f"has task {twice!r} at more than one position", hint))
+        where = rows[list(positions)].to_numpy()
+        labels = rows[task].tolist()
+        return cls(positions=where, tasks=labels, shape=shape, lengthscale=lengthscale)
 
     @property
     def parameters(self) -> tuple[str, ...]:
