@@ -54,6 +54,7 @@ FIT_OPTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 # Structures that can be read from columns of the recipe's table.
 _TABLE_STRUCTURES: Mapping[str, Any] = MappingProxyType({"tree": Tree, "kernel": Kernel})
+_FROM_DATA = ("table", "task")  # arguments of `from_table` that the recipe's data give
 _SECTIONS = ("title", "question", "data", "tasks", "model", "fit", "relations")
 
 
@@ -293,15 +294,17 @@ def _split(found: list[Finding], model: Any) -> tuple[Any, dict[str, Any]]:
             Finding(f"{where} from_table", f"is for {names}, found {structure.get('name')!r}", "Remove it")
         )
         return {}, {}
-    known = {
-        name: (_LIST,) if str(p.annotation).startswith("Sequence") else (_TEXT, _NUMBER)
-        for name, p in inspect.signature(kind.from_table).parameters.items()
-        if name not in ("table", "task")
-    }
-    options = _options(found, "model.task_covariance.from_table", structure["from_table"], known)
+    options = {n: p for n, p in inspect.signature(kind.from_table).parameters.items() if n not in _FROM_DATA}
+    known = {n: (_LIST,) if "Sequence" in str(p.annotation) else (_TEXT, _NUMBER) for n, p in options.items()}
+    given = _options(found, "model.task_covariance.from_table", structure["from_table"], known)
+    found += [
+        Finding(f"{where} from_table {n}", "is missing")
+        for n, p in options.items()
+        if p.default is p.empty and n not in given
+    ]
     if odd := sorted(set(structure) - {"name", "from_table"}):
-        found.append(Finding(where, f"has {odd} beside from_table", "Put them into from_table"))
-    return {**model, "task_covariance": Exchangeable().to_dict()}, {"name": kind.__name__, **options}
+        found.append(Finding(where, f"has {', '.join(odd)} beside from_table", "Put it into from_table"))
+    return {**model, "task_covariance": Exchangeable().to_dict()}, {"name": kind.__name__, **given}
 
 
 def _model(values: Any) -> ModelSpec:
