@@ -25,10 +25,10 @@ from bayes_mtl.recipes.simulate import COMMON_WORDS, CONTESTED_WORDS
 SHIPPED = [
     "barley",
     "cigarettes",
+    "countries",
     "diseases",
     "eight_schools",
     "faces",
-    "growth",
     "mixed_tastes",
     "per_user_spam",
     "radon",
