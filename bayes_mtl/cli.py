@@ -77,6 +77,9 @@ def _parser() -> argparse.ArgumentParser:
         "--data", type=Path, metavar="FILE", help="use this CSV or Parquet file instead of the recipe's data"
     )
     fit.add_argument("--out", type=Path, metavar="DIR", help="default: ./bayes-mtl-RECIPE")
+    fit.add_argument(
+        "--structure", metavar="NAME", help="another structure, for example NoPooling or CompletePooling"
+    )
     fit.add_argument("--draws", type=int, metavar="N", help="draws to keep per chain")
     fit.add_argument("--tune", type=int, metavar="N", help="draws per chain to adapt")
     fit.add_argument("--chains", type=int, metavar="N", help="number of chains")
@@ -120,6 +123,8 @@ def _fit(options: argparse.Namespace) -> None:
     recipe = load_recipe(options.recipe)
     if options.data is not None:
         recipe = recipe.with_data(options.data)
+    if options.structure is not None:
+        recipe = recipe.with_structure(options.structure)
     sampling = {
         "draws": options.draws,
         "tune": options.tune,
@@ -196,7 +201,7 @@ def fit_recipe(recipe: Recipe, folder: Path) -> xr.DataTree:
         What `fit` returned.
     """
     from bayes_mtl.inference import fit, save
-    from bayes_mtl.recipes.answers import readable_summary
+    from bayes_mtl.recipes.answers import readable_summary, shorten
     from bayes_mtl.recipes.by_structure import answers
     from bayes_mtl.summaries import summary
 
@@ -219,7 +224,10 @@ def fit_recipe(recipe: Recipe, folder: Path) -> xr.DataTree:
     table.to_csv(folder / "summary.csv", index_label="parameter")
     files["summary.csv"] = "the hyperparameters"
     _heading("Hyperparameters")
-    _table(readable_summary(table), index=True)
+    shown, hidden = shorten(table)
+    _table(readable_summary(shown), index=True)
+    for name, count in hidden.items():
+        print(f"... and {count} more rows of {name} in summary.csv")
     for answer in answers(idata, recipe):
         files |= _show(answer, folder)
 

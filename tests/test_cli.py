@@ -14,7 +14,7 @@ from bayes_mtl import cli
 from bayes_mtl.cli import main
 from bayes_mtl.errors import DataWarning
 from bayes_mtl.recipes import Recipe, load_recipe
-from bayes_mtl.recipes.answers import relations_of, short_number, surest_pairs, what_data_added
+from bayes_mtl.recipes.answers import relations_of, short_number, shorten, surest_pairs, what_data_added
 from bayes_mtl.recipes.by_structure import answers
 
 RECIPE = """
@@ -205,6 +205,15 @@ def test_what_the_data_added_depends_on_the_kind():
         assert words in text
     nothing = xr.Dataset({"contraction": ("pair", [np.nan])}, attrs={"kind": "structural", "n_replicates": 1})
     assert "cannot be said" in what_data_added(nothing)
+
+
+def test_long_parameters_are_shortened():
+    table = pd.DataFrame(
+        {"mean": range(8)}, index=[*(f"sigma[{i}]" for i in range(5)), "rho", "sd[a]", "sd[b]"]
+    )
+    shown, hidden = shorten(table, limit=2)
+    assert list(shown.index) == ["sigma[0]", "sigma[1]", "rho", "sd[a]", "sd[b]"]
+    assert hidden == {"sigma": 3}
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ SHIPPED = [
     "river_delta",
     "schools",
     "spam_groups",
+    "spam_kinds",
     "traffic",
 ]
 
@@ -178,7 +179,25 @@ def test_a_structure_that_is_read_from_the_table(name, options, structure):
     assert spec.task_covariance == structure
     assert spec.findings(data) == []
     assert Recipe.from_dict(tomllib.loads(recipe.to_toml()), name="tiny") == recipe
-    assert recipe.with_structure(mtl.Exchangeable()).load()[1].task_covariance == mtl.Exchangeable()
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("structure", ["NoPooling", "CompletePooling"])
+def test_every_recipe_has_its_two_baselines(name, structure):
+    recipe = load_recipe(name).with_structure(structure)
+    data, spec = recipe.load()
+    assert type(spec.task_covariance).__name__ == structure
+    assert spec.findings(data) == []
+    assert recipe.spec.family == load_recipe(name).spec.family
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("Everything", "is not known. Choose one of"), ("Graph", "adjacency"), ("Kernel", "`matrix`")],
+)
+def test_a_structure_that_cannot_be_had_by_name(name, message):
+    with pytest.raises(RecipeError, match=message):
+        recipe_from().with_structure(name)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +208,10 @@ def test_a_structure_that_is_read_from_the_table(name, options, structure):
         ({"name": "Tree", "from_table": {"levels": "land"}}, "levels: should be a list of texts"),
         ({"name": "Kernel", "from_table": {"positions": ["km"], "shape": [3]}}, "shape: should be a text"),
         ({"name": "Kernel", "from_table": {}}, "positions: is missing"),
-        ({"name": "Kernel", "from_table": {"positions": ["km"]}, "shape": "x"}, "has shape beside from_table"),
+        (
+            {"name": "Kernel", "from_table": {"positions": ["km"]}, "shape": "x"},
+            "has shape beside from_table",
+        ),
     ],
 )
 def test_a_structure_that_cannot_be_read_from_the_table(structure, message):

@@ -27,9 +27,9 @@ def plot_coefficients(
 ) -> Any:
     """Draw the posterior of every task's coefficients, one panel per feature.
 
-    A dot is the posterior mean, a line the equal-tailed interval; the dashed line is the average of the tasks. Where
-    tasks have a reliability (`StudentT`), a last panel shows it. Tasks whose labels are numbers, in the
-    order of their labels, are drawn along the horizontal axis.
+    A dot is the posterior mean, a line the equal-tailed interval; the dashed line is the average of the
+    tasks. Where tasks have a reliability (`StudentT`), a last panel shows it. Tasks whose labels are numbers,
+    in the order of their labels, are drawn along the horizontal axis.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def plot_coefficients(
             k, 1, figsize=(6.4, 1.6 * k + 0.8), sharex=True, squeeze=False, layout="constrained"
         )
     else:
-        height = float(np.clip(0.17 * n + 1.3, 2.2, 13.0))
+        height = float(np.clip(0.17 * n + 1.3, 2.2, 13.0)) if n <= _LABELS_UP_TO else 5.0
         _, axes = plt.subplots(
             1, k, figsize=(1.5 + 2.3 * k, height), sharey=True, squeeze=False, layout="constrained"
         )

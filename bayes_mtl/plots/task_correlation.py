@@ -103,7 +103,9 @@ def plot_task_correlation(
     ax.set_title(f"{title}{shown}", loc="left", fontsize=11, pad=32 if few else 22)
     learned = max(contraction, 0.0)
     between = "\n" if few else "   ·   "
-    note = f"full tile: sign certain, dot: either sign{between}median contraction from the prior {learned:.0%}"
+    note = (
+        f"full tile: sign certain, dot: either sign{between}median contraction from the prior {learned:.0%}"
+    )
     ax.annotate(
         note,
         (0, 1),

@@ -2,7 +2,14 @@
 
 from bayes_mtl.recipes.errors import RecipeError
 from bayes_mtl.recipes.recipe import Recipe, list_recipes, load_recipe
-from bayes_mtl.recipes.simulate import SIMULATIONS, Simulation, faces, mixed_tastes, per_user_spam, river_delta
+from bayes_mtl.recipes.simulate import (
+    SIMULATIONS,
+    Simulation,
+    faces,
+    mixed_tastes,
+    per_user_spam,
+    river_delta,
+)
 from bayes_mtl.recipes.sources import DataSource, read_table
 
 __all__ = [

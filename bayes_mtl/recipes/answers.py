@@ -18,6 +18,7 @@ from bayes_mtl.summaries.correlation import Kind
 
 PAIRS_SHOWN = 8  # of each sign
 COEFFICIENTS_SHOWN = 24
+ELEMENTS_SHOWN = 24
 _FEW_REPLICATES = 10
 
 
@@ -159,6 +160,13 @@ def readable_coefficients(
             "P(>0)": table["p_positive"].map("{:.3f}".format),
         }
     )
+
+
+def shorten(table: pd.DataFrame, limit: int = ELEMENTS_SHOWN) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Keep the first elements of each parameter; return how many of which are left out."""
+    names = pd.Series([str(label).partition("[")[0] for label in table.index])
+    keep = (names.groupby(names).cumcount() < limit).to_numpy()
+    return table[keep], names[~keep].value_counts().to_dict()
 
 
 def readable_summary(table: pd.DataFrame) -> pd.DataFrame:

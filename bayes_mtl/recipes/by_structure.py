@@ -40,12 +40,11 @@ _APART = 0.3  # chains that differ by more than this in who is together found di
 # Parameters of a structure, in words; those that are not here are for the table of hyperparameters only.
 MEANINGS: Mapping[str, str] = MappingProxyType(
     {
-        "rho": "rho: how much of the known relatedness the data believe (0: nothing, 1: all of it).",
-        "lengthscale": "lengthscale: how far apart tasks may be and still be alike, in the units of their positions.",
-        "level_share": "level_share: what part of the variance of the coefficients the groups of each level share; "
-        "'own' is what is left to each task alone.",
-        "direction_scale": "direction_scale: how far the tasks of a group vary along the directions of their group, "
-        "relative to all others.",
+        "rho": "how much of the known relatedness the data believe (0: nothing, 1: all of it)",
+        "lengthscale": "how far apart tasks may be and still be alike, in the units of their positions",
+        "level_share": "what part of the variance of the coefficients the groups of a level share; 'own' is "
+        "what is left to each task alone",
+        "direction_scale": "how far the tasks of a group vary along its directions, relative to all others",
     }
 )
 
@@ -198,9 +197,7 @@ def what_was_known(idata: xr.DataTree, prob: float) -> Answer:
             old = before[name].sel({axis: label}).to_numpy().ravel()
             lower, upper = np.quantile(new, [(1 - prob) / 2, (1 + prob) / 2])
             rows.append((label, new.mean(), lower, upper, np.median(old), 1.0 - new.var() / old.var()))
-    table = pd.DataFrame(
-        rows, columns=["parameter", "mean", "lower", "upper", "prior_median", "contraction"]
-    )
+    table = pd.DataFrame(rows, columns=["parameter", "mean", "lower", "upper", "prior_median", "contraction"])
     readable = pd.DataFrame(
         {
             "parameter": table["parameter"],
@@ -210,10 +207,10 @@ def what_was_known(idata: xr.DataTree, prob: float) -> Answer:
             "contraction": table["contraction"].map("{:.0%}".format),
         }
     )
-    text = [MEANINGS[n] for n in names]
+    text = [f"{n}: {MEANINGS[n]}." for n in names]
     text.append(
-        "contraction: how much narrower than the prior (0%: the data said nothing; below 0%: they moved it to "
-        "where it is less certain)."
+        "contraction: how much narrower than the prior (0%: the data said nothing; below 0%: they moved it "
+        "to where it is less certain)."
     )
     return Answer(
         "How far do the data follow what is known of the tasks?",

@@ -18,7 +18,7 @@ from bayes_mtl.errors import BayesMTLError, Finding, FindingsError, raise_if_any
 from bayes_mtl.recipes.errors import RecipeError
 from bayes_mtl.recipes.sources import DataSource, FileData, source_from_dict
 from bayes_mtl.spec import ModelSpec
-from bayes_mtl.structures import Exchangeable, Kernel, TaskCovariance, Tree
+from bayes_mtl.structures import Exchangeable, Kernel, TaskCovariance, TaskMixture, Tree
 from bayes_mtl.summaries.correlation import Kind
 
 _TEXT, _LIST, _FLAG, _COUNT, _NUMBER = "a text", "a list of texts", "true or false", "an integer", "a number"
@@ -54,6 +54,7 @@ FIT_OPTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 # Structures that can be read from columns of the recipe's table.
 _TABLE_STRUCTURES: Mapping[str, Any] = MappingProxyType({"tree": Tree, "kernel": Kernel})
+_OF_STRUCTURE = ("feature_sd", "cluster_sd", "task_sd")  # priors that say how tasks vary
 _FROM_DATA = ("table", "task")  # arguments of `from_table` that the recipe's data give
 _SECTIONS = ("title", "question", "data", "tasks", "model", "fit", "relations")
 
@@ -104,9 +105,28 @@ class Recipe:
         """Return the same recipe with other options of the fit; those that are None stay."""
         return replace(self, fit={**self.fit, **{k: v for k, v in options.items() if v is not None}})
 
-    def with_structure(self, structure: TaskCovariance) -> Recipe:
-        """Return the same recipe with another structure."""
-        return replace(self, spec=replace(self.spec, task_covariance=structure), from_table={})
+    def with_structure(self, structure: TaskCovariance | str) -> Recipe:
+        """Return the same recipe with another structure, or one by name with its default options.
+
+        Priors of how tasks vary were chosen for the old structure and are left out; so are relations.
+
+        Raises
+        ------
+        RecipeError
+            If there is no structure of that name, or it has options without a default.
+        """
+        if isinstance(structure, str):
+            found: list[Finding] = []
+            name = structure
+            structure = _part(found, f"structure {name!r} ", lambda: TaskCovariance.from_dict(name))
+            raise_if_any(found, RecipeError)
+        priors = {k: v for k, v in self.spec.priors.items() if k not in _OF_STRUCTURE}
+        mixed = isinstance(structure, TaskMixture)
+        outside = None if mixed else self.spec.independent_features
+        spec = replace(
+            self.spec, task_covariance=structure, priors=priors, independent_features=outside, task_sd=False
+        )
+        return replace(self, spec=spec, relations=None, from_table={})
 
     def data(self) -> TaskData:
         """Load the table and check it."""
