@@ -99,7 +99,7 @@ def test_the_most_unlike_task_comes_first():
 def test_chains_that_found_different_kinds_are_said_to():
     recipe = load_recipe("rats")
     idata = without_data(recipe.name)
-    alone = np.eye(4)[np.r_[np.zeros(8, int), np.ones(8, int)]]
+    alone = np.eye(3)[np.r_[np.zeros(8, int), np.ones(8, int)]]
     for chain, member in enumerate((alone, np.roll(alone, 4, axis=0))):
         idata["posterior"]["cluster_probability"][chain] = member
     answer = answers(idata, recipe)[0]

@@ -77,7 +77,7 @@ class Recipe:
         The model. If its structure is read from the table, `spec` has a stand-in; `load` returns the whole.
     fit : mapping
         Options of `bayes_mtl.fit`: draws, tune, chains, random_seed, target_accept.
-    relations : {"structural", "coefficients", "functions"} or None
+    relations : {"structural", "partial", "coefficients", "functions"} or None
         Which correlation of tasks to show; None: the one that belongs to the structure, if any.
     from_table : mapping
         For a structure that is read from the table: its `name`, and options of its `from_table`.
