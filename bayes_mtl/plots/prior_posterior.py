@@ -67,8 +67,8 @@ def plot_prior_posterior(idata: xr.DataTree, names: Sequence[str] | None = None)
         rows, columns, figsize=(2.6 * columns + 0.4, 2.1 * rows), squeeze=False, layout="constrained"
     )
     axes = axes.ravel()
-    for ax, (label, new, old) in zip(axes, panels, strict=False):
-        new, old = new.to_numpy().ravel(), old.to_numpy().ravel()
+    for ax, (label, *draws) in zip(axes, panels, strict=False):
+        new, old = (values.to_numpy().ravel() for values in draws)
         low = min(np.quantile(old, 0.02), new.min())
         high = max(np.quantile(old, 0.95), np.quantile(new, 0.995))
         bins = np.linspace(low, high, _BINS + 1)

@@ -116,10 +116,7 @@ class Recipe:
             If there is no structure of that name, or it has options without a default.
         """
         if isinstance(structure, str):
-            found: list[Finding] = []
-            name = structure
-            structure = _part(found, f"structure {name!r} ", lambda: TaskCovariance.from_dict(name))
-            raise_if_any(found, RecipeError)
+            structure = _named_structure(structure)
         priors = {k: v for k, v in self.spec.priors.items() if k not in _OF_STRUCTURE}
         mixed = isinstance(structure, TaskMixture)
         outside = None if mixed else self.spec.independent_features
@@ -325,6 +322,14 @@ def _split(found: list[Finding], model: Any) -> tuple[Any, dict[str, Any]]:
     if odd := sorted(set(structure) - {"name", "from_table"}):
         found.append(Finding(where, f"has {', '.join(odd)} beside from_table", "Put it into from_table"))
     return {**model, "task_covariance": Exchangeable().to_dict()}, {"name": kind.__name__, **given}
+
+
+def _named_structure(name: str) -> TaskCovariance:
+    found: list[Finding] = []
+    structure = _part(found, f"structure {name!r} ", lambda: TaskCovariance.from_dict(name))
+    raise_if_any(found, RecipeError)
+    assert isinstance(structure, TaskCovariance)
+    return structure
 
 
 def _model(values: Any) -> ModelSpec:

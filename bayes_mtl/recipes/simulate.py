@@ -23,9 +23,7 @@ CONTESTED_WORDS: Mapping[str, int] = MappingProxyType(
     {"privet": 1, "spasibo": 1, "zavtra": 1, "cheers": -1, "regards": -1, "tomorrow": -1}
 )
 # A river that splits into arms: the station upstream of each.
-UPSTREAM: Mapping[str, str] = MappingProxyType(
-    {"A": "", "B": "A", "C": "A", "D": "B", "E": "C", "F": "C"}
-)
+UPSTREAM: Mapping[str, str] = MappingProxyType({"A": "", "B": "A", "C": "A", "D": "B", "E": "C", "F": "C"})
 
 
 @dataclass(frozen=True)
