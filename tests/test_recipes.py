@@ -26,7 +26,6 @@ SHIPPED = [
     "barley",
     "cigarettes",
     "countries",
-    "diseases",
     "eight_schools",
     "faces",
     "mixed_tastes",
@@ -37,6 +36,7 @@ SHIPPED = [
     "schools",
     "spam_groups",
     "spam_kinds",
+    "teaching",
     "traffic",
 ]
 
