@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 import textwrap
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bayes_mtl.description import Described
 from bayes_mtl.errors import BayesMTLError, ConvergenceWarning, DataWarning
 
 if TYPE_CHECKING:  # imported where used, so that --help does not wait for them
@@ -18,8 +20,11 @@ if TYPE_CHECKING:  # imported where used, so that --help does not wait for them
     import xarray as xr
 
     from bayes_mtl.recipes import Recipe
+    from bayes_mtl.recipes.by_structure import Answer
+    from bayes_mtl.spec import ModelSpec
 
 _WIDTH = 100
+_SHORT = 30  # characters of an option of a structure
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,6 +77,9 @@ def _parser() -> argparse.ArgumentParser:
         "--data", type=Path, metavar="FILE", help="use this CSV or Parquet file instead of the recipe's data"
     )
     fit.add_argument("--out", type=Path, metavar="DIR", help="default: ./bayes-mtl-RECIPE")
+    fit.add_argument(
+        "--structure", metavar="NAME", help="another structure, for example NoPooling or CompletePooling"
+    )
     fit.add_argument("--draws", type=int, metavar="N", help="draws to keep per chain")
     fit.add_argument("--tune", type=int, metavar="N", help="draws per chain to adapt")
     fit.add_argument("--chains", type=int, metavar="N", help="number of chains")
@@ -121,6 +129,8 @@ def _fit(options: argparse.Namespace) -> None:
     recipe = load_recipe(options.recipe)
     if options.data is not None:
         recipe = recipe.with_data(options.data)
+    if options.structure is not None:
+        recipe = recipe.with_structure(options.structure)
     sampling = {
         "draws": options.draws,
         "tune": options.tune,
@@ -207,10 +217,11 @@ def fit_recipe(recipe: Recipe, folder: Path) -> xr.DataTree:
         What `fit` returned.
     """
     from bayes_mtl.inference import fit, save
-    from bayes_mtl.recipes.answers import readable_summary
+    from bayes_mtl.recipes.answers import readable_summary, shorten
+    from bayes_mtl.recipes.by_structure import answers
     from bayes_mtl.summaries import summary
 
-    data = recipe.data()
+    data, spec = recipe.load()
     folder.mkdir(
         parents=True, exist_ok=True
     )  # before the fit: a folder that cannot be written should not cost one
@@ -219,9 +230,9 @@ def fit_recipe(recipe: Recipe, folder: Path) -> xr.DataTree:
     print()
     _paragraph(f"Data: {recipe.source}.")
     print(data)
-    _paragraph(f"Model: {_describe(recipe)}.")
+    _paragraph(f"Model: {_describe(spec)}.")
     print(flush=True)
-    idata = fit(data, recipe.spec, **recipe.fit)
+    idata = fit(data, spec, **recipe.fit)
     files = {"fit.nc": "the fit: bayes_mtl.load reads it, and so does xarray"}
     save(idata, folder / "fit.nc")
 
@@ -229,9 +240,13 @@ def fit_recipe(recipe: Recipe, folder: Path) -> xr.DataTree:
     table.to_csv(folder / "summary.csv", index_label="parameter")
     files["summary.csv"] = "the hyperparameters"
     _heading("Hyperparameters")
-    _table(readable_summary(table), index=True)
+    shown, hidden = shorten(table)
+    _table(readable_summary(shown), index=True)
+    for name, count in hidden.items():
+        print(f"... and {count} more rows of {name} in summary.csv")
     files |= _levels(idata, list(data.schema.groupings), folder)
-    files |= _relations(idata, recipe, folder)
+    for answer in answers(idata, recipe):
+        files |= _show(answer, folder)
 
     _heading("Can the draws be trusted?")
     print(table.diagnosis)
@@ -239,7 +254,7 @@ def fit_recipe(recipe: Recipe, folder: Path) -> xr.DataTree:
     width = max(len(str(folder / name)) for name in files)
     for name, what in files.items():
         print(f"{folder / name!s:{width}}  {what}")
-    _next_steps(folder, recipe, related="task_correlation.csv" in files)
+    _next_steps(folder, recipe, files)
     return idata
 
 
@@ -264,83 +279,42 @@ def _levels(idata: xr.DataTree, groupings: list[str], folder: Path) -> dict[str,
     return files
 
 
-def _relations(idata: xr.DataTree, recipe: Recipe, folder: Path) -> dict[str, str]:
-    """Show how tasks relate, or what they are if they do not; return the files written."""
-    from arviz_base import rcParams
-
-    from bayes_mtl.recipes.answers import (
-        PAIRS_SHOWN,
-        coefficient_table,
-        readable_coefficients,
-        relations_of,
-        surest_pairs,
-        what_data_added,
-    )
-
-    _heading("How the tasks relate")
-    relations, reason = relations_of(idata, recipe)
-    if relations is None:
-        _paragraph(reason)
-        prob = float(rcParams["stats.ci_prob"])
-        coefficients = coefficient_table(idata, prob)
-        coefficients.to_csv(folder / "task_coefficients.csv", index=False)
-        readable = readable_coefficients(coefficients, prob)
-        print()
-        _table(readable)
-        if len(readable) < len(coefficients):
-            print(f"... and {len(coefficients) - len(readable)} more rows in task_coefficients.csv")
-        return {"task_coefficients.csv": "every task's coefficients"}
-
-    relations.to_dataframe().to_csv(folder / "task_correlation.csv", index=False)
-    _save_picture(relations, folder / "task_correlation.png")
-    _paragraph(what_data_added(relations))
-    n_pairs = relations.sizes["pair"]
-    for positive, sign in ((True, "positive"), (False, "negative")):
-        pairs = surest_pairs(relations, positive=positive)
-        count = (
-            f"the {PAIRS_SHOWN} surest of {n_pairs} pairs"
-            if len(pairs) == PAIRS_SHOWN < n_pairs
-            else "the surest first"
-        )
-        print(
-            f"\nMost surely {sign} ({count})" if len(pairs) else f"\nNo pair is more likely {sign} than not."
-        )
-        if len(pairs):
-            _table(pairs)
-    return {
-        "task_correlation.csv": f"all {n_pairs} pairs, kind {relations.attrs['kind']!r}",
-        "task_correlation.png": "the same as a picture",
-    }
+def _show(answer: Answer, folder: Path) -> dict[str, str]:
+    """Print an answer, write its files, and return what they are."""
+    if answer.heading:
+        _heading(answer.heading)
+    for text in answer.text:
+        _paragraph(text)
+    for title, table in answer.tables:
+        print(f"\n{title}" if title else "")
+        _table(table)
+    for name, (_, write) in answer.files.items():
+        write(folder / name)
+    return {name: what for name, (what, _) in answer.files.items()}
 
 
-def _save_picture(relations: xr.Dataset, path: Path) -> None:
-    import matplotlib as mpl
-
-    mpl.use("Agg")  # no window, also where there is no screen
-    import matplotlib.pyplot as plt
-
-    from bayes_mtl.plots import plot_task_correlation
-
-    figure = plot_task_correlation(relations).figure
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
-
-
-def _describe(recipe: Recipe) -> str:
-    spec = recipe.spec
+def _describe(spec: ModelSpec) -> str:
     return (
-        f"{type(spec.family).__name__} outcome, task covariance {spec.task_covariance}, "
-        f"feature covariance {spec.feature_covariance}"
+        f"{type(spec.family).__name__} outcome, task covariance {_short(spec.task_covariance)}, "
+        f"feature covariance {_short(spec.feature_covariance)}"
     )
 
 
-def _next_steps(folder: Path, recipe: Recipe, *, related: bool) -> None:
+def _short(structure: Described) -> str:
+    """Write a structure with the options that are short: not a matrix, nor a list of every task."""
+    options = {f.name: getattr(structure, f.name) for f in dataclasses.fields(structure)}  # type: ignore[arg-type]
+    parts = {k: _short(v) if isinstance(v, Described) else repr(v) for k, v in options.items()}
+    inner = ", ".join(f"{k}={v if len(v) <= _SHORT else '...'}" for k, v in parts.items() if v != "None")
+    return f"{type(structure).__name__}({inner})"
+
+
+def _next_steps(folder: Path, recipe: Recipe, files: Collection[str]) -> None:
     path = (folder / "fit.nc").as_posix()
-    show = (
-        f'mtl.task_correlation(idata, "{recipe.relations or "structural"}")'
-        if related
-        else "mtl.summary(idata)"
-    )
+    shows = {
+        "task_correlation.csv": f'mtl.task_correlation(idata, "{recipe.relations or "structural"}")',
+        "clusters.csv": "mtl.clusters(idata)",
+    }
+    show = next((code for name, code in shows.items() if name in files), "mtl.summary(idata)")
     print("\nNext, predict new rows:")
     print(f"  bayes-mtl predict {path} NEW_ROWS.csv --out predictions.csv")
     print("or go on in Python:")

@@ -14,7 +14,8 @@ from bayes_mtl import cli
 from bayes_mtl.cli import main
 from bayes_mtl.errors import DataWarning
 from bayes_mtl.recipes import Recipe, load_recipe
-from bayes_mtl.recipes.answers import relations_of, short_number, surest_pairs, what_data_added
+from bayes_mtl.recipes.answers import relations_of, short_number, shorten, surest_pairs, what_data_added
+from bayes_mtl.recipes.by_structure import answers
 
 RECIPE = """
 title = "Five sites"
@@ -104,6 +105,8 @@ def test_files_of_a_fit(tiny):
     assert sorted(p.name for p in out.iterdir()) == [
         "fit.nc",
         "summary.csv",
+        "task_coefficients.csv",
+        "task_coefficients.png",
         "task_correlation.csv",
         "task_correlation.png",
     ]
@@ -170,8 +173,9 @@ def test_what_is_shown_where_there_are_no_relations(tiny, tmp_path, capsys):
         relations, text = relations_of(other, recipe)
         assert relations is None
         assert reason in text
-        files = cli._relations(other, recipe, tmp_path)
-        assert list(files) == ["task_coefficients.csv"]
+        (answer,) = answers(other, recipe)
+        files = cli._show(answer, tmp_path)
+        assert list(files) == ["task_coefficients.csv", "task_coefficients.png"]
         assert "north Intercept" in capsys.readouterr().out
         assert len(pd.read_csv(tmp_path / "task_coefficients.csv")) == 10
     # A kind that a model cannot have is a sentence, not a failure.
@@ -201,6 +205,15 @@ def test_what_the_data_added_depends_on_the_kind():
         assert words in text
     nothing = xr.Dataset({"contraction": ("pair", [np.nan])}, attrs={"kind": "structural", "n_replicates": 1})
     assert "cannot be said" in what_data_added(nothing)
+
+
+def test_long_parameters_are_shortened():
+    table = pd.DataFrame(
+        {"mean": range(8)}, index=[*(f"sigma[{i}]" for i in range(5)), "rho", "sd[a]", "sd[b]"]
+    )
+    shown, hidden = shorten(table, limit=2)
+    assert list(shown.index) == ["sigma[0]", "sigma[1]", "rho", "sd[a]", "sd[b]"]
+    assert hidden == {"sigma": 3}
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 import builtins
 import inspect
+import itertools
 import tomllib
 
 import numpy as np
@@ -10,22 +11,35 @@ import bayes_mtl as mtl
 from bayes_mtl.recipes import (
     Recipe,
     RecipeError,
+    faces,
     list_recipes,
     load_recipe,
+    mixed_tastes,
     per_user_spam,
     read_table,
+    river_delta,
     yield_of_plants,
 )
 from bayes_mtl.recipes.recipe import FIT_OPTIONS, TASK_OPTIONS, library
 from bayes_mtl.recipes.simulate import COMMON_WORDS, CONTESTED_WORDS
 
 SHIPPED = [
+    "barley",
+    "cigarettes",
+    "countries",
     "eight_schools",
+    "faces",
+    "mixed_tastes",
     "per_user_spam",
     "radon",
+    "rats",
+    "river_delta",
     "schools",
     "sensors",
     "spam_groups",
+    "spam_kinds",
+    "teaching",
+    "traffic",
     "verbal_aggression",
 ]
 
@@ -56,9 +70,9 @@ def test_recipes_that_ship():
 def test_a_shipped_recipe_is_complete_and_survives_a_round_trip(name, tmp_path):
     recipe = load_recipe(name)
     assert recipe.question.endswith((".", "?", ")"))
-    data = recipe.data()
+    data, spec = recipe.load()
     assert data.n_tasks > 1
-    assert recipe.spec.findings(data) == []
+    assert spec.findings(data) == []
     again = tmp_path / f"{name}.toml"
     again.write_text(recipe.to_toml(), encoding="utf-8")
     assert load_recipe(again) == recipe
@@ -125,7 +139,7 @@ def test_everything_wrong_is_listed_at_once():
         ({"columns": {"x": [1, 2], "y": [1]}}, "should be equally long, found: x has 2, y has 1"),
         ({"columns": {"x": 1}}, "[data.columns] x: should be a list"),
         ({"columns": {}}, "there are none"),
-        ({"simulation": {"name": "spam"}}, "'spam' is not known. Known: per_user_spam"),
+        ({"simulation": {"name": "spam"}}, "'spam' is not known. Known: per_user_spam, river_delta"),
         ({"simulation": {"name": "per_user_spam", "users": 3}}, "Parameters: n_users, n_mails,"),
         ({"simulation": {"name": "per_user_spam", "n_users": 3.5}}, "n_users should be an integer"),
         ("table.csv", "[data]: should be a table"),
@@ -140,8 +154,77 @@ def test_a_model_that_is_not_one_is_a_finding(model):
     assert "[model]" in problems_of(model=model)
 
 
+COUNTRIES = {
+    "columns": {
+        "g": ["a", "a", "b", "b", "c", "c"],
+        "land": ["n", "n", "n", "n", "s", "s"],
+        "km": [0.0, 0.0, 1.0, 1.0, 5.0, 5.0],
+        "x": [0.0, 1.0, 0.5, 2.0, 0.0, 3.0],
+        "y": [1.0, 2.0, 0.0, 3.0, 2.0, 1.0],
+    }
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "structure"),
+    [
+        ("Tree", {"levels": ["land"]}, mtl.Tree({"a": "land=n", "b": "land=n", "c": "land=s"}, ["land"])),
+        (
+            "kernel",
+            {"columns": ["km"], "shape": "exponential", "lengthscale": 2},
+            mtl.Kernel(
+                positions={"a": 0, "b": 1, "c": 5}, shape="exponential", lengthscale=2, columns=["km"]
+            ),
+        ),
+    ],
+)
+def test_a_structure_that_is_read_from_the_table(name, options, structure):
+    recipe = recipe_from(data=COUNTRIES, model={"task_covariance": {"name": name, "from_table": options}})
+    data, spec = recipe.load()
+    assert spec.task_covariance == structure
+    assert spec.findings(data) == []
+    assert Recipe.from_dict(tomllib.loads(recipe.to_toml()), name="tiny") == recipe
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("structure", ["NoPooling", "CompletePooling"])
+def test_every_recipe_has_its_two_baselines(name, structure):
+    recipe = load_recipe(name).with_structure(structure)
+    data, spec = recipe.load()
+    assert type(spec.task_covariance).__name__ == structure
+    assert spec.findings(data) == []
+    assert recipe.spec.family == load_recipe(name).spec.family
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("Everything", "is not known. Choose one of"), ("Graph", "adjacency"), ("Kernel", "`matrix`")],
+)
+def test_a_structure_that_cannot_be_had_by_name(name, message):
+    with pytest.raises(RecipeError, match=message):
+        recipe_from().with_structure(name)
+
+
+@pytest.mark.parametrize(
+    ("structure", "message"),
+    [
+        ({"name": "Graph", "from_table": {}}, "is for Tree, Kernel, found 'Graph'"),
+        ({"name": "Tree", "from_table": {"level": ["land"]}}, "'level' is not a key. Keys: levels"),
+        ({"name": "Tree", "from_table": {"levels": "land"}}, "levels: should be a list of texts"),
+        ({"name": "Kernel", "from_table": {"columns": ["km"], "shape": [3]}}, "shape: should be a text"),
+        ({"name": "Kernel", "from_table": {}}, "columns: is missing"),
+        (
+            {"name": "Kernel", "from_table": {"columns": ["km"]}, "shape": "x"},
+            "has shape beside from_table",
+        ),
+    ],
+)
+def test_a_structure_that_cannot_be_read_from_the_table(structure, message):
+    assert message in problems_of(data=COUNTRIES, model={"task_covariance": structure})
+
+
 def test_unknown_name_and_unknown_file(tmp_path):
-    with pytest.raises(RecipeError, match=r"Did you mean schools\?.*eight_schools, per_user_spam"):
+    with pytest.raises(RecipeError, match=r"Did you mean schools\?.*eight_schools, .*per_user_spam"):
         load_recipe("school")
     with pytest.raises(RecipeError, match="there is no such file"):
         load_recipe(tmp_path / "none.toml")
@@ -261,3 +344,48 @@ def test_yield_of_plants_is_as_documented():
     assert (B["catalyst"].abs() == 1).all()
     assert B["humidity"].tolist() == [1.5, 0, 0]
     assert (B[["sensor_05", "sensor_06"]] == 0).all(axis=None)
+
+
+def test_only_neighbours_in_the_delta_correlate_given_all_other_stations():
+    truth = river_delta(n_drivers=20_000, n_days=1, carry=0.7)
+    assert truth.coefficients.to_numpy().std(axis=1) == pytest.approx(np.ones(6), abs=0.03)
+    precision = np.linalg.inv(np.cov(truth.coefficients.to_numpy()))
+    sd = np.sqrt(np.diag(precision))
+    partial = pd.DataFrame(-precision / np.outer(sd, sd), truth.groups.index, truth.groups.index)
+    for a, b in itertools.combinations(truth.groups.index, 2):
+        if a in (truth.groups[b], truth.groups[a]) or b == truth.groups[a]:
+            assert partial.loc[a, b] > 0.3
+        else:
+            assert partial.loc[a, b] == pytest.approx(0, abs=0.03)
+
+
+def test_listeners_of_two_tastes_are_like_both():
+    truth = mixed_tastes(n_listeners=12, n_qualities=20_000, n_songs=1, individual_sd=0.5)
+    corr = pd.DataFrame(np.corrcoef(truth.coefficients), truth.groups.index, truth.groups.index)
+    for a, b in itertools.combinations(truth.groups.index, 2):
+        one, other = (set(truth.groups[t].split("+")) for t in (a, b))
+        expected = len(one & other) / np.sqrt((len(one) + 0.25) * (len(other) + 0.25))
+        assert corr.loc[a, b] == pytest.approx(expected, abs=0.03)
+
+
+def test_identities_and_expressions_use_different_directions():
+    truth = faces(n_tasks=12, individual_sd=0.0, rank=3)
+    parts = [truth.coefficients[truth.groups == g].to_numpy() for g in ("identity", "expression")]
+    assert [np.linalg.matrix_rank(part) for part in parts] == [3, 3]
+    np.testing.assert_allclose(parts[0] @ parts[1].T, 0, atol=1e-10)
+    rows = truth.table["task"].map(truth.groups).value_counts()
+    assert rows.to_dict() == {"expression": 6 * 150, "identity": 6 * 15}
+    sizes = [faces(n_tasks=400, individual_sd=0.0, seed=s).coefficients.to_numpy().std() for s in range(5)]
+    assert np.mean(sizes) == pytest.approx(1.5, rel=0.05)
+
+
+@pytest.mark.parametrize("simulate", [river_delta, mixed_tastes, faces])
+def test_simulated_outcomes_follow_the_coefficients(simulate):
+    truth = simulate(noise_sd=0.5)
+    task, outcome = truth.table.columns[[0, -1]]
+    X = truth.table[truth.coefficients.columns]
+    expected = (X.to_numpy() * truth.coefficients.loc[truth.table[task]].to_numpy()).sum(axis=1)
+    residual = truth.table[outcome] - expected
+    assert residual.std() == pytest.approx(0.5, rel=0.08)
+    assert residual.mean() == pytest.approx(0, abs=0.08)
+    pd.testing.assert_frame_equal(simulate(noise_sd=0.5).table, truth.table)

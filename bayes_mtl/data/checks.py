@@ -67,6 +67,8 @@ def collinear_columns(X: FloatArray, names: Sequence[str]) -> list[Finding]:
     columns = [i for i in keep if names[i] != INTERCEPT]
     scaled = values[:, columns] - (values[:, columns].mean(axis=0) if has_intercept else 0.0)
     scaled /= np.linalg.norm(scaled, axis=0)
+    if len(scaled) > len(columns):  # scaled = Q R: the columns of R are combined in the same way, and short
+        scaled = np.linalg.qr(scaled, mode="r")
     found = []
     independent: list[int] = []
     for i in range(len(columns)):

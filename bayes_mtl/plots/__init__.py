@@ -6,6 +6,7 @@ from bayes_mtl.plots.coefficients import plot_coefficients
 from bayes_mtl.plots.correlation_update import plot_correlation_update
 from bayes_mtl.plots.features import plot_feature_selection
 from bayes_mtl.plots.pooling import plot_pooling
+from bayes_mtl.plots.prior_posterior import plot_prior_posterior
 from bayes_mtl.plots.task_correlation import plot_task_correlation
 from bayes_mtl.plots.task_fit import plot_task_fit
 from bayes_mtl.plots.task_network import plot_task_network
@@ -19,6 +20,7 @@ __all__ = [
     "plot_correlation_update",
     "plot_feature_selection",
     "plot_pooling",
+    "plot_prior_posterior",
     "plot_task_correlation",
     "plot_task_fit",
     "plot_task_network",

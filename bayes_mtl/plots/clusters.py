@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from bayes_mtl.plots.task_correlation import clustered_order
+from bayes_mtl.plots.task_correlation import clustered_order, label_size, picture_side
 from bayes_mtl.summaries.clusters import clusters
 
 _LABELS_UP_TO = 80
@@ -42,7 +42,7 @@ def plot_clusters(found: xr.DataTree | xr.Dataset, *, ax: Any = None) -> Any:
     order = np.lexsort((near, partition))
     n = len(order)
     if ax is None:
-        side = float(np.clip(0.17 * n + 2.2, 4.0, 13.0))
+        side = picture_side(n)
         _, ax = plt.subplots(figsize=(side + 1.2, side), layout="constrained")
     picture = ax.imshow(same[np.ix_(order, order)], cmap="Blues", vmin=0.0, vmax=1.0, interpolation="nearest")
     ends = np.flatnonzero(np.diff(partition[order])) + 0.5
@@ -50,7 +50,7 @@ def plot_clusters(found: xr.DataTree | xr.Dataset, *, ax: Any = None) -> Any:
     ax.vlines(ends, -0.5, n - 0.5, color="0.3", linewidth=0.8)
     if n <= _LABELS_UP_TO:
         labels = [str(t) for t in table["task"].to_numpy()[order]]
-        size = float(np.clip(380.0 / n, 5.0, 10.0))
+        size = label_size(n)
         ax.set_xticks(range(n), labels, rotation=90, fontsize=size)
         ax.set_yticks(range(n), labels, fontsize=size)
     else:

@@ -1,4 +1,4 @@
-"""The coefficients of every task with their uncertainty, as a picture."""
+"""Every task's coefficients, as a picture."""
 
 from __future__ import annotations
 
@@ -8,79 +8,116 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from bayes_mtl.errors import Finding, SpecError
-from bayes_mtl.inference.attributes import schema_of
-from bayes_mtl.plots._common import BLUE, MAX_ROWS, ORANGE, bare, label_rows, rows_height
+from bayes_mtl._typing import FloatArray
+from bayes_mtl.errors import Finding, SpecError, raise_if_any
+from bayes_mtl.inference.attributes import schema_of, spec_of
 from bayes_mtl.summaries.correlation import interval_probability
+
+MAX_PANELS = 6
+_LABELS_UP_TO = 80
+_POINT, _INTERVAL, _AVERAGE = "#1f4e79", "#8fb3d9", "0.55"
 
 
 def plot_coefficients(
-    idata: xr.DataTree, features: Sequence[str] | None = None, *, ci_prob: float | None = None
+    idata: xr.DataTree,
+    features: Sequence[str] | None = None,
+    *,
+    order: str = "value",
+    ci_prob: float | None = None,
 ) -> Any:
-    """Draw every task's coefficients, one column per feature.
+    """Draw the posterior of every task's coefficients, one panel per feature.
 
-    Points are posterior means, bars equal-tailed intervals (thin) and their middle half (thick), the line
-    is the population mean. Tasks are in the order of the first feature drawn.
+    A dot is the posterior mean, a line the equal-tailed interval; the dashed line is the average of the
+    tasks. Where tasks have a reliability (`StudentT`), a last panel shows it. Tasks whose labels are numbers,
+    in the order of their labels, are drawn along the horizontal axis.
 
     Parameters
     ----------
     idata : DataTree
         What `fit` returned.
     features : sequence of str, optional
-        Which coefficients; default the first four.
+        Default: the first six.
+    order : {"value", "label"}
+        Tasks by the coefficient of the first panel, or as in the data.
     ci_prob : float, optional
         Probability of the interval; default ArviZ's ``stats.ci_prob``.
 
     Returns
     -------
     ndarray of matplotlib.axes.Axes
-        One per feature.
+        One per panel.
 
     Raises
     ------
     SpecError
-        If there is no such feature.
+        If a feature is not in the fit, or `order` is neither.
 
     Examples
     --------
-    >>> mtl.plot_coefficients(idata, ["standLRT"])  # doctest: +SKIP
+    >>> mtl.plot_coefficients(idata, ["Intercept"])  # doctest: +SKIP
     """
     import matplotlib.pyplot as plt
 
-    prob = interval_probability(ci_prob)
+    spec_of(idata)  # says so if this is not a fit of ours
     posterior = idata["posterior"].to_dataset()
     known = [str(f) for f in posterior["feature"].to_numpy()]
-    chosen = known[:4] if features is None else [features] if isinstance(features, str) else list(features)
+    chosen = list(known[:MAX_PANELS] if features is None else features)
+    findings = []
     if unknown := [f for f in chosen if f not in known]:
-        raise SpecError(Finding("features", f"{unknown} are not among {known}"))
-    beta = posterior["beta"].sel(feature=chosen)
-    mean = beta.mean(("chain", "draw")).transpose("task", "feature").to_numpy()
-    order = np.argsort(-mean[:, 0], kind="stable")
-    if len(order) > MAX_ROWS:
-        order = order[np.linspace(0, len(order) - 1, MAX_ROWS).astype(int)]
-    levels = [(1 - prob) / 2, 0.25, 0.75, (1 + prob) / 2]
-    bounds = beta.quantile(levels, ("chain", "draw")).transpose("quantile", "task", "feature").to_numpy()
-    n, total = len(order), len(mean)
-    figure, all_axes = plt.subplots(
-        1, len(chosen), figsize=(2.2 + 2.6 * len(chosen), rows_height(n)), sharey=True, squeeze=False,
-        layout="constrained",
-    )  # fmt: skip
-    at = np.arange(n)
-    for j, (name, ax) in enumerate(zip(chosen, all_axes[0], strict=True)):
-        low, inner_low, inner_high, high = bounds[:, order, j]
-        if "beta_mean" in posterior:
-            centre = posterior["beta_mean"].sel(feature=name).mean()
-            ax.axvline(float(centre), color=ORANGE, linewidth=1.5)
-        ax.hlines(at, low, high, color=BLUE, linewidth=1.0)
-        ax.hlines(at, inner_low, inner_high, color=BLUE, linewidth=2.5)
-        ax.plot(mean[order, j], at, "o", color=BLUE, markersize=4)
-        bare(ax)
-        ax.set_xlabel(name, fontsize=9)
-    label_rows(all_axes[0, 0], posterior["task"].to_numpy()[order])
-    noun = schema_of(idata).task or "outcome"
-    shown = f" ({n} of {total})" if n < total else ""
-    figure.suptitle(
-        f"Coefficients by {noun}{shown}: mean, middle half and {prob:.0%} interval; line: population mean",
-        x=0.01, ha="left", fontsize=10,
-    )  # fmt: skip
-    return all_axes[0]
+        findings.append(Finding("features", f"names {unknown}, which are not among {known}"))
+    if order not in ("value", "label"):
+        findings.append(Finding("order", f"should be 'value' or 'label', found {order!r}"))
+    raise_if_any(findings, SpecError)
+    panels = {f: posterior["beta"].sel(feature=f) for f in chosen}
+    if "task_reliability" in posterior:
+        panels["task_reliability"] = posterior["task_reliability"]
+
+    prob = interval_probability(ci_prob)
+    values = {name: _mean_and_interval(draws, prob) for name, draws in panels.items()}
+    tasks = posterior["task"].to_numpy()
+    across = order == "label" and np.issubdtype(tasks.dtype, np.number)
+    at = np.arange(len(tasks)) if order == "label" else np.argsort(values[chosen[0]][0], kind="stable")
+    n, k = len(tasks), len(panels)
+    if across:
+        _, axes = plt.subplots(
+            k, 1, figsize=(6.4, 1.6 * k + 0.8), sharex=True, squeeze=False, layout="constrained"
+        )
+    else:
+        height = float(np.clip(0.17 * n + 1.3, 2.2, 13.0)) if n <= _LABELS_UP_TO else 5.0
+        _, axes = plt.subplots(
+            1, k, figsize=(1.5 + 2.3 * k, height), sharey=True, squeeze=False, layout="constrained"
+        )
+    axes = axes.ravel()
+    noun = f"{schema_of(idata).task or 'outcome'} ({n})"
+    for ax, (name, (mean, lower, upper)) in zip(axes, values.items(), strict=True):
+        average = 1.0 if name == "task_reliability" else mean.mean()
+        title = "reliability" if name == "task_reliability" else name
+        ax.spines[["top", "right"]].set_visible(False)
+        if across:
+            x = tasks.astype(float)
+            ax.fill_between(x, lower, upper, color=_INTERVAL, alpha=0.5, linewidth=0)
+            ax.plot(x, mean, "o-", color=_POINT, markersize=3, linewidth=1)
+            ax.axhline(average, color=_AVERAGE, linestyle="--", linewidth=0.8)
+            ax.set_title(title, loc="left", fontsize=9)
+        else:
+            y = np.arange(n)
+            ax.hlines(y, lower[at], upper[at], color=_INTERVAL, linewidth=1.6 if n <= _LABELS_UP_TO else 0.4)
+            ax.plot(mean[at], y, "o", color=_POINT, markersize=3.2 if n <= _LABELS_UP_TO else 0.8)
+            ax.axvline(average, color=_AVERAGE, linestyle="--", linewidth=0.8)
+            ax.set_title(title, fontsize=9)
+        ax.tick_params(labelsize=8)
+    if across:
+        axes[-1].set_xlabel(noun, fontsize=9)
+    else:
+        labels = [str(t) for t in tasks[at]] if n <= _LABELS_UP_TO else []
+        axes[0].set_yticks(range(len(labels)), labels, fontsize=float(np.clip(380.0 / n, 5.0, 8.0)))
+        axes[0].set_ylabel(noun, fontsize=9)
+        axes[0].set_ylim(-0.7, n - 0.3)
+    return axes
+
+
+def _mean_and_interval(draws: xr.DataArray, prob: float) -> tuple[FloatArray, FloatArray, FloatArray]:
+    values = draws.transpose("task", "chain", "draw").to_numpy()
+    values = values.reshape(len(values), -1)
+    lower, upper = np.quantile(values, [(1 - prob) / 2, (1 + prob) / 2], axis=1)
+    return values.mean(axis=1), lower, upper

@@ -13,6 +13,7 @@ from bayes_mtl.summaries.correlation import Kind, task_correlation
 
 _LABELS_UP_TO = 80
 _SQUARES_UP_TO = 120
+_NOTE_ON_ONE_LINE_FROM = 30  # tasks: there is room beside them
 
 
 def plot_task_correlation(
@@ -70,14 +71,15 @@ def plot_task_correlation(
 
     n = len(tasks)
     if ax is None:
-        side = float(np.clip(0.17 * n + 2.2, 4.0, 13.0))
+        side = picture_side(n)
         _, ax = plt.subplots(figsize=(side + 1.2, side), layout="constrained")
+    few = n < _NOTE_ON_ONE_LINE_FROM
     artist = _tiles(ax, mean, sure)
     ax.set_xlim(-0.5, n - 0.5)
     ax.set_ylim(n - 0.5, -0.5)
     ax.set_aspect("equal")
     if n <= _LABELS_UP_TO:
-        size = float(np.clip(380.0 / n, 5.0, 10.0))
+        size = label_size(n)
         ax.set_xticks(range(n), [str(t) for t in tasks], rotation=90, fontsize=size)
         ax.set_yticks(range(n), [str(t) for t in tasks], fontsize=size)
     else:
@@ -101,8 +103,9 @@ def plot_task_correlation(
     note = "full tile: sign certain, dot: either sign"
     if "contraction" in table and table.sizes["pair"]:
         learned = max(float(np.nanmedian(table["contraction"])), 0.0)
-        note += f"   ·   median contraction from the prior {learned:.0%}"
-    ax.set_title(f"{title}{shown}", loc="left", fontsize=11, pad=22)
+        between = "\n" if few else "   ·   "
+        note += f"{between}median contraction from the prior {learned:.0%}"
+    ax.set_title(f"{title}{shown}", loc="left", fontsize=11, pad=32 if few else 22)
     ax.annotate(
         note,
         (0, 1),
@@ -113,6 +116,16 @@ def plot_task_correlation(
         color="0.35",
     )
     return ax
+
+
+def picture_side(n: int) -> float:
+    """Return the side of a square picture of n tasks, in inches."""
+    return float(np.clip(0.17 * n + 2.2, 4.8, 13.0))
+
+
+def label_size(n: int) -> float:
+    """Return the size of the type of the labels of n tasks."""
+    return float(np.clip(380.0 / n, 5.0, 9.0))
 
 
 def clustered_order(correlation: FloatArray) -> np.ndarray:

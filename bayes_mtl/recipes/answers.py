@@ -12,11 +12,14 @@ from bayes_mtl.data.groupings import named
 from bayes_mtl.errors import Finding, SpecError
 from bayes_mtl.inference.attributes import spec_of
 from bayes_mtl.recipes.recipe import Recipe
-from bayes_mtl.structures import CompletePooling
+from bayes_mtl.structures import CompletePooling, SparsePrecision, TaskMixture, Tree
+from bayes_mtl.structures.known import KnownRelatedness
 from bayes_mtl.summaries import task_correlation
+from bayes_mtl.summaries.correlation import Kind
 
 PAIRS_SHOWN = 8  # of each sign
 COEFFICIENTS_SHOWN = 24
+ELEMENTS_SHOWN = 24
 _FEW_REPLICATES = 10
 
 
@@ -44,13 +47,18 @@ def relations_of(idata: xr.DataTree, recipe: Recipe) -> tuple[xr.Dataset | None,
             None,
             f"{name} gives all tasks the same coefficients, so there are no relations between tasks to show.",
         )
+    if recipe.relations is None and isinstance(structure, KnownRelatedness | Tree):
+        return None, f"How tasks relate is known beforehand under {name}."
+    if recipe.relations is None and isinstance(structure, TaskMixture):
+        return None, f"What relates tasks under {name} is the component that they are in."
     if recipe.relations is None and not structure.relates_tasks:
         return None, (
             f"{name} takes the tasks as draws from one population and learns no correlations between them; "
             "here are their coefficients instead."
         )
     try:
-        return task_correlation(idata, recipe.relations or "structural"), ""
+        usual: Kind = "partial" if isinstance(structure, SparsePrecision) else "structural"
+        return task_correlation(idata, recipe.relations or usual), ""
     except SpecError as err:
         return None, f"There are no relations between tasks to show: {_sentence(err.findings[0])}"
 
@@ -82,7 +90,7 @@ def surest_pairs(relations: xr.Dataset, *, positive: bool, limit: int = PAIRS_SH
             "task": table["task_a"].astype(str),
             "other task": table["task_b"].astype(str),
             "mean": table["mean"].map("{:.2f}".format),
-            interval_name(relations.attrs["ci_prob"]): _intervals(
+            interval_name(relations.attrs["ci_prob"]): intervals(
                 table["lower"], table["upper"], "{:.2f}".format
             ),
             "P(rho>0)": table["p_positive"].map("{:.3f}".format),
@@ -156,10 +164,17 @@ def readable_coefficients(
             "feature": table["feature"].astype(str),
             "mean": table["mean"].map(short_number),
             "sd": table["sd"].map(short_number),
-            interval_name(ci_prob): _intervals(table["lower"], table["upper"], short_number),
+            interval_name(ci_prob): intervals(table["lower"], table["upper"], short_number),
             "P(>0)": table["p_positive"].map("{:.3f}".format),
         }
     )
+
+
+def shorten(table: pd.DataFrame, limit: int = ELEMENTS_SHOWN) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Keep the first elements of each parameter; return how many of which are left out."""
+    names = pd.Series([str(label).partition("[")[0] for label in table.index])
+    keep = (names.groupby(names).cumcount() < limit).to_numpy()
+    return table[keep], names[~keep].value_counts().to_dict()
 
 
 def readable_summary(table: pd.DataFrame) -> pd.DataFrame:
@@ -182,7 +197,8 @@ def interval_name(ci_prob: float) -> str:
     return f"{100 * ci_prob:.3g}% interval"
 
 
-def _intervals(lower: pd.Series, upper: pd.Series, number: Any) -> list[str]:
+def intervals(lower: pd.Series, upper: pd.Series, number: Any) -> list[str]:
+    """Write intervals as text."""
     return [f"[{number(a)}, {number(b)}]" for a, b in zip(lower, upper, strict=True)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ from bayes_mtl.errors import BayesMTLError, Finding, FindingsError, raise_if_any
 from bayes_mtl.recipes.errors import RecipeError
 from bayes_mtl.recipes.sources import DataSource, FileData, source_from_dict
 from bayes_mtl.spec import ModelSpec
+from bayes_mtl.structures import Exchangeable, Kernel, TaskCovariance, TaskMixture, Tree
 from bayes_mtl.summaries.correlation import Kind
 
 _TEXT, _LIST, _FLAG, _COUNT, _NUMBER = "a text", "a list of texts", "true or false", "an integer", "a number"
@@ -52,6 +54,10 @@ FIT_OPTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "target_accept": (_NUMBER,),
     }
 )
+# Structures that can be read from columns of the recipe's table.
+_TABLE_STRUCTURES: Mapping[str, Any] = MappingProxyType({"tree": Tree, "kernel": Kernel})
+_OF_STRUCTURE = ("feature_sd", "cluster_sd", "task_sd")  # priors that say how tasks vary
+_FROM_DATA = ("table", "task")  # arguments of `from_table` that the recipe's data give
 _SECTIONS = ("title", "question", "data", "tasks", "model", "fit", "relations")
 
 
@@ -70,11 +76,13 @@ class Recipe:
     tasks : mapping
         Options of `TaskData.from_table`.
     spec : ModelSpec
-        The model.
+        The model. If its structure is read from the table, `spec` has a stand-in; `load` returns the whole.
     fit : mapping
         Options of `bayes_mtl.fit`: draws, tune, chains, random_seed, target_accept.
-    relations : {"structural", "coefficients", "functions"} or None
-        Which correlation of tasks to show; None: the structural one if the model has one.
+    relations : {"structural", "partial", "coefficients", "functions"} or None
+        Which correlation of tasks to show; None: the one that belongs to the structure, if any.
+    from_table : mapping
+        For a structure that is read from the table: its `name`, and options of its `from_table`.
     """
 
     name: str
@@ -85,9 +93,10 @@ class Recipe:
     spec: ModelSpec = field(default_factory=ModelSpec)
     fit: Mapping[str, Any] = field(default_factory=dict)
     relations: Kind | None = None
+    from_table: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("tasks", "fit"):
+        for name in ("tasks", "fit", "from_table"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
 
     def with_data(self, path: str | Path) -> Recipe:
@@ -98,9 +107,40 @@ class Recipe:
         """Return the same recipe with other options of the fit; those that are None stay."""
         return replace(self, fit={**self.fit, **{k: v for k, v in options.items() if v is not None}})
 
+    def with_structure(self, structure: TaskCovariance | str) -> Recipe:
+        """Return the same recipe with another structure, or one by name with its default options.
+
+        Priors of how tasks vary were chosen for the old structure and are left out; so are relations.
+
+        Raises
+        ------
+        RecipeError
+            If there is no structure of that name, or it has options without a default.
+        """
+        if isinstance(structure, str):
+            structure = _named_structure(structure)
+        priors = {k: v for k, v in self.spec.priors.items() if k not in _OF_STRUCTURE}
+        mixed = isinstance(structure, TaskMixture)
+        outside = None if mixed else self.spec.independent_features
+        spec = replace(
+            self.spec, task_covariance=structure, priors=priors, independent_features=outside, task_sd=False
+        )
+        return replace(self, spec=spec, relations=None, from_table={})
+
     def data(self) -> TaskData:
         """Load the table and check it."""
-        return TaskData.from_table(self.source.load(), **self.tasks)
+        return self.load()[0]
+
+    def load(self) -> tuple[TaskData, ModelSpec]:
+        """Load the table, check it, and complete the model with what it says of the tasks."""
+        table = self.source.load()
+        data = TaskData.from_table(table, **self.tasks)
+        if not self.from_table:
+            return data, self.spec
+        options = dict(self.from_table)
+        kind = _TABLE_STRUCTURES[options.pop("name").lower()]
+        structure = kind.from_table(table, task=self.tasks.get("task"), **options)
+        return data, replace(self.spec, task_covariance=structure)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values; `from_dict` reads them back."""
@@ -111,6 +151,9 @@ class Recipe:
             "tasks": dict(self.tasks),
             "model": self.spec.to_dict(),
         }
+        if self.from_table:
+            options = dict(self.from_table)
+            plain["model"]["task_covariance"] = {"name": options.pop("name"), "from_table": options}
         if self.fit:
             plain["fit"] = dict(self.fit)
         if self.relations:
@@ -159,7 +202,8 @@ class Recipe:
             if "data" in values
             else None
         )
-        spec = _part(found, "[model] ", lambda: _model(values.get("model", {})))
+        model, from_table = _split(found, values.get("model", {}))
+        spec = _part(found, "[model] ", lambda: _model(model))
         tasks = _options(found, "tasks", values.get("tasks", {}), TASK_OPTIONS)
         fit = _options(found, "fit", values.get("fit", {}), FIT_OPTIONS)
         relations = _options(found, "relations", values.get("relations", {}), {"kind": (_TEXT,)})
@@ -171,7 +215,8 @@ class Recipe:
         raise_if_any(found, RecipeError)
         assert source is not None
         assert spec is not None
-        return cls(name, values["title"].strip(), values["question"].strip(), source, tasks, spec, fit, kind)
+        title, question = values["title"].strip(), values["question"].strip()
+        return cls(name, title, question, source, tasks, spec, fit, kind, from_table)
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:
@@ -253,6 +298,40 @@ def _part(found: list[Finding], where: str, read: Any) -> Any:
     except (BayesMTLError, AttributeError, TypeError, ValueError) as err:
         found.append(Finding(where.strip() or "[data]", f"cannot be read ({err})"))
     return None
+
+
+def _split(found: list[Finding], model: Any) -> tuple[Any, dict[str, Any]]:
+    """Take a structure that is read from the table out of a ``[model]``, whose table is not there yet."""
+    structure = model.get("task_covariance") if isinstance(model, Mapping) else None
+    if not isinstance(structure, Mapping) or "from_table" not in structure:
+        return model, {}
+    where = "[model.task_covariance]"
+    kind = _TABLE_STRUCTURES.get(str(structure.get("name")).lower())
+    if kind is None:
+        names = ", ".join(k.__name__ for k in _TABLE_STRUCTURES.values())
+        found.append(
+            Finding(f"{where} from_table", f"is for {names}, found {structure.get('name')!r}", "Remove it")
+        )
+        return {}, {}
+    options = {n: p for n, p in inspect.signature(kind.from_table).parameters.items() if n not in _FROM_DATA}
+    known = {n: (_LIST,) if "Sequence" in str(p.annotation) else (_TEXT, _NUMBER) for n, p in options.items()}
+    given = _options(found, "model.task_covariance.from_table", structure["from_table"], known)
+    found += [
+        Finding(f"{where} from_table {n}", "is missing")
+        for n, p in options.items()
+        if p.default is p.empty and n not in given
+    ]
+    if odd := sorted(set(structure) - {"name", "from_table"}):
+        found.append(Finding(where, f"has {', '.join(odd)} beside from_table", "Put it into from_table"))
+    return {**model, "task_covariance": Exchangeable().to_dict()}, {"name": kind.__name__, **given}
+
+
+def _named_structure(name: str) -> TaskCovariance:
+    found: list[Finding] = []
+    structure = _part(found, f"structure {name!r} ", lambda: TaskCovariance.from_dict(name))
+    raise_if_any(found, RecipeError)
+    assert isinstance(structure, TaskCovariance)
+    return structure
 
 
 def _model(values: Any) -> ModelSpec:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
+
+from bayes_mtl._typing import FloatArray, IntArray
 
 INTERCEPT = "Intercept"
 
@@ -19,6 +22,8 @@ COMMON_WORDS: Mapping[str, float] = MappingProxyType(
 CONTESTED_WORDS: Mapping[str, int] = MappingProxyType(
     {"privet": 1, "spasibo": 1, "zavtra": 1, "cheers": -1, "regards": -1, "tomorrow": -1}
 )
+# A river that splits into arms: the station upstream of each.
+UPSTREAM: Mapping[str, str] = MappingProxyType({"A": "", "B": "A", "C": "A", "D": "B", "E": "C", "F": "C"})
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class Simulation:
     coefficients : DataFrame
         True coefficients, one row per task and one column per feature.
     groups : Series
-        True group of each task.
+        True group of each task; of `river_delta` the station upstream.
     """
 
     table: pd.DataFrame
@@ -178,6 +183,212 @@ def yield_of_plants(
     return Simulation(table, coefficients, groups)
 
 
+def river_delta(
+    *, n_drivers: int = 40, n_days: int = 100, carry: float = 0.8, noise_sd: float = 1.0, seed: int = 1
+) -> Simulation:
+    """Simulate stations in the arms of a river, each of which passes on what it gets.
+
+    Every station is a task: water quality on one day follows from standardised drivers (rain, fertiliser,
+    ...) by coefficients that are carried down the river,
+
+        beta_t = carry beta_up(t) + sqrt(1 - carry^2) e_t,      e_t ~ N(0, I)
+
+    with ``up`` in `UPSTREAM`. All stations correlate, but given the station upstream and those next
+    downstream, a station is independent of all others: only the partial correlations show the river.
+
+    Parameters
+    ----------
+    n_drivers : int
+        Number of drivers.
+    n_days : int
+        Rows of each station.
+    carry : float
+        Correlation of neighbours, below 1.
+    noise_sd : float
+        Noise scale.
+    seed : int
+        The same seed gives the same table.
+
+    Returns
+    -------
+    Simulation
+        The table has the columns ``station``, ``x01``, ``x02``, ..., and ``quality``.
+
+    Examples
+    --------
+    >>> river_delta(n_drivers=5, n_days=10).table.shape
+    (60, 7)
+    """
+    rng = np.random.default_rng(seed)
+    own = {station: rng.standard_normal(n_drivers) for station in UPSTREAM}
+    beta: dict[str, FloatArray] = {}
+    for station, up in UPSTREAM.items():
+        beta[station] = carry * beta[up] + np.sqrt(1.0 - carry**2) * own[station] if up else own[station]
+    return _regressions(
+        rng,
+        pd.DataFrame(beta, index=_names("x", n_drivers)).T,
+        np.full(len(beta), n_days),
+        noise_sd,
+        task="station",
+        outcome="quality",
+        groups=pd.Series(UPSTREAM),
+    )
+
+
+def mixed_tastes(
+    *,
+    n_listeners: int = 24,
+    n_songs: int = 30,
+    n_qualities: int = 15,
+    individual_sd: float = 0.3,
+    noise_sd: float = 1.0,
+    seed: int = 1,
+) -> Simulation:
+    """Simulate listeners who have one of three tastes, or two of them.
+
+    Every listener is a task: the rating of a song is linear in its qualities, with coefficients
+
+        beta_t = sum_{k in tastes of t} f_k + individual_sd e_t,      f_k, e_t ~ N(0, I)
+
+    Listeners are named after their tastes. Those of two tastes belong to two groups, so no division into
+    groups is right.
+
+    Parameters
+    ----------
+    n_listeners : int
+        Number of listeners, spread over the six combinations of one or two tastes.
+    n_songs : int
+        Songs that each has rated.
+    n_qualities : int
+        Qualities of a song.
+    individual_sd : float
+        How far listeners of the same tastes differ.
+    noise_sd : float
+        Noise scale of a rating.
+    seed : int
+        The same seed gives the same table.
+
+    Returns
+    -------
+    Simulation
+        The table has the columns ``listener``, ``q01``, ``q02``, ..., and ``rating``.
+
+    Examples
+    --------
+    >>> mixed_tastes(n_listeners=6, n_songs=10).groups.tolist()
+    ['folk', 'jazz', 'soul', 'folk+jazz', 'folk+soul', 'jazz+soul']
+    """
+    rng = np.random.default_rng(seed)
+    tastes = {name: rng.standard_normal(n_qualities) for name in ("folk", "jazz", "soul")}
+    kinds = [*tastes, *("+".join(pair) for pair in combinations(tastes, 2))]
+    groups = [kinds[i % len(kinds)] for i in range(n_listeners)]
+    listeners = [f"{group} {i // len(kinds) + 1}" for i, group in enumerate(groups)]
+    own = individual_sd * rng.standard_normal((n_listeners, n_qualities))
+    beta = np.array([sum(tastes[name] for name in group.split("+")) for group in groups]) + own
+    return _regressions(
+        rng,
+        pd.DataFrame(beta, index=listeners, columns=_names("q", n_qualities)),
+        np.full(n_listeners, n_songs),
+        noise_sd,
+        task="listener",
+        outcome="rating",
+        groups=pd.Series(groups, index=listeners),
+    )
+
+
+def faces(
+    *,
+    n_tasks: int = 8,
+    n_features: int = 12,
+    rank: int = 2,
+    n_few: int = 15,
+    n_many: int = 150,
+    spread: float = 1.5,
+    individual_sd: float = 0.2,
+    noise_sd: float = 1.0,
+    seed: int = 1,
+) -> Simulation:
+    """Simulate scores of faces: who it is and what it shows have nothing to do with each other.
+
+    Half of the tasks score the likeness to one person each, from few pictures; the others score one
+    expression each, from many. With columns of U_identity and U_expression orthonormal,
+
+        beta_t = spread sqrt(n_features / rank) U_group(t) a_t + individual_sd e_t,      a_t, e_t ~ N(0, I)
+
+    Parameters
+    ----------
+    n_tasks : int
+        Number of tasks, even.
+    n_features : int
+        Measures of a face, at least twice `rank`.
+    rank : int
+        Number of directions of each group.
+    n_few, n_many : int
+        Pictures of each identity, and of each expression.
+    spread : float
+        Root mean square of a coefficient along the directions.
+    individual_sd : float
+        How far tasks leave the directions of their group.
+    noise_sd : float
+        Noise scale.
+    seed : int
+        The same seed gives the same table.
+
+    Returns
+    -------
+    Simulation
+        The table has the columns ``task``, ``m01``, ``m02``, ..., and ``score``.
+
+    Examples
+    --------
+    >>> faces(n_tasks=2).groups.to_dict()
+    {'identity 1': 'identity', 'expression 1': 'expression'}
+    """
+    rng = np.random.default_rng(seed)
+    directions = np.linalg.qr(rng.standard_normal((n_features, 2 * rank)))[0]
+    half = n_tasks // 2
+    groups = pd.Series(np.repeat(["identity", "expression"], half))
+    names = [f"{group} {i % half + 1}" for i, group in enumerate(groups)]
+    along = np.where(
+        (groups == "identity").to_numpy()[:, None, None], directions[:, :rank], directions[:, rank:]
+    )
+    a = spread * np.sqrt(n_features / rank) * rng.standard_normal((len(names), rank))
+    beta = np.einsum("tpk,tk->tp", along, a) + individual_sd * rng.standard_normal((len(names), n_features))
+    return _regressions(
+        rng,
+        pd.DataFrame(beta, index=names, columns=_names("m", n_features)),
+        np.where(groups == "identity", n_few, n_many),
+        noise_sd,
+        task="task",
+        outcome="score",
+        groups=groups.set_axis(names),
+    )
+
+
+def _regressions(
+    rng: np.random.Generator,
+    coefficients: pd.DataFrame,
+    n_rows: IntArray,
+    noise_sd: float,
+    *,
+    task: str,
+    outcome: str,
+    groups: pd.Series,
+) -> Simulation:
+    """Draw standard normal features, and outcomes with normal noise, for given coefficients."""
+    at = np.repeat(np.arange(len(coefficients)), n_rows)
+    X = rng.standard_normal((len(at), coefficients.shape[1]))
+    y = (X * coefficients.to_numpy()[at]).sum(axis=1) + noise_sd * rng.standard_normal(len(at))
+    table = pd.DataFrame(X, columns=coefficients.columns)
+    table.insert(0, task, coefficients.index.to_numpy(dtype=object)[at])
+    table[outcome] = y
+    return Simulation(table, coefficients, groups)
+
+
+def _names(letter: str, n: int) -> list[str]:
+    return [f"{letter}{i + 1:02d}" for i in range(n)]
+
+
 SIMULATIONS: Mapping[str, Callable[..., Simulation]] = MappingProxyType(
-    {"per_user_spam": per_user_spam, "yield_of_plants": yield_of_plants}
+    {f.__name__: f for f in (per_user_spam, yield_of_plants, river_delta, mixed_tastes, faces)}
 )

@@ -140,7 +140,15 @@ class Kernel(KnownRelatedness):
             object.__setattr__(self, name, value)
 
     @classmethod
-    def from_table(cls, table: Any, *, task: str, columns: Sequence[str], **options: Any) -> Self:
+    def from_table(
+        cls,
+        table: Any,
+        *,
+        task: str,
+        columns: Sequence[str],
+        shape: str = "matern32",
+        lengthscale: float | None = None,
+    ) -> Self:
         """Read positions from a table.
 
         Parameters
@@ -149,9 +157,10 @@ class Kernel(KnownRelatedness):
         task : str
             Column of tasks.
         columns : sequence of str
-            Columns of numbers that do not change within a task. `predict` reads them for new tasks.
-        **options
-            `shape` and `lengthscale`.
+            Columns of numbers that do not change within a task, in comparable units. May be the column of
+            tasks itself, if its labels are numbers (years, ages). `predict` reads them for new tasks.
+        shape, lengthscale
+            See the class.
 
         Raises
         ------
@@ -166,7 +175,7 @@ class Kernel(KnownRelatedness):
         ((0.0, 1.0), (3.0, 2.0))
         """
         found = values_of_tasks("Kernel", "columns", table, task, columns, "place")
-        return cls(positions=found, columns=columns, **options)
+        return cls(positions=found, columns=columns, shape=shape, lengthscale=lengthscale)
 
     @property
     def task_columns(self) -> tuple[str, ...] | None:

@@ -1,0 +1,86 @@
+"""What the data said of a structure's own parameters, as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from bayes_mtl.errors import Finding, SpecError
+from bayes_mtl.inference.attributes import spec_of
+from bayes_mtl.inference.diagnostics import unique_elements
+
+_BINS = 40
+
+
+def plot_prior_posterior(idata: xr.DataTree, names: Sequence[str] | None = None) -> Any:
+    """Draw draws of hyperparameters before (grey) and after the data (blue), one panel per number.
+
+    Where the two look alike, the data said nothing.
+
+    Parameters
+    ----------
+    idata : DataTree
+        What `fit` returned.
+    names : sequence of str, optional
+        Hyperparameters, as in ``idata["posterior"]``. Default: those of the structure of tasks, for example
+        `rho`, or `level_share`.
+
+    Returns
+    -------
+    ndarray of matplotlib.axes.Axes
+        One per panel.
+
+    Raises
+    ------
+    SpecError
+        If there is nothing to draw, or a name is not in the fit.
+
+    Examples
+    --------
+    >>> mtl.plot_prior_posterior(idata, ["sigma"])  # doctest: +SKIP
+    """
+    import matplotlib.pyplot as plt
+
+    structure = spec_of(idata).task_covariance
+    prior, posterior = idata["prior"].to_dataset(), idata["posterior"].to_dataset()
+    chosen = [n for n in structure.parameters if n in posterior] if names is None else list(names)
+    if unknown := [n for n in chosen if n not in posterior or n not in prior]:
+        known = ", ".join(str(n) for n in posterior if n in prior)
+        raise SpecError(Finding("names", f"has {unknown}, which are not in the fit", f"Known: {known}"))
+    if not chosen:
+        hint = "Pass `names`, for example ['feature_sd']"
+        raise SpecError(
+            Finding("names", f"{type(structure).__name__} has no parameters that are worth reading", hint)
+        )
+    after, before = (unique_elements(group[chosen], limit=None) for group in (posterior, prior))
+    panels = [
+        (str(label), values.sel({f"{name}_element": label}), before[name].sel({f"{name}_element": label}))
+        for name, values in after.data_vars.items()
+        for label in values[f"{name}_element"].to_numpy()
+    ]
+    rows = -(-len(panels) // 4)
+    columns = min(len(panels), 4)
+    _, axes = plt.subplots(
+        rows, columns, figsize=(2.6 * columns + 0.4, 2.1 * rows), squeeze=False, layout="constrained"
+    )
+    axes = axes.ravel()
+    for ax, (label, *draws) in zip(axes, panels, strict=False):
+        new, old = (values.to_numpy().ravel() for values in draws)
+        low = min(np.quantile(old, 0.02), new.min())
+        high = max(np.quantile(old, 0.95), np.quantile(new, 0.995))
+        bins = np.linspace(low, high, _BINS + 1)
+        # Shares of all draws, also of those outside of the panel.
+        weight = (np.full(len(v), _BINS / (len(v) * (high - low))) for v in (old, new))
+        ax.hist(old, bins, weights=next(weight), color="0.8", label="before the data")
+        ax.hist(new, bins, weights=next(weight), color="#1f4e79", alpha=0.75, label="after")
+        ax.set_title(label, fontsize=9)
+        ax.set_yticks([])
+        ax.tick_params(labelsize=8)
+        ax.spines[["top", "right", "left"]].set_visible(False)
+    axes[0].legend(fontsize=7, frameon=False)
+    for ax in axes[len(panels) :]:
+        ax.set_visible(False)
+    return axes[: len(panels)]

@@ -1,0 +1,296 @@
+"""The answers that belong to a structure: what a recipe's question is about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from bayes_mtl.inference.attributes import spec_of
+from bayes_mtl.inference.diagnostics import unique_elements
+from bayes_mtl.plots import plot_clusters, plot_coefficients, plot_prior_posterior, plot_task_correlation
+from bayes_mtl.plots.coefficients import MAX_PANELS
+from bayes_mtl.recipes.answers import (
+    COEFFICIENTS_SHOWN,
+    PAIRS_SHOWN,
+    coefficient_table,
+    interval_name,
+    intervals,
+    readable_coefficients,
+    relations_of,
+    short_number,
+    surest_pairs,
+    what_data_added,
+)
+from bayes_mtl.recipes.recipe import Recipe
+from bayes_mtl.structures import Kernel, StudentT, TaskMixture
+from bayes_mtl.summaries import clusters
+
+_TASKS_SHOWN = 30
+_FAR = 0.25  # a reliability whose task deviates twice as far as one with a reliability of 1
+_APART = 0.3  # chains that differ by more than this in who is together found different divisions
+
+# Parameters of a structure, in words; those that are not here are for the table of hyperparameters only.
+MEANINGS: Mapping[str, str] = MappingProxyType(
+    {
+        "rho": "how much of the known relatedness the data believe (0: nothing, 1: all of it)",
+        "lengthscale": "how far apart tasks may be and still be alike, in the units of their positions",
+        "level_share": "what part of the variance of the coefficients the groups of a level share; 'own' is "
+        "what is left to each task alone",
+        "direction_scale": "how far the tasks of a group vary along its directions, relative to all others",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A part of what a fit has to say.
+
+    Attributes
+    ----------
+    heading : str
+    text : list of str
+        Paragraphs.
+    tables : list of (title, DataFrame of text)
+    files : mapping from name to (what it is, function that writes it to a path)
+    """
+
+    heading: str
+    text: list[str] = field(default_factory=list)
+    tables: list[tuple[str, pd.DataFrame]] = field(default_factory=list)
+    files: Mapping[str, tuple[str, Callable[[Path], Any]]] = field(default_factory=dict)
+
+
+def answers(idata: xr.DataTree, recipe: Recipe) -> list[Answer]:
+    """Return what the fit of a recipe says about its tasks, the most important first.
+
+    Parameters
+    ----------
+    idata : DataTree
+        What `fit` returned.
+    recipe : Recipe
+        Its `relations` say which correlation of tasks to show, if not the usual one.
+
+    Returns
+    -------
+    list of Answer
+    """
+    from arviz_base import rcParams
+
+    prob = float(rcParams["stats.ci_prob"])
+    structure = spec_of(idata).task_covariance
+    out = []
+    if "cluster_mean" in idata["posterior"]:
+        out.append(kinds_of_tasks(idata))
+    if isinstance(structure, StudentT):
+        out.append(unlike_the_others(idata, prob))
+    if any(name in MEANINGS for name in structure.parameters):
+        out.append(what_was_known(idata, prob))
+    relations, reason = relations_of(idata, recipe)
+    if relations is not None:
+        out.append(pairs_of_tasks(relations))
+    ordered = isinstance(structure, Kernel) and structure.positions is not None
+    show = relations is None and not isinstance(structure, TaskMixture)
+    heading = "Coefficients of the tasks" if out else "How the tasks relate"
+    out.append(coefficients(idata, prob, heading, reason if not out else "", show=show, ordered=ordered))
+    return out
+
+
+def kinds_of_tasks(idata: xr.DataTree) -> Answer:
+    """Say who is with whom, for a mixture."""
+    found = clusters(idata)
+    number = found["n_clusters"].to_series()
+    likely = ", ".join(
+        f"{count} with probability {p:.2f}"
+        for count, p in number.sort_values(ascending=False).items()
+        if p >= 0.05
+    )
+    text = [
+        f"Number of clusters in use: {likely}. Below is the one division that is least wrong on average; "
+        "certainty is how likely a task is with the others of its cluster."
+    ]
+    if float(found["co_clustering_range"].max()) > _APART:
+        text.append(
+            "Chains found different divisions: look at co_clustering_range of mtl.clusters before you rely "
+            "on this one."
+        )
+    columns = ["partition", "certainty", "with_new_task"]
+    table = found[columns].to_dataframe().reset_index().rename(columns={"partition": "cluster"})
+    members = pd.DataFrame(
+        {
+            "cluster": str(number),
+            "tasks": len(group),
+            "least certain": f"{group['certainty'].min():.0%}",
+            "members": _some(group["task"].astype(str).tolist()),
+        }
+        for number, group in table.groupby("cluster")
+    )
+    return Answer(
+        "Kinds of tasks",
+        text,
+        [("One division", members)],
+        {
+            "clusters.csv": ("every task's cluster", partial(_write_table, table)),
+            "clusters.png": ("who is with whom, as a picture", partial(_draw, partial(plot_clusters, found))),
+        },
+    )
+
+
+def unlike_the_others(idata: xr.DataTree, prob: float) -> Answer:
+    """Say which tasks are unlike the others, for `StudentT`."""
+    draws = {
+        group: idata[group]["task_reliability"].transpose("task", "chain", "draw").to_numpy()
+        for group in ("prior", "posterior")
+    }
+    flat = draws["posterior"].reshape(len(draws["posterior"]), -1)
+    lower, upper = np.quantile(flat, [(1 - prob) / 2, (1 + prob) / 2], axis=1)
+    tasks = idata["posterior"]["task"].to_numpy()
+    table = pd.DataFrame(
+        {
+            "task": tasks,
+            "mean": flat.mean(axis=1),
+            "lower": lower,
+            "upper": upper,
+            "p_far": (flat < _FAR).mean(axis=1),
+        }
+    ).sort_values("p_far", ascending=False, kind="stable")
+    before = float((draws["prior"] < _FAR).mean())
+    shown = table.head(_TASKS_SHOWN)
+    readable = pd.DataFrame(
+        {
+            "task": shown["task"].astype(str),
+            "reliability": shown["mean"].map(short_number),
+            interval_name(prob): intervals(shown["lower"], shown["upper"], short_number),
+            f"P(<{_FAR:g})": shown["p_far"].map("{:.2f}".format),
+        }
+    )
+    text = (
+        f"A reliability below {_FAR:g} says that a task deviates at least twice as far as one with a "
+        f"reliability of 1. Before the data the probability of that was {before:.2f} for each task."
+    )
+    files: dict[str, tuple[str, Callable[[Path], Any]]] = {
+        "task_reliability.csv": ("how much each task is like the others", partial(_write_table, table))
+    }
+    return Answer(
+        "Is a task unlike the others?", [text], [("The most unlike the others first", readable)], files
+    )
+
+
+def what_was_known(idata: xr.DataTree, prob: float) -> Answer:
+    """Say how far the data believe what the structure knew of the tasks."""
+    names = [n for n in spec_of(idata).task_covariance.parameters if n in MEANINGS]
+    after, before = (
+        unique_elements(idata[group].to_dataset()[names], limit=None) for group in ("posterior", "prior")
+    )
+    rows = []
+    for name, values in after.data_vars.items():
+        axis = f"{name}_element"
+        for label in values[axis].to_numpy():
+            new = values.sel({axis: label}).to_numpy().ravel()
+            old = before[name].sel({axis: label}).to_numpy().ravel()
+            lower, upper = np.quantile(new, [(1 - prob) / 2, (1 + prob) / 2])
+            rows.append((label, new.mean(), lower, upper, np.median(old), 1.0 - new.var() / old.var()))
+    table = pd.DataFrame(rows, columns=["parameter", "mean", "lower", "upper", "prior_median", "contraction"])
+    readable = pd.DataFrame(
+        {
+            "parameter": table["parameter"],
+            "mean": table["mean"].map(short_number),
+            interval_name(prob): intervals(table["lower"], table["upper"], short_number),
+            "prior median": table["prior_median"].map(short_number),
+            "contraction": table["contraction"].map("{:.0%}".format),
+        }
+    )
+    text = [f"{n}: {MEANINGS[n]}." for n in names]
+    text.append(
+        "contraction: how much narrower than the prior (0%: the data said nothing; below 0%: they moved it "
+        "to where it is less certain)."
+    )
+    return Answer(
+        "How far do the data follow what is known of the tasks?",
+        text,
+        [("Parameters of the structure", readable)],
+        {
+            "structure.png": (
+                "the same before and after the data, as a picture",
+                partial(_draw, partial(plot_prior_posterior, idata, names)),
+            )
+        },
+    )
+
+
+def pairs_of_tasks(relations: xr.Dataset) -> Answer:
+    """Say which pairs of tasks are surely related."""
+    n_pairs = relations.sizes["pair"]
+    text, tables = [what_data_added(relations)], []
+    for positive, sign in ((True, "positive"), (False, "negative")):
+        pairs = surest_pairs(relations, positive=positive)
+        count = (
+            f"the {PAIRS_SHOWN} surest of {n_pairs} pairs"
+            if len(pairs) == PAIRS_SHOWN < n_pairs
+            else "the surest first"
+        )
+        if len(pairs):
+            tables.append((f"Most surely {sign} ({count})", pairs))
+        else:
+            text.append(f"No pair is more likely {sign} than not.")
+    return Answer(
+        "How the tasks relate",
+        text,
+        tables,
+        {
+            "task_correlation.csv": (
+                f"all {n_pairs} pairs, kind {relations.attrs['kind']!r}",
+                partial(_write_table, relations.to_dataframe()),
+            ),
+            "task_correlation.png": (
+                "the same as a picture",
+                partial(_draw, partial(plot_task_correlation, relations)),
+            ),
+        },
+    )
+
+
+def coefficients(
+    idata: xr.DataTree, prob: float, heading: str, reason: str, *, show: bool, ordered: bool
+) -> Answer:
+    """List every task's coefficients; in words only where nothing else answers the question."""
+    table = coefficient_table(idata, prob)
+    text, tables = [reason] if reason else [], []
+    if show:
+        more = len(table) - COEFFICIENTS_SHOWN
+        title = f"The first of them; {more} more rows in task_coefficients.csv" if more > 0 else ""
+        tables.append((title, readable_coefficients(table, prob)))
+    files: dict[str, tuple[str, Callable[[Path], Any]]] = {
+        "task_coefficients.csv": ("every task's coefficients", partial(_write_table, table))
+    }
+    if idata["posterior"].sizes["feature"] <= MAX_PANELS:
+        draw = partial(plot_coefficients, idata, order="label" if ordered else "value")
+        files["task_coefficients.png"] = ("the same as a picture", partial(_draw, draw))
+    return Answer(heading if text or tables else "", text, tables, files)
+
+
+def _some(names: list[str], limit: int = 8) -> str:
+    rest = len(names) - limit
+    return ", ".join(names[:limit]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _write_table(table: pd.DataFrame, path: Path) -> None:
+    table.to_csv(path, index=False)
+
+
+def _draw(plot: Callable[[], Any], path: Path) -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")  # no window, also where there is no screen
+    import matplotlib.pyplot as plt
+
+    figure = np.atleast_1d(plot())[0].figure
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
