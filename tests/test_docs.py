@@ -20,7 +20,14 @@ def blocks(path):
 
 @pytest.mark.parametrize(
     ("path", "count"),
-    [("docs/guide.md", None), ("docs/structures.md", None), ("docs/relations.md", None), ("README.md", 1)],
+    [
+        ("docs/guide.md", None),
+        ("docs/structures.md", None),
+        ("docs/features.md", None),
+        ("docs/groupings.md", None),
+        ("docs/relations.md", None),
+        ("README.md", 1),
+    ],
 )
 def test_code_runs(path, count, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -38,6 +45,8 @@ def test_links_lead_somewhere():
         "README.md",
         "docs/guide.md",
         "docs/structures.md",
+        "docs/features.md",
+        "docs/groupings.md",
         "docs/relations.md",
         "docs/architecture.md",
         "docs/notation.md",
