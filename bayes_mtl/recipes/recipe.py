@@ -274,7 +274,7 @@ def list_recipes() -> list[Recipe]:
     --------
     >>> from bayes_mtl.recipes import list_recipes
     >>> [recipe.name for recipe in list_recipes()][:2]
-    ['eight_schools', 'per_user_spam']
+    ['barley', 'cigarettes']
     """
     return [load_recipe(name) for name in _names()]
 

@@ -23,7 +23,7 @@ CONTESTED_WORDS: Mapping[str, int] = MappingProxyType(
     {"privet": 1, "spasibo": 1, "zavtra": 1, "cheers": -1, "regards": -1, "tomorrow": -1}
 )
 # A river that splits into arms: the station upstream of each.
-UPSTREAM: Mapping[str, str] = MappingProxyType({"A": "", "B": "A", "C": "A", "D": "B", "E": "C", "F": "C"})
+UPSTREAM: Mapping[str, str] = MappingProxyType({"A": "", "B": "A", "C": "A", "D": "C", "E": "C"})
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ def yield_of_plants(
 
 
 def river_delta(
-    *, n_drivers: int = 40, n_days: int = 100, carry: float = 0.8, noise_sd: float = 1.0, seed: int = 1
+    *, n_drivers: int = 30, n_days: int = 100, carry: float = 0.8, noise_sd: float = 1.0, seed: int = 1
 ) -> Simulation:
     """Simulate stations in the arms of a river, each of which passes on what it gets.
 
@@ -217,7 +217,7 @@ def river_delta(
     Examples
     --------
     >>> river_delta(n_drivers=5, n_days=10).table.shape
-    (60, 7)
+    (50, 7)
     """
     rng = np.random.default_rng(seed)
     own = {station: rng.standard_normal(n_drivers) for station in UPSTREAM}
