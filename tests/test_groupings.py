@@ -241,7 +241,17 @@ def test_coordinates_are_those_of_one_task():
     correlation = np.linalg.cholesky(np.cov(rng.standard_normal((n, 20))))
     root, target = np.triu(rng.standard_normal((n, n))), rng.standard_normal(n)
     own, none = np.arange(n), np.zeros(0, dtype=int)
-    law = [sd, correlation, np.zeros((1, 0)), np.ones(1), np.ones(1), np.zeros((1, n)), np.zeros(0), z[None]]
+    law = [
+        sd,
+        correlation,
+        np.zeros((1, 0)),
+        np.ones(1),
+        np.ones(1),
+        np.zeros((1, n)),
+        np.ones(0),
+        np.zeros(0),
+        z[None],
+    ]
     rows = [root[:, :, None], target[:, None], own, own, none, np.zeros((0, 1))]
     value, beta, alpha = np.empty(1), np.empty((1, n)), np.empty(0)
     load("_whitening:forward")(*law, *rows, value, beta, alpha)
