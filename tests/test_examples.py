@@ -41,3 +41,11 @@ def test_own_likelihood(tmp_path):
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
 def test_every_example_is_run_here(path):
     assert f'run("{path.name}"' in Path(__file__).read_text(encoding="utf-8")
+
+
+def test_who_is_hurt(tmp_path):
+    pytest.importorskip("marimo")
+    out = run("who_is_hurt.py", tmp_path)
+    assert "contradicts the others" in out
+    assert "predicts rows of known tasks best" in out
+    assert "Which clinics respond alike?" in (tmp_path / "clinics.html").read_text(encoding="utf-8")
