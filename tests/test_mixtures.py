@@ -21,6 +21,7 @@ from bayes_mtl.kernels.ops import (
     ComponentEvidencePullback,
 )
 from bayes_mtl.model import sampling_model
+from bayes_mtl.structures import TaskCovariance
 from bayes_mtl.summaries.clusters import point_partition
 from tests import contracts
 from tests.test_structures import table
@@ -201,8 +202,10 @@ def law_of(model, spec, data, point):
         means = np.tile(means, (2, 1, 1))
         q, r = np.linalg.qr(named["direction_offset"])
         U = q * np.sign(np.diag(r))
-        factors = [U[:, [g]] * named["direction_scale"][g] for g in range(2)]
-    covariances = [np.outer(sd, sd) * (corr + f @ f.T) for f in factors]
+        directions = U * named["direction_scale"]
+        factors = [directions[:, :1], directions[:, 1:]]
+    rest = 1e-3 + (1 - 1e-3) * named["direction_rest"] if "direction_rest" in named else 1.0
+    covariances = [np.outer(sd, sd) * (rest**2 * corr + f @ f.T) for f in factors]
     return log_weight, means, covariances, shared
 
 
@@ -263,6 +266,23 @@ def test_gaussian_outcomes(name, option):
     eta = data.offset + (data.X * beta[data.task_index]).sum(axis=1) + data.X_shared @ shared
     rows = norm.logpdf(data.y, eta, sigma[data.task_index] / np.sqrt(data.weights)).sum()
     contracts.assert_close(latent.logp(full) - collapsed.logp(point), prior + rows - expected, 1e-7)
+
+
+def test_directions_of_all_groups_are_orthogonal():
+    structure = mtl.OrthogonalGroups(GROUPS, rank={"a": 2, "b": 3})
+    with pm.Model() as model:
+        model.add_coord("cluster", ["a", "b"])
+        found = structure.components(sorted(GROUPS), 6, str)
+    function = pytensor.function(
+        [model["direction_offset"], model["direction_scale"]], found.factors, mode=contracts.MODE
+    )
+    scale = np.array([0.5, 1.0, 2.0, 0.1, 0.7])
+    a, b = function(np.random.default_rng(0).standard_normal((6, 5)), scale)
+    assert model.coords["direction"] == ("a 0", "a 1", "b 0", "b 1", "b 2")
+    np.testing.assert_allclose(a.T @ a, np.diag([*scale[:2] ** 2, 0.0]), atol=1e-12)
+    np.testing.assert_allclose(b.T @ b, np.diag(scale[2:] ** 2), atol=1e-12)
+    np.testing.assert_allclose(a.T @ b, 0.0, atol=1e-12)
+    assert TaskCovariance.from_dict(structure.to_dict()) == structure
 
 
 @pytest.mark.parametrize("name", ["Clusters", "OrthogonalGroups"])
@@ -426,6 +446,9 @@ def test_mistakes_are_named():
         (lambda: mtl.Clusters(1), "`n` should be an integer of at least 2"),
         (lambda: mtl.DirichletProcess(0), "`truncation`"),
         (lambda: mtl.OrthogonalGroups({0: "a"}), "two groups at least"),
+        (lambda: mtl.OrthogonalGroups({0: "a", 1: "b"}, rank=0), "`rank` should be an integer"),
+        (lambda: mtl.OrthogonalGroups({0: "a", 1: "b"}, rank={"a": 2, "b": 0}), "should be an integer"),
+        (lambda: mtl.OrthogonalGroups({0: "a", 1: "b"}, rank={"a": 2}), "should name every group, not {'b'}"),
         (lambda: mtl.OrthogonalGroups([(0, "a"), (0, "b")]), "has a task in two groups"),
     ):
         with pytest.raises(mtl.errors.SpecError, match=words):

@@ -107,6 +107,8 @@ def mixture_prior(
     cholesky = (sd[:, None] * correlation)[None]
     if found.factors is not None:
         R = product(correlation, correlation.T)
+        if found.rest is not None:
+            R = found.rest**2 * R
         factors = [found.factors[k] for k in range(len(names))]
         cholesky = pt.stack([sd[:, None] * pt.linalg.cholesky(R + product(F, F.T)) for F in factors])
     return MixturePrior(found.log_weight, centre, cholesky)

@@ -173,11 +173,14 @@ class TaskComponents:
     log_weight : (1, n_components) or (n_tasks, n_components)
         Log probability of each component, for all tasks or for each.
     factors : (n_components, n_features, rank) or None
-        F_k, for tasks of component k that vary by D (R + F_k F_k') D instead of Sigma = D R D.
+        F_k, for tasks of component k that vary by D (w^2 R + F_k F_k') D instead of Sigma = D R D.
+    rest : scalar or None
+        w, by default 1.
     """
 
     log_weight: Tensor
     factors: Tensor | None = None
+    rest: Tensor | None = None
 
 
 class TaskMixture(TaskCovariance):

@@ -17,6 +17,9 @@ from bayes_mtl.structures._options import count_finding
 from bayes_mtl.structures.base import Namer, TaskComponents, TaskMixture
 from bayes_mtl.structures.known import label_findings, plain_labels
 
+# Keeps covariances positive definite where tasks do not leave their directions.
+_LEAST_REST = 1e-3
+
 
 @dataclass(frozen=True, init=False)
 class OrthogonalGroups(TaskMixture):
@@ -24,7 +27,8 @@ class OrthogonalGroups(TaskMixture):
 
     Tasks of group g vary in a subspace of few directions U_g, and a little in all others:
 
-        beta_t = beta_mean + D (U_g diag(s_g) a_t + e_t),      a_t ~ N(0, I),      e_t ~ N(0, R)
+        beta_t = beta_mean + D (U_g diag(s_g) a_t + w e_t),      a_t ~ N(0, I),      e_t ~ N(0, R)
+        s_gk ~ HalfNormal(1),      w ~ Uniform(0, 1)
 
     with D = diag(feature_sd) and all columns of all U_g orthonormal. Auxiliary tasks with many rows tell
     which directions the principal tasks do not use. If the groups are in fact related, this costs accuracy:
@@ -70,8 +74,8 @@ class OrthogonalGroups(TaskMixture):
 
     @property
     def parameters(self) -> tuple[str, ...]:
-        """How far each group varies along each of its directions, relative to all others."""
-        return ("direction_scale",)
+        """How far each group varies along each of its directions, and how far all do in any other."""
+        return ("direction_scale", "direction_rest")
 
     @property
     def has_centres(self) -> bool:
@@ -99,7 +103,8 @@ class OrthogonalGroups(TaskMixture):
             dim, [f"{g} {i}" for g, r in zip(names, ranks, strict=True) for i in range(r)]
         )
         U = self.directions(ranks, n_features, name)
-        directions = U * pm.HalfNormal(name("direction_scale"), 3.0, shape=sum(ranks), dims=dim)
+        directions = U * pm.HalfNormal(name("direction_scale"), 1.0, shape=sum(ranks), dims=dim)
+        rest = _LEAST_REST + (1.0 - _LEAST_REST) * pm.Uniform(name("direction_rest"), 0.0, 1.0)
         first, widest = np.cumsum([0, *ranks]), max(ranks)
         factors = []
         for start, rank in zip(first[:-1], ranks, strict=True):
@@ -107,7 +112,7 @@ class OrthogonalGroups(TaskMixture):
             factors.append(pt.concatenate([directions[:, start : start + rank], padding], axis=1))
         member = np.array([[of[t] == g for g in names] for t in tasks])
         log_weight = np.where(member, 0.0, -np.inf)
-        return TaskComponents(pt.as_tensor_variable(log_weight), pt.stack(factors))
+        return TaskComponents(pt.as_tensor_variable(log_weight), pt.stack(factors), rest)
 
     def directions(self, ranks: Sequence[int], n_features: int, name: Namer) -> Tensor:
         """Register orthonormal directions, (feature, direction)."""

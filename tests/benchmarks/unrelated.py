@@ -1,6 +1,7 @@
 """Do unrelated auxiliary tasks help, and does it show when they are in fact related?
 
     python -m tests.benchmarks.unrelated [--features 20] [--rows 15] [--replications 3] [--draws 300]
+        [--auxiliary unrelated related] [--first-seed 0]
 
 A few principal tasks with fewer rows than features vary in a plane; auxiliary tasks with 200 rows each vary
 in a subspace that is orthogonal to it ("unrelated"), or holds it ("related"). Fitted are the principal tasks
@@ -30,8 +31,9 @@ from bayes_mtl.structures import Namer
 
 PLANE, AUXILIARY_RANK = 2, 10  # dimensions of the two subspaces
 PRINCIPAL, AUXILIARY = 6, 14  # numbers of tasks
-NOISE, OWN = 1.0, 0.05  # standard deviations of the outcome, and of coefficients outside the subspace
+NOISE, OWN = 1.0, 0.1  # standard deviations of the outcome, and of coefficients outside the subspace
 NEW_ROWS = 200
+KINDS = ("unrelated", "related")
 
 
 @dataclass(frozen=True, init=False)
@@ -106,12 +108,14 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=15)
     parser.add_argument("--replications", type=int, default=3)
     parser.add_argument("--draws", type=int, default=300)
+    parser.add_argument("--auxiliary", choices=KINDS, nargs="+", default=KINDS)
+    parser.add_argument("--first-seed", type=int, default=0)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    for related in (False, True):
-        print("related" if related else "unrelated", "auxiliary tasks")
-        for seed in range(options.replications):
-            problem = simulate(options.features, options.rows, related=related, seed=seed)
+    for auxiliary in options.auxiliary:
+        print(auxiliary, "auxiliary tasks")
+        for seed in range(options.first_seed, options.first_seed + options.replications):
+            problem = simulate(options.features, options.rows, related=auxiliary == "related", seed=seed)
             alone = problem.table[problem.table.task.str.startswith("principal")]
             elpd = {}
             for name, kind, table in (
