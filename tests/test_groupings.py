@@ -267,7 +267,7 @@ def test_coordinates_are_those_of_one_task():
     np.testing.assert_allclose(gamma, beta[0], rtol=1e-11)
     slopes = [np.empty_like(x) for x in about[:3]]
     reverse(*about, cotangent, weight[0], *slopes)
-    for one, two in zip(slopes, (expected[0], expected[1], expected[7][0]), strict=True):
+    for one, two in zip(slopes, (expected[0], expected[1], expected[8][0]), strict=True):
         np.testing.assert_allclose(one, two, rtol=0, atol=1e-10)
     for bad in ([sd * np.inf, *about[1:]], [sd, correlation, z + np.nan, *about[3:]]):
         forward(*bad, found, gamma)

@@ -139,7 +139,7 @@ def test_everything_wrong_is_listed_at_once():
         ({"columns": {"x": [1, 2], "y": [1]}}, "should be equally long, found: x has 2, y has 1"),
         ({"columns": {"x": 1}}, "[data.columns] x: should be a list"),
         ({"columns": {}}, "there are none"),
-        ({"simulation": {"name": "spam"}}, "'spam' is not known. Known: per_user_spam, river_delta"),
+        ({"simulation": {"name": "spam"}}, "'spam' is not known. Known: per_user_spam, yield_of_plants"),
         ({"simulation": {"name": "per_user_spam", "users": 3}}, "Parameters: n_users, n_mails,"),
         ({"simulation": {"name": "per_user_spam", "n_users": 3.5}}, "n_users should be an integer"),
         ("table.csv", "[data]: should be a table"),
@@ -168,7 +168,11 @@ COUNTRIES = {
 @pytest.mark.parametrize(
     ("name", "options", "structure"),
     [
-        ("Tree", {"levels": ["land"]}, mtl.Tree({"a": "land=n", "b": "land=n", "c": "land=s"}, ["land"])),
+        (
+            "Tree",
+            {"levels": ["land"]},
+            mtl.Tree({"a": "land=n", "b": "land=n", "c": "land=s"}, ["land"], ["land"]),
+        ),
         (
             "kernel",
             {"columns": ["km"], "shape": "exponential", "lengthscale": 2},

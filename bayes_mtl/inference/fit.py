@@ -366,7 +366,7 @@ def with_coefficients(
     found: Coefficients,
     assembled: AssembledModel,
     data: TaskData,
-    levels: FloatArray,
+    levels: FloatArray | None = None,
 ) -> xr.Dataset:
     """Add coefficients, the population effects that they were recovered with, and effects of levels."""
     chains, length = draws.sizes["chain"], draws.sizes["draw"]
@@ -386,6 +386,7 @@ def with_coefficients(
         added["cluster_probability"] = ((TASK, CLUSTER), found.probability)
     used = 0
     for grouping in data.groupings:
+        assert levels is not None
         own = levels[:, used : used + grouping.n_effects]
         shape = (len(own), len(grouping.levels), len(grouping.features))
         added[named(grouping.name, "beta")] = (level_dims(grouping), own.reshape(shape))

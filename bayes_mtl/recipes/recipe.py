@@ -18,7 +18,15 @@ from bayes_mtl.errors import BayesMTLError, Finding, FindingsError, raise_if_any
 from bayes_mtl.recipes.errors import RecipeError
 from bayes_mtl.recipes.sources import DataSource, FileData, source_from_dict
 from bayes_mtl.spec import ModelSpec
-from bayes_mtl.structures import Exchangeable, Kernel, TaskCovariance, TaskMixture, Tree
+from bayes_mtl.structures import (
+    CompletePooling,
+    Exchangeable,
+    Kernel,
+    NoPooling,
+    TaskCovariance,
+    TaskMixture,
+    Tree,
+)
 from bayes_mtl.summaries.correlation import Kind
 
 _TEXT, _LIST, _FLAG, _COUNT, _NUMBER = "a text", "a list of texts", "true or false", "an integer", "a number"
@@ -122,8 +130,15 @@ class Recipe:
         priors = {k: v for k, v in self.spec.priors.items() if k not in _OF_STRUCTURE}
         mixed = isinstance(structure, TaskMixture)
         outside = None if mixed else self.spec.independent_features
+        # Without a common mean that tasks deviate from, there is nothing to scale together.
+        baseline = isinstance(structure, CompletePooling | NoPooling)
         spec = replace(
-            self.spec, task_covariance=structure, priors=priors, independent_features=outside, task_sd=False
+            self.spec,
+            task_covariance=structure,
+            priors=priors,
+            independent_features=outside,
+            task_sd=False,
+            feature_scales=None if baseline or mixed else self.spec.feature_scales,
         )
         return replace(self, spec=spec, relations=None, from_table={})
 

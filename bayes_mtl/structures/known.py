@@ -87,7 +87,8 @@ def values_of_tasks(
     if isinstance(columns, str) or not columns:
         raise SpecError(Finding(who, f"`{option}` should be a list of columns, found {columns!r}"))
     raise_if_any(missing_columns(table, [task, *columns]), SpecError)
-    rows = to_pandas(table, [task, *columns], SpecError).drop_duplicates()
+    # The labels themselves may be the places: years, ages.
+    rows = to_pandas(table, list(dict.fromkeys([task, *columns])), SpecError).drop_duplicates()
     if rows.isna().any(axis=None):
         column = rows.columns[rows.isna().any()][0]
         raise SpecError(Finding(f"column {column!r}", f"has missing {what}s", f"Name a {what} in every row"))
@@ -96,8 +97,8 @@ def values_of_tasks(
         found = f"has task {twice!r} in more than one {what}"
         hint = f"{', '.join(map(repr, columns))} should not change within a task"
         raise SpecError(Finding(f"column {task!r}", found, hint))
-    labels = [plain_labels(row) for row in rows.itertuples(index=False)]
-    return {label: tuple(values) for label, *values in labels}
+    values = [plain_labels(row) for row in rows[list(columns)].itertuples(index=False)]
+    return dict(zip(plain_labels(rows[task]), map(tuple, values), strict=True))
 
 
 def labelled_matrix(who: str, what: str, matrix: Any, tasks: Any) -> tuple[tuple[Label, ...], FloatArray]:
