@@ -26,6 +26,7 @@ addEventListener('load', () => {
 @pytest.fixture(scope="module")
 def pages(sleepstudy_fit, binary_fit, related_fit, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
+    plt.close("all")  # what other tests have left open
     return {
         name: mtl.report(idata, folder / f"{name}.html", question="Who is <alike>?", max_refits=0)
         for name, idata in (("sleep", sleepstudy_fit), ("binary", binary_fit[0]), ("related", related_fit[0]))
