@@ -146,9 +146,10 @@ def _predict(options: argparse.Namespace) -> None:
 
     idata = load(options.fit)
     schema = schema_of(idata)
-    labels = idata["posterior"]["task"].to_numpy().tolist()
     # A CSV file does not say whether 007 is text; the fit does.
-    text = schema.task if all(isinstance(label, str) for label in labels) else None
+    columns = {"task": schema.task, **{name: name for name in schema.groupings}}
+    labels = {dim: idata["posterior"][dim].to_numpy().tolist() for dim in columns}
+    text = [c for dim, c in columns.items() if c and all(isinstance(label, str) for label in labels[dim])]
     table = read_table(options.table, text=text)
     found = predict(idata, table, kind=options.kind, new_tasks=options.new_tasks, random_seed=options.seed)
     y = found["predictions"]["y"]
@@ -214,6 +215,7 @@ def fit_recipe(recipe: Recipe, folder: Path) -> xr.DataTree:
     files["summary.csv"] = "the hyperparameters"
     _heading("Hyperparameters")
     _table(readable_summary(table), index=True)
+    files |= _levels(idata, list(data.schema.groupings), folder)
     files |= _relations(idata, recipe, folder)
 
     _heading("Can the draws be trusted?")
@@ -224,6 +226,27 @@ def fit_recipe(recipe: Recipe, folder: Path) -> xr.DataTree:
         print(f"{folder / name!s:{width}}  {what}")
     _next_steps(folder, recipe, related="task_correlation.csv" in files)
     return idata
+
+
+def _levels(idata: xr.DataTree, groupings: list[str], folder: Path) -> dict[str, str]:
+    """Show the effects of the levels of each grouping, the largest first; return the files written."""
+    from arviz_base import rcParams
+
+    from bayes_mtl.recipes.answers import coefficient_table, readable_coefficients
+
+    files, prob = {}, float(rcParams["stats.ci_prob"])
+    for grouping in groupings:
+        _heading(f"What is added by each {grouping}")
+        effects = coefficient_table(idata, prob, grouping)
+        effects = effects.sort_values(["feature", "mean"], ascending=[True, False], kind="stable")
+        name = f"{grouping}_effects.csv"
+        effects.to_csv(folder / name, index=False)
+        readable = readable_coefficients(effects, prob)
+        _table(readable)
+        if len(readable) < len(effects):
+            print(f"... and {len(effects) - len(readable)} more rows in {name}")
+        files[name] = f"the effects of every {grouping}"
+    return files
 
 
 def _relations(idata: xr.DataTree, recipe: Recipe, folder: Path) -> dict[str, str]:

@@ -11,6 +11,7 @@ import pymc as pm
 import pytensor
 import pytest
 import xarray as xr
+from scipy import stats
 from scipy.stats import multivariate_normal
 
 import bayes_mtl as mtl
@@ -397,3 +398,146 @@ def test_descriptions_that_do_not_fit_the_data():
         "prior 'item_sd': names 'z'",
     ):
         assert problem in problems
+
+
+# --- fits
+
+
+SLOPE = 0.5
+
+
+@pytest.fixture(scope="module")
+def items_fit():
+    """Sixty persons answer twelve items; items differ, and how much `x` matters differs by item."""
+    rng = np.random.default_rng(11)
+    person, item = (a.ravel() for a in np.meshgrid(np.arange(60), np.arange(12), indexing="ij"))
+    truth = np.column_stack([1.2 * rng.standard_normal(12), 0.6 * rng.standard_normal(12)])
+    ability, x = 0.8 * rng.standard_normal(60), rng.standard_normal(len(item))
+    eta = ability[person] + truth[item, 0] + (SLOPE + truth[item, 1]) * x
+    table = pd.DataFrame({"person": person, "item": np.array(list("abcdefghijkl"))[item], "x": x})
+    table["yes"] = rng.binomial(1, 1 / (1 + np.exp(-eta)))
+    data = mtl.TaskData.from_table(
+        table,
+        task="person",
+        outcome="yes",
+        shared_features=["x"],
+        groupings={"item": ["Intercept", "x"]},
+        allow_one_class=True,
+    )
+    spec = mtl.ModelSpec("bernoulli", groupings={"item": mtl.LowRank(1)}, independent_features=())
+    return table, data, mtl.fit(data, spec, draws=1000, chains=2, random_seed=1, progressbar=False), truth
+
+
+def test_items_and_persons(items_fit):
+    _, _, idata, truth = items_fit
+    posterior = idata["posterior"]
+    assert int(idata["sample_stats"]["diverging"].sum()) == 0
+    assert not mtl.diagnose(idata).problems
+    assert float(idata["sample_stats"]["n_steps"].mean()) < 12  # coordinates are nearly standard normal
+    for name, expected in {
+        "item_sd": truth.std(axis=0),
+        "feature_sd": [0.8],
+        "beta_shared": [SLOPE],
+        "item_effects": truth,
+    }.items():
+        z = (posterior[name].mean(("chain", "draw")) - expected) / posterior[name].std(("chain", "draw"))
+        assert float(np.abs(z).max()) < 3.5, name
+    assert posterior["item_effects"].dims[2:] == ("item", "item_feature")
+    assert posterior["item_feature"].to_numpy().tolist() == ["Intercept", "x"]
+
+
+def test_prior_draws_have_the_law_of_the_prior(items_fit):
+    prior = items_fit[2]["prior"]
+    assert set(prior.data_vars) == set(items_fit[2]["posterior"].data_vars)
+    white = (prior["item_effects"] / prior["item_sd"]).isel(item=5, item_feature=0).to_numpy().ravel()
+    assert stats.kstest(white, stats.norm.cdf).pvalue > 1e-3
+    product = (prior["item_effects"].sel(item="a") * prior["item_effects"].sel(item="b")).isel(item_feature=1)
+    scaled = product / prior["item_sd"].isel(item_feature=1) ** 2
+    expected = prior["item_corr"].sel(item="a", item_bis="b")
+    assert float((scaled - expected).mean()) == pytest.approx(0.0, abs=4 * float(scaled.std()) / 1000**0.5)
+
+
+def test_what_is_reported_of_levels(items_fit, tmp_path):
+    _, data, idata, _ = items_fit
+    draw = idata["posterior"].to_dataset().isel(chain=1, draw=17)
+    item = data.groupings[0]
+    eta = (data.X * draw["beta"].to_numpy()[data.task_index]).sum(axis=1)
+    eta += data.X_shared @ draw["beta_shared"].to_numpy()
+    eta += (draw["item_effects"].to_numpy()[item.index] * item.X).sum(axis=1)
+    expected = -np.logaddexp(0, np.where(data.y == 1, -eta, eta))
+    found = idata["log_likelihood"]["y"].isel(chain=1, draw=17)
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+    assert {"item_sd[Intercept]", "item_sd[x]"} <= set(mtl.summary(idata).index)
+    assert "item_effects[a, x]" in mtl.summary(idata, coefficients=True).index
+    pairs = mtl.task_correlation(idata, grouping="item")
+    assert pairs.sizes["pair"] == 66
+    assert mtl.task_correlation(idata, "coefficients", grouping="item").attrs["n_replicates"] == 2
+    with pytest.raises(errors.SpecError, match="'shop' is not a grouping of this fit"):
+        mtl.task_correlation(idata, grouping="shop")
+    with pytest.raises(errors.SpecError, match="not for groupings"):
+        mtl.task_correlation(idata, "functions", grouping="item")
+    again = mtl.load(mtl.save(idata, tmp_path / "fit.nc"))
+    for group in ("posterior", "log_likelihood", "constant_data"):
+        xr.testing.assert_allclose(again[group].to_dataset(), idata[group].to_dataset())
+    rows = pd.DataFrame({"person": [3, 999], "item": ["b", "b"], "x": [1.0, 0.0]})
+    one, two = (mtl.predict(f, rows.head(1))["predictions"]["y"] for f in (idata, again))
+    np.testing.assert_allclose(one, two)
+
+
+def test_levels_of_new_rows(items_fit):
+    table, data, idata, _ = items_fit
+    posterior = idata["posterior"]
+    found = mtl.predict(idata, table.head(30))["predictions"]["y"]
+    rows = [data.row.tolist().index(i) for i in range(30)]
+    log_density = idata["log_likelihood"]["y"].to_numpy()[..., rows]
+    np.testing.assert_allclose(np.where(table["yes"].head(30) == 1, found, 1 - found), np.exp(log_density))
+
+    new = pd.DataFrame(
+        {"person": [3, 3, 3, 3], "item": ["a", "new", "new", "other"], "x": [0.0, 0.0, 1.0, 0.0]}
+    )
+    with pytest.raises(errors.PredictionError) as caught:
+        mtl.predict(idata, new.assign(person=1000))
+    assert {f.where for f in caught.value.findings} == {"column 'person'", "column 'item'"}
+    assert "levels that the model does not know: 'new', 'other'" in str(caught.value)
+    with pytest.raises(errors.PredictionError, match="the model knows str"):
+        mtl.predict(idata, new.assign(item=5), new_tasks="population")
+    p = mtl.predict(idata, new, new_tasks="population", random_seed=2)["predictions"]["y"].to_numpy()
+    eta = np.log(p) - np.log1p(-p)
+    own = posterior["beta"].sel(task=3).to_numpy()[..., 0]
+    known = posterior["item_effects"].sel(item="a", item_feature="Intercept").to_numpy()
+    np.testing.assert_allclose(eta[..., 0], own + known, rtol=1e-9)
+    deviation = np.stack([eta[..., 1], eta[..., 3], eta[..., 2] - eta[..., 1]], axis=-1)
+    deviation -= np.stack([own, own, posterior["beta_shared"].to_numpy()[..., 0]], axis=-1)
+    sd = posterior["item_sd"].to_numpy()
+    white = deviation / sd[..., [0, 0, 1]]
+    for i in range(3):  # a new level has a draw of its own, the same in all of its rows
+        assert stats.kstest(white[..., i].ravel(), stats.norm.cdf).pvalue > 1e-3
+    between = np.corrcoef(white.reshape(-1, 3).T)
+    assert abs(between[0, 1]) < 4 / 2000**0.5
+    corr = float(posterior["item_feature_corr"].sel(item_feature="Intercept", item_feature_bis="x").mean())
+    assert between[0, 2] == pytest.approx(corr, abs=4 / 2000**0.5)
+
+
+def test_crossed_and_nested_variances_are_recovered():
+    """A Gaussian table whose levels are known well: both variances, and few steps for every draw."""
+    rng = np.random.default_rng(7)
+    school = np.repeat(np.arange(40), 30)
+    region, year = school % 8, rng.integers(0, 15, len(school))
+    effects = {"region": 0.9 * rng.standard_normal(8), "year": 1.4 * rng.standard_normal(15)}
+    y = 5 + 0.6 * rng.standard_normal(40)[school] + effects["region"][region] + effects["year"][year]
+    y = y + 0.3 * rng.standard_normal(len(school))
+    data = mtl.TaskData.from_arrays(
+        np.zeros((len(y), 0)), y, school, groupings={"region": region, "year": year}
+    )
+    idata = mtl.fit(data, draws=1000, chains=2, random_seed=1, progressbar=False)
+    posterior = idata["posterior"]
+    assert not mtl.diagnose(idata).problems
+    assert float(idata["sample_stats"]["n_steps"].mean()) < 8
+    truth = {"feature_sd": 0.6, "sigma": 0.3} | {f"{g}_sd": e.std() for g, e in effects.items()}
+    for name, expected in truth.items():
+        z = (posterior[name].mean(("chain", "draw")) - expected) / posterior[name].std(("chain", "draw"))
+        assert float(np.abs(z).max()) < 3, name
+    # Differences of years are as good as known.
+    found = posterior["year_effects"].mean(("chain", "draw")).to_numpy()[:, 0]
+    away = (found - found.mean()) - (effects["year"] - effects["year"].mean())
+    assert np.abs(away).max() < 4 * 0.3 / np.sqrt(len(y) / 15)

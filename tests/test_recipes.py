@@ -11,7 +11,7 @@ from bayes_mtl.recipes import Recipe, RecipeError, list_recipes, load_recipe, pe
 from bayes_mtl.recipes.recipe import FIT_OPTIONS, TASK_OPTIONS, library
 from bayes_mtl.recipes.simulate import COMMON_WORDS, CONTESTED_WORDS
 
-SHIPPED = ["eight_schools", "per_user_spam", "radon", "schools", "spam_groups"]
+SHIPPED = ["eight_schools", "per_user_spam", "radon", "schools", "spam_groups", "verbal_aggression"]
 
 MINIMAL = {
     "title": "Tiny",
@@ -172,7 +172,7 @@ def test_tables_that_cannot_be_read(tmp_path):
 
 def test_labels_that_look_like_numbers_can_stay_text(tmp_path):
     (tmp_path / "table.csv").write_text("who,x\n007,1\n", encoding="utf-8")
-    assert read_table(tmp_path / "table.csv", text="who")["who"].tolist() == ["007"]
+    assert read_table(tmp_path / "table.csv", text=["who"])["who"].tolist() == ["007"]
     assert read_table(tmp_path / "table.csv")["who"].tolist() == [7]
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from bayes_mtl.data.groupings import named
 from bayes_mtl.errors import Finding, SpecError
 from bayes_mtl.inference.attributes import spec_of
 from bayes_mtl.recipes.recipe import Recipe
@@ -118,15 +119,21 @@ def what_data_added(relations: xr.Dataset) -> str:
     )
 
 
-def coefficient_table(idata: xr.DataTree, ci_prob: float) -> pd.DataFrame:
-    """Return the posterior of every task's coefficients, one row per task and feature."""
-    draws = idata["posterior"]["beta"].transpose("task", "feature", "chain", "draw")
+def coefficient_table(idata: xr.DataTree, ci_prob: float, grouping: str | None = None) -> pd.DataFrame:
+    """Return the posterior of every task's coefficients, one row per task and feature.
+
+    With a grouping: of the effects of its levels.
+    """
+    name, task, feature = "beta", "task", "feature"
+    if grouping is not None:
+        name, task, feature = named(grouping, "beta"), grouping, named(grouping, "feature")
+    draws = idata["posterior"][name].transpose(task, feature, "chain", "draw")
     values = draws.to_numpy().reshape(*draws.shape[:2], -1)
-    tasks, features = draws["task"].to_numpy(), draws["feature"].to_numpy()
+    tasks, features = draws[task].to_numpy(), draws[feature].to_numpy()
     lower, upper = np.quantile(values, [(1 - ci_prob) / 2, (1 + ci_prob) / 2], axis=-1)
     return pd.DataFrame(
         {
-            "task": np.repeat(tasks, len(features)),
+            task: np.repeat(tasks, len(features)),
             "feature": np.tile(features, len(tasks)),
             "mean": values.mean(axis=-1).ravel(),
             "sd": values.std(axis=-1).ravel(),
@@ -142,9 +149,10 @@ def readable_coefficients(
 ) -> pd.DataFrame:
     """Return the first rows of a coefficient table as text."""
     table = table.head(limit)
+    task = str(table.columns[0])
     return pd.DataFrame(
         {
-            "task": table["task"].astype(str),
+            task: table[task].astype(str),
             "feature": table["feature"].astype(str),
             "mean": table["mean"].map(short_number),
             "sd": table["sd"].map(short_number),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -206,15 +206,15 @@ def source_from_dict(values: Any, folder: Path) -> DataSource:
     return SimulatedData(str(parameters.pop("name", "")), parameters)
 
 
-def read_table(path: str | Path, *, text: str | None = None) -> pd.DataFrame:
+def read_table(path: str | Path, *, text: Sequence[str] = ()) -> pd.DataFrame:
     """Read a CSV or Parquet file.
 
     Parameters
     ----------
     path : str or Path
         Ends in ``.csv`` (also ``.csv.gz``) or ``.parquet``.
-    text : str, optional
-        A column of a CSV file whose entries are text even where they look like numbers.
+    text : sequence of str
+        Columns of a CSV file whose entries are text even where they look like numbers.
 
     Returns
     -------
@@ -237,7 +237,7 @@ def read_table(path: str | Path, *, text: str | None = None) -> pd.DataFrame:
         if ".parquet" in endings[-1:]:
             return pd.read_parquet(path)
         if ".csv" in endings:
-            return pd.read_csv(path, dtype=None if text is None else {text: str})
+            return pd.read_csv(path, dtype=dict.fromkeys(text, str))
     except ImportError as err:
         raise RecipeError(Finding(str(path), "reading Parquet needs pyarrow", "pip install pyarrow")) from err
     except (ValueError, OSError) as err:  # pandas' own errors of parsing are ValueErrors
