@@ -38,7 +38,8 @@ def drawn_twice(name):
         [drawn.isel(draw=slice(k * half // 2, (k + 1) * half // 2)) for k in (0, 1)], "chain", join="override"
     )
     prior = drawn.isel(draw=slice(half, None))
-    groups = {"posterior": posterior, "prior": prior, "constant_data": constant_data(data)}
+    known = constant_data(data).assign(outcome_unit=spec.family.outcome_scale(data).scale)
+    groups = {"posterior": posterior, "prior": prior, "constant_data": known}
     idata = xr.DataTree.from_dict(groups)
     idata.attrs.update(describe(spec, data.schema, mtl.__version__))
     return idata
@@ -63,6 +64,11 @@ def drawn_twice(name):
             {"structure.png", *COEFFICIENTS},
         ),
         ("rats", ["Kinds of tasks", ""], {"clusters.csv", "clusters.png", *COEFFICIENTS}),
+        (
+            "sensors",
+            ["Which features matter", "Coefficients of the tasks"],
+            {"features.csv", "features.png", "task_coefficients.csv"},
+        ),
         ("mixed_tastes", ["How the tasks relate", ""], {*PAIRS, "task_coefficients.csv"}),
     ],
 )

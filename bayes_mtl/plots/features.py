@@ -67,9 +67,7 @@ def plot_feature_selection(found: xr.DataTree | xr.Dataset, *, ax: Any = None) -
         left.set_yticks([])
     left.set_xlabel(f"{table.attrs.get('task', 'task')} ({len(tasks)})", fontsize=9)
     counts = [int((table["used_by"] == label).sum()) for label in ("all tasks", "some tasks", "no task")]
-    left.set_title(
-        "Features used by all tasks: {}, some: {}, none: {}".format(*counts), loc="left", fontsize=10
-    )
+    left.set_title("Used by all tasks: {}, some: {}, none: {}".format(*counts), loc="left", fontsize=9)
     bar = left.figure.colorbar(picture, ax=left, shrink=0.6, pad=0.02, location="left")
     bar.set_label(f"P(|effect| > {table.attrs.get('delta', 0.1):g})")
     bar.outline.set_visible(False)
@@ -84,7 +82,7 @@ def plot_feature_selection(found: xr.DataTree | xr.Dataset, *, ax: Any = None) -
     right.set_xlabel("1 - shrinkage (tick: prior)", fontsize=9)
     low, high = float(table["n_effective_lower"]), float(table["n_effective_upper"])
     right.set_title(
-        f"{float(table['n_effective']):.1f} matter ({low:.1f} to {high:.1f})", loc="left", fontsize=10
+        f"{float(table['n_effective']):.1f} matter ({low:.1f} to {high:.1f})", loc="right", fontsize=9
     )
     for axes in ax:
         axes.tick_params(length=0)

@@ -15,7 +15,13 @@ import xarray as xr
 
 from bayes_mtl.inference.attributes import spec_of
 from bayes_mtl.inference.diagnostics import unique_elements
-from bayes_mtl.plots import plot_clusters, plot_coefficients, plot_prior_posterior, plot_task_correlation
+from bayes_mtl.plots import (
+    plot_clusters,
+    plot_coefficients,
+    plot_feature_selection,
+    plot_prior_posterior,
+    plot_task_correlation,
+)
 from bayes_mtl.plots.coefficients import MAX_PANELS
 from bayes_mtl.recipes.answers import (
     COEFFICIENTS_SHOWN,
@@ -31,7 +37,7 @@ from bayes_mtl.recipes.answers import (
 )
 from bayes_mtl.recipes.recipe import Recipe
 from bayes_mtl.structures import Kernel, StudentT, TaskMixture
-from bayes_mtl.summaries import clusters
+from bayes_mtl.summaries import clusters, feature_selection
 
 _TASKS_SHOWN = 30
 _FAR = 0.25  # a reliability whose task deviates twice as far as one with a reliability of 1
@@ -91,6 +97,8 @@ def answers(idata: xr.DataTree, recipe: Recipe) -> list[Answer]:
         out.append(kinds_of_tasks(idata))
     if isinstance(structure, StudentT):
         out.append(unlike_the_others(idata, prob))
+    if spec_of(idata).feature_scales is not None:
+        out.append(features_that_matter(idata))
     if any(name in MEANINGS for name in structure.parameters):
         out.append(what_was_known(idata, prob))
     relations, reason = relations_of(idata, recipe)
@@ -101,6 +109,39 @@ def answers(idata: xr.DataTree, recipe: Recipe) -> list[Answer]:
     heading = "Coefficients of the tasks" if out else "How the tasks relate"
     out.append(coefficients(idata, prob, heading, reason if not out else "", show=show, ordered=ordered))
     return out
+
+
+def features_that_matter(idata: xr.DataTree) -> Answer:
+    """Say which features all tasks use, some, or none, for scales decided together."""
+    found = feature_selection(idata)
+    table = found.drop_dims("task").to_dataframe().reset_index()
+    users = found["p_used"] >= found.attrs["sure"]
+    shown = pd.DataFrame(
+        {
+            "feature": table["feature"].astype(str),
+            "used by": table["used_by"].astype(str),
+            "tasks": [
+                "" if used.all() else _some([str(t) for t in found["task"].to_numpy()[used]])
+                for used in users.to_numpy().T
+            ],
+            "mean effect": table["effect"].map(short_number),
+            "shrinkage": table["shrinkage"].map("{:.2f}".format),
+        }
+    )
+    text = [
+        f"A task uses a feature if the effect of one standard deviation of it exceeds {found.attrs['delta']} "
+        f"of the outcome's with probability {found.attrs['sure']:.2f}. Shrinkage is how much of what the "
+        "rows say of a coefficient is taken away: near 1 where a feature plays no role."
+    ]
+    return Answer(
+        "Which features matter",
+        text,
+        [("", shown)],
+        {
+            "features.csv": ("which features matter", partial(_write_table, table)),
+            "features.png": ("the same as a picture", partial(_draw, partial(plot_feature_selection, found))),
+        },
+    )
 
 
 def kinds_of_tasks(idata: xr.DataTree) -> Answer:
