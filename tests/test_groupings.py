@@ -523,9 +523,9 @@ def test_levels_of_new_rows(items_fit):
     for i in range(3):  # a new level has a draw of its own, the same in all of its rows
         assert stats.kstest(white[..., i].ravel(), stats.norm.cdf).pvalue > 1e-3
     between = np.corrcoef(white.reshape(-1, 3).T)
-    assert abs(between[0, 1]) < 4 / 2000**0.5
+    assert abs(between[0, 1]) < 4 / 4000**0.5
     corr = float(posterior["item_feature_corr"].sel(item_feature="Intercept", item_feature_bis="x").mean())
-    assert between[0, 2] == pytest.approx(corr, abs=4 / 2000**0.5)
+    assert between[0, 2] == pytest.approx(corr, abs=4 / 4000**0.5)
 
 
 def test_crossed_and_nested_variances_are_recovered():

@@ -27,6 +27,7 @@ from bayes_mtl.kernels import (
     component_coefficients,
     component_evidence,
     gaussian_tasks,
+    joint_effects,
     product,
     whitened_coefficients,
 )
@@ -382,6 +383,24 @@ class TestLKJ:
             partials = rng.uniform(-0.9, 0.9, 10)
             partials[at] = edge
             agree(lkj(5)(partials, cotangent))
+
+
+@cache
+def effects():
+    inputs, about = [pt.vector(), pt.matrix(), pt.vector()], [pt.matrix(), pt.vector()]
+    cotangents = [pt.scalar(), pt.vector()]
+    outputs = joint_effects(*inputs, *about)
+    total = sum((c * out).sum() for c, out in zip(cotangents, outputs, strict=True))
+    return both([*inputs, *about, *cotangents], [*outputs, *pytensor.grad(total, inputs)])
+
+
+@pytest.mark.parametrize("scale", [1.0, np.inf])
+def test_effects_of_levels(scale):
+    rng = np.random.default_rng(0)
+    n = 4
+    covariance, information = (a @ a.T for a in rng.standard_normal((2, n, n)))
+    law = [scale * rng.uniform(0.5, 2, n), np.linalg.cholesky(covariance), rng.standard_normal(n)]
+    agree(effects()(*law, information, rng.standard_normal(n), 0.7, rng.standard_normal(n)))
 
 
 def test_product():
