@@ -79,9 +79,10 @@ def transfer_gain(
     Rows are left out by Pareto-smoothed importance sampling; for Gaussian outcomes only over
     hyperparameters, the rest is exact. A task is called hurt if ``gain`` is more than two standard errors
     below zero, or if the others contradict it: ``surprise`` below 0.05 / number of tasks, so that with
-    tasks that are all alike the chance of calling any one so is 5 %. It hurts others if they contradict it
-    and are predicted better without it. For outcomes that are not Gaussian the surprise rests on a normal
-    approximation of what a task's rows say.
+    tasks that are all alike the chance of calling any one so is 5 %. It hurts others if they contradict
+    it, since it makes their population look wider than it is and keeps them from leaning on each other,
+    unless `gain_of_others` says otherwise (more than a standard error below zero). For outcomes that are
+    not Gaussian the surprise rests on a normal approximation of what a task's rows say.
 
     References
     ----------
@@ -117,7 +118,7 @@ def transfer_gain(
             others[t], others_se[t] = change.sum(), change.std(ddof=1) * np.sqrt(len(change))
     contradicted = surprise < _LEVEL / n_tasks
     hurt = (gain < _HURT * gain_se) | contradicted
-    hurts = contradicted & (others > 0.0)
+    hurts = contradicted & (others > -others_se)
     verdict = _verdicts(gain / np.maximum(gain_se, 1e-12), hurt, contradicted, hurts)
     worst = np.zeros(n_tasks)
     np.maximum.at(worst, task, np.max([k, k_alone, k_pooled], axis=0))
