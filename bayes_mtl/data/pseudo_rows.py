@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bayes_mtl._typing import FloatArray
+from bayes_mtl._typing import FloatArray, IntArray
 from bayes_mtl.data.statistics import TaskStatistics
 
 
@@ -36,6 +36,11 @@ class PseudoRows:
     rest: FloatArray
     solve: FloatArray
     reference: FloatArray
+
+    @property
+    def rank(self) -> IntArray:
+        """Number of directions (T,) that the rows of each task reach."""
+        return (np.abs(self.solve).sum(axis=1) > 0.0).sum(axis=0)
 
     @classmethod
     def compress(cls, statistics: TaskStatistics) -> PseudoRows:

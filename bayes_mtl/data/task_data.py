@@ -441,6 +441,11 @@ class TaskData:
         """Task t owns rows starts[t] to starts[t + 1]."""
         return np.searchsorted(self.task_index, np.arange(self.n_tasks + 1)).astype(np.int64)
 
+    @property
+    def rows_per_task(self) -> IntArray:
+        """Number of rows of each task."""
+        return np.diff(self.starts)
+
     @cached_property
     def full_matrix(self) -> FloatArray:
         """Varying and shared columns side by side, shape (n_rows, n_features + n_shared)."""
@@ -492,7 +497,7 @@ class TaskData:
         )
 
     def __repr__(self) -> str:
-        counts = np.diff(self.starts)
+        counts = self.rows_per_task
         size = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
         noun = "task" if self.n_tasks == 1 else "tasks"
         by = f"{self.schema.task!r}" if self.schema.task else "outcome columns"

@@ -73,8 +73,7 @@ class Gaussian(Family):
 
     def information(self, data: TaskData, eta: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return w and w (y - eta), in units of 1 / sigma^2."""
-        precision = data.weights if data.noise is None else data.weights / data.noise**2
-        return np.broadcast_to(precision, eta.shape), precision * (data.y - eta)
+        return np.broadcast_to(data.precision, eta.shape), data.precision * (data.y - eta)
 
     def mean(self, eta: FloatArray) -> FloatArray:
         """Identity."""

@@ -9,14 +9,18 @@ from bayes_mtl.inference.attributes import inside_of
 from bayes_mtl.structures import Namer
 
 
-def deviations(idata: xr.DataTree, draws: xr.Dataset) -> FloatArray:
-    """Return (beta_t - mean_t) / feature_sd inside the task covariance, (chain, draw, task, feature)."""
+def task_means(idata: xr.DataTree, draws: xr.Dataset) -> xr.DataArray:
+    """Return what is expected of the coefficients of each task; without ``task`` if the same of all."""
     mean = draws["beta_mean"]
     if "task_feature_effects" in draws:
-        mean = mean + (draws["task_feature_effects"] * idata["constant_data"]["task_features"]).sum(
-            "task_feature"
-        )
-    deviation = (draws["beta"] - mean) / draws["feature_sd"]
+        effects = draws["task_feature_effects"] * idata["constant_data"]["task_features"]
+        mean = mean + effects.sum("task_feature")
+    return mean
+
+
+def deviations(idata: xr.DataTree, draws: xr.Dataset) -> FloatArray:
+    """Return (beta_t - mean_t) / feature_sd inside the task covariance, (chain, draw, task, feature)."""
+    deviation = (draws["beta"] - task_means(idata, draws)) / draws["feature_sd"]
     return deviation.sel(feature=inside_of(idata)).transpose("chain", "draw", "task", "feature").to_numpy()
 
 

@@ -13,7 +13,7 @@ import pytensor.tensor as pt
 import xarray as xr
 from pytensor.graph.replace import vectorize_graph
 
-from bayes_mtl._typing import FloatArray, Label, Tensor
+from bayes_mtl._typing import FloatArray, IntArray, Label, Tensor
 from bayes_mtl.data import Grouping, TaskData
 from bayes_mtl.data.groupings import named
 from bayes_mtl.model import AssembledModel, MixturePrior
@@ -233,6 +233,18 @@ REPORTED = (
     "task_unique_sd",
     "task_loadings_scale",
 )
+
+
+def evenly_spaced(n: int, limit: int) -> IntArray:
+    """Return all of n positions, or `limit` of them from the first to the last."""
+    return np.unique(np.linspace(0, n - 1, min(n, limit)).astype(np.int64))
+
+
+def thinned(draws: xr.Dataset, limit: int) -> xr.Dataset:
+    """Return at most `limit` draws, evenly spaced over all chains, along ``draw`` alone."""
+    flat = draws.stack(sample=("chain", "draw"))
+    at = evenly_spaced(flat.sizes["sample"], limit)
+    return flat.isel(sample=at).drop_vars(["sample", "chain", "draw"]).rename(sample="draw")
 
 
 def law_of_new_tasks(

@@ -2,8 +2,7 @@
 
 Given theta, the coefficients are Gaussian, and so is any part of Gaussian outcomes given the rest. What a
 part says of the coefficients is taken out of their posterior again, so nothing has to be fitted anew. In
-the notation of `recover`, the rows of task t whitened by its own deviation are v_t ~ N(A_t alpha, I), A_t =
-V_t Z_t, alpha | y ~ N(m, Q^-1). With S_t = A_t Q^-1 A_t' and r_t = v_t - A_t m,
+the notation of `inference.conditional`, with S_t = A_t Q^-1 A_t' and r_t = v_t - A_t m,
 
     v_t | the other tasks  ~  N(v_t - (I - S_t)^-1 r_t, (I - S_t)^-1),
 
@@ -24,12 +23,13 @@ import numpy as np
 import xarray as xr
 from scipy.stats import chi2
 
-from bayes_mtl._typing import FloatArray
+from bayes_mtl._typing import FloatArray, IntArray
 from bayes_mtl.data import PseudoRows, TaskData
 from bayes_mtl.inference.attributes import data_of, inside_of, spec_of
-from bayes_mtl.inference.hyperdraws import CHUNK_BYTES, Hyperdraws
+from bayes_mtl.inference.conditional import Conditional
+from bayes_mtl.inference.hyperdraws import CHUNK_BYTES, Hyperdraws, thinned
 from bayes_mtl.inference.pilot import pilot
-from bayes_mtl.model import Population, sampling_model
+from bayes_mtl.model import Population, integrated_population
 from bayes_mtl.spec import ModelSpec
 from bayes_mtl.structures import CompletePooling, TaskMixture
 
@@ -58,35 +58,29 @@ class Stored:
     data : TaskData
     rows : PseudoRows
         Exact for Gaussian outcomes, else an approximation of what the rows say of each task.
-    exact : bool
     """
 
     hyper: Hyperdraws
     population: Population
-    inside: np.ndarray
+    inside: IntArray
     data: TaskData
     rows: PseudoRows
-    exact: bool
 
     @classmethod
     def read(cls, idata: xr.DataTree, *, data: TaskData | None = None, draws: int = 1000) -> Stored:
-        """Read at most `draws` draws, evenly spaced; `data` replaces the data of the fit."""
+        """Read at most `draws` draws, evenly spaced; `data` replaces the rows of the fit, not its priors."""
         spec, own = spec_of(idata), data_of(idata)
         data = own if data is None else data
-        exact = spec.family.gaussian_coefficients
-        rows = data.pseudo_rows if exact else pilot(spec, data)
-        effects = sampling_model(spec, data, collapsed=exact, rows=rows).population
-        posterior = idata["posterior"].to_dataset().stack(sample=("chain", "draw"))
-        every = np.unique(np.linspace(0, posterior.sizes["sample"] - 1, draws).astype(int))
-        posterior = posterior.isel(sample=every)
-        features = list(data.features)
-        inside = np.array([i for i, f in enumerate(features) if f in inside_of(idata)], dtype=np.int64)
-        return cls(_hyperdraws(posterior, effects, inside, data), effects, inside, data, rows, exact)
+        rows = data.pseudo_rows if spec.family.gaussian_coefficients else pilot(spec, data)
+        effects = integrated_population(spec, own)
+        posterior = thinned(idata["posterior"].to_dataset(), draws)
+        inside = np.flatnonzero(np.isin(data.features, inside_of(idata)))
+        return cls(_hyperdraws(posterior, effects, inside, data), effects, inside, data, rows)
 
     @classmethod
     def at(cls, spec: ModelSpec, data: TaskData, sigma: FloatArray) -> Stored:
         """Describe a model of Gaussian outcomes with nothing to learn but the noise, at these values."""
-        effects = sampling_model(spec, data, collapsed=True, rows=data.pseudo_rows).population
+        effects = integrated_population(spec, data)
         features, n = list(data.features), len(sigma)
         varies = not isinstance(spec.task_covariance, CompletePooling)
         entry = spec.priors.get("feature_sd", {})
@@ -103,84 +97,35 @@ class Stored:
             effect_scale=np.ones((n, len(effects.column))),
             levels=np.zeros((n, 0)),
         )
-        return cls(hyper, effects, inside, data, data.pseudo_rows, exact=True)
+        return cls(hyper, effects, inside, data, data.pseudo_rows)
 
-    def chunks(self) -> Iterator[tuple[slice, Conditional]]:
+    def chunks(self) -> Iterator[tuple[slice, LeftOut]]:
         """Go through the draws in pieces of bounded memory."""
         n_tasks, n_columns = self.data.n_tasks, self.hyper.mean.shape[2]
         size = len(self.population.column) + self.hyper.loadings.shape[2] * len(self.inside)
         per_draw = 8 * (n_tasks * n_columns * (6 * n_columns + 4 * size + 4) + 4 * size**2)
+        everything = np.arange(self.data.n_features)
         for at, piece in self.hyper.chunks(max(1, CHUNK_BYTES // per_draw)):
-            yield at, Conditional(piece, self.population, self.inside, self.rows)
+            yield at, LeftOut(piece, self.population, self.inside, everything, self.rows)
 
 
 @dataclass(frozen=True)
-class Conditional:
-    """The posterior of the coefficients given draws of the hyperparameters; arrays begin (draw, task)."""
+class LeftOut(Conditional):
+    """What the law of the coefficients says of rows and tasks that are left out."""
 
-    hyper: Hyperdraws
-    population: Population
-    inside: np.ndarray
     rows: PseudoRows
-
-    @cached_property
-    def own(self) -> FloatArray:
-        """L S (D, T, P, P): the factor of each task's own deviation."""
-        n_varying = self.hyper.sd.shape[1]
-        scale = np.where(np.isin(np.arange(n_varying), self.inside), self.hyper.unique_sd[:, :, None], 1.0)
-        return self._cholesky[:, None] * scale[:, :, None, :]
-
-    @cached_property
-    def _cholesky(self) -> FloatArray:
-        hyper, inside = self.hyper, self.inside
-        L = hyper.sd[:, :, None] * np.eye(hyper.sd.shape[1])
-        L[:, inside[:, None], inside] = hyper.sd[:, inside, None] * hyper.correlation
-        return L
-
-    @cached_property
-    def design(self) -> FloatArray:
-        """Z (D, T, F, A): what the common variables do to the coefficients."""
-        hyper, effects = self.hyper, self.population
-        n_draws, n_tasks, n_factors = hyper.loadings.shape
-        n_varying, n_common, n_inside = hyper.sd.shape[1], len(effects.column), len(self.inside)
-        Z = np.zeros((n_draws, n_tasks, hyper.mean.shape[2], n_common + n_factors * n_inside))
-        Z[:, :, effects.column, np.arange(n_common)] = effects.design.T
-        Z[:, :, :n_varying, n_common:] = np.einsum(
-            "dtk,dpx->dtpkx", hyper.loadings, self._cholesky[:, :, self.inside], optimize=True
-        ).reshape(n_draws, n_tasks, n_varying, n_factors * n_inside)
-        return Z
-
-    @cached_property
-    def _scaled(self) -> tuple[FloatArray, FloatArray]:
-        """R / sigma, and y / sigma less what the known part of the mean explains."""
-        beta = self.hyper.mean - self.rows.reference
-        beta = np.broadcast_to(beta, (len(beta), self.hyper.unique_sd.shape[1], beta.shape[2]))
-        R = np.moveaxis(self.rows.root, -1, 0) / self.hyper.sigma[:, :, None, None]
-        y = self.rows.target.T - np.einsum("fgt,dtg->dtf", self.rows.root, beta)
-        return R, y / self.hyper.sigma[..., None]
-
-    @cached_property
-    def _whitened(self) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """A (D, T, F, A), v (D, T, F), and log|I + M M'| (D, T)."""
-        R, y = self._scaled
-        M = R[..., : self.hyper.sd.shape[1]] @ self.own
-        outer = np.linalg.cholesky(M @ np.swapaxes(M, -1, -2) + np.eye(M.shape[-2]))
-        both = np.linalg.solve(outer, np.concatenate([R @ self.design, y[..., None]], axis=-1))
-        log_det = 2.0 * np.log(np.diagonal(outer, axis1=-2, axis2=-1)).sum(axis=-1)
-        return both[..., :-1], both[..., -1], log_det
 
     @cached_property
     def _common(self) -> tuple[FloatArray, FloatArray]:
         """Mean (D, A) and covariance (D, A, A) of the common variables."""
-        A, v, _ = self._whitened
-        precision = np.einsum("dtfa,dtfb->dab", A, A, optimize=True) + np.eye(A.shape[-1])
-        covariance = np.linalg.inv(precision)
-        return np.einsum("dab,dtfb,dtf->da", covariance, A, v, optimize=True), covariance
+        Q, h = self.common
+        covariance = np.linalg.inv(Q)
+        return (covariance @ h[..., None])[..., 0], covariance
 
     @cached_property
     def _left_out(self) -> tuple[FloatArray, FloatArray]:
         """|(I - S)^(-1/2) r|^2 and log|I - S|, both (D, T)."""
-        A, v, _ = self._whitened
+        A, v, _ = self.whitened
         mean, covariance = self._common
         S = A @ (covariance[:, None] @ np.swapaxes(A, -1, -2))
         r = v - np.einsum("dtfa,da->dtf", A, mean)
@@ -190,36 +135,32 @@ class Conditional:
 
     def log_marginal(self, data: TaskData) -> FloatArray:
         """Return log p(y | theta), (D,), up to a constant."""
-        A, v, log_det = self._whitened
-        precision = np.einsum("dtfa,dtfb->dab", A, A, optimize=True) + np.eye(A.shape[-1])
-        mean, _ = self._common
-        explained = np.einsum("da,dab,db->d", mean, precision, mean, optimize=True)
-        square = (v**2).sum(axis=(1, 2)) + (self.rows.rest / self.hyper.sigma**2).sum(axis=1) - explained
+        (_, v, log_det), (Q, h) = self.whitened, self.common
+        square = (v**2).sum(axis=(1, 2)) + (self.rows.rest / self.hyper.sigma**2).sum(axis=1)
+        square -= (h * self._common[0]).sum(axis=1)
         scale = (np.log(self.hyper.sigma) * data.statistics.count).sum(axis=1)
-        return -0.5 * (square + log_det.sum(axis=1) + np.linalg.slogdet(precision)[1]) - scale
+        return -0.5 * (square + log_det.sum(axis=1) + np.linalg.slogdet(Q)[1]) - scale
 
     def task_log_density(self, data: TaskData) -> FloatArray:
         """Return log p(y_t | outcomes of the other tasks, theta), (D, T)."""
         square, log_det = self._left_out
         count = data.statistics.count
         scale = np.log(self.hyper.sigma) * count
-        precision = np.log(data.weights if data.noise is None else data.weights / data.noise**2)
-        weight = np.bincount(data.task_index, precision, minlength=data.n_tasks)
+        weight = np.bincount(data.task_index, np.log(data.precision), minlength=data.n_tasks)
         rest = self.rows.rest / self.hyper.sigma**2
-        return 0.5 * (log_det - square - self._whitened[2] - rest + weight - count * _LOG_2PI) - scale
+        return 0.5 * (log_det - square - self.whitened[2] - rest + weight - count * _LOG_2PI) - scale
 
     def task_surprise(self) -> FloatArray:
         """Return P(a task drawn from the population of the others lies further out than task t), (D, T).
 
         Uniform if task t is one of them.
         """
-        reached = (np.abs(self.rows.solve).sum(axis=1) > 0).sum(axis=0)
-        return chi2.sf(self._left_out[0], np.maximum(reached, 1))
+        return chi2.sf(self._left_out[0], np.maximum(self.rows.rank, 1))
 
     @cached_property
     def information(self) -> FloatArray:
         """J = X'WX / sigma^2, (D, T, F, F)."""
-        R, _ = self._scaled
+        R, _ = self.scaled_rows
         return np.swapaxes(R, -1, -2) @ R
 
     @cached_property
@@ -228,11 +169,9 @@ class Conditional:
 
         And the covariance (D, T, F, F) that is left given the common variables.
         """
-        R, _ = self._scaled
-        n_varying = self.hyper.sd.shape[1]
-        M = R[..., :n_varying] @ self.own
-        Mt = np.swapaxes(M, -1, -2)
-        E = np.linalg.inv(Mt @ M + np.eye(M.shape[-1]))
+        (R, _), n_varying = self.scaled_rows, self.hyper.sd.shape[1]
+        Mt = np.swapaxes(self.own_rows, -1, -2)
+        E = np.linalg.inv(self.own_information)
         B = self.design.copy()
         B[..., :n_varying, :] -= self.own @ (E @ (Mt @ (R @ self.design)))
         left = np.zeros((*B.shape[:3], B.shape[2]))
@@ -242,7 +181,7 @@ class Conditional:
     @cached_property
     def coefficients(self) -> tuple[FloatArray, FloatArray]:
         """Mean (D, T, F) and covariance (D, T, F, F) of the coefficients of each task."""
-        R, y = self._scaled
+        R, y = self.scaled_rows
         (B, left), (mean, covariance) = self.reach, self._common
         beta = self.hyper.mean + np.einsum("dtfa,da->dtf", B, mean)
         # Given alpha, beta_t is pulled to its rows by left R'y.
@@ -251,7 +190,7 @@ class Conditional:
 
     def covariance_without(self, s: int) -> FloatArray:
         """Return the covariance of the common variables if the rows of task s are left out, (D, A, A)."""
-        A, covariance = self._whitened[0][:, s], self._common[1]
+        A, covariance = self.whitened[0][:, s], self._common[1]
         AC = A @ covariance
         spare = np.eye(A.shape[1]) - AC @ np.swapaxes(A, -1, -2)
         return covariance + np.swapaxes(AC, -1, -2) @ np.linalg.solve(spare, AC)
@@ -273,13 +212,11 @@ class Conditional:
         """Return log p(y_i | all other rows, theta), (D, N)."""
         beta, covariance = self.coefficients
         X, task = data.full_matrix, data.task_index
-        noise = 1.0 / data.weights if data.noise is None else data.noise**2 / data.weights
         sigma = self.hyper.sigma if self.hyper.sigma.shape[1] == 1 else self.hyper.sigma[:, task]
-        variance = sigma**2 * noise
+        variance = sigma**2 / data.precision
         out = np.empty((len(beta), data.n_rows))
-        starts = np.searchsorted(task, np.arange(data.n_tasks + 1))
         for t in range(data.n_tasks):
-            at = slice(starts[t], starts[t + 1])
+            at = slice(data.starts[t], data.starts[t + 1])
             x = X[at]
             error = data.y[at] - data.offset[at] - beta[:, t] @ x.T
             known = variance[:, at]
@@ -288,13 +225,13 @@ class Conditional:
         return out
 
 
-def _hyperdraws(posterior: xr.Dataset, effects: Population, inside: np.ndarray, data: TaskData) -> Hyperdraws:
-    """Read the law of the coefficients from reported variables (dim ``sample``)."""
+def _hyperdraws(posterior: xr.Dataset, effects: Population, inside: IntArray, data: TaskData) -> Hyperdraws:
+    """Read the law of the coefficients from reported variables (dim ``draw``)."""
 
     def read(name: str, *dims: str) -> FloatArray:
-        return posterior[name].transpose("sample", *dims).to_numpy()
+        return posterior[name].transpose("draw", *dims).to_numpy()
 
-    n, n_tasks, n_features = posterior.sizes["sample"], data.n_tasks, data.n_features
+    n, n_tasks, n_features = posterior.sizes["draw"], data.n_tasks, data.n_features
     sd = read("feature_sd", "feature") if "feature_sd" in posterior else np.ones((n, n_features))
     correlation = np.broadcast_to(np.eye(len(inside)), (n, len(inside), len(inside)))
     if "feature_corr" in posterior:
@@ -336,12 +273,12 @@ def _mean(posterior: xr.Dataset, effects: Population, data: TaskData, n: int) ->
     sampled = {name for name in ("beta_mean", "beta_shared", "task_feature_effects") if name in posterior}
     sampled -= set(effects.integrated)
     if "beta_mean" in sampled:
-        mean[:, :, :n_varying] += posterior["beta_mean"].transpose("sample", "feature").to_numpy()[:, None]
+        mean[:, :, :n_varying] += posterior["beta_mean"].transpose("draw", "feature").to_numpy()[:, None]
     if "beta_shared" in sampled:
         mean[:, :, n_varying:] += (
-            posterior["beta_shared"].transpose("sample", "shared_feature").to_numpy()[:, None]
+            posterior["beta_shared"].transpose("draw", "shared_feature").to_numpy()[:, None]
         )
     if "task_feature_effects" in sampled:
-        moved = posterior["task_feature_effects"].transpose("sample", "feature", "task_feature").to_numpy()
+        moved = posterior["task_feature_effects"].transpose("draw", "feature", "task_feature").to_numpy()
         mean[:, :, :n_varying] += np.einsum("tq,nfq->ntf", data.task_features, moved)
     return mean

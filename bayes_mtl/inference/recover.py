@@ -11,6 +11,7 @@ import numpy as np
 
 from bayes_mtl._typing import FloatArray
 from bayes_mtl.data import PseudoRows
+from bayes_mtl.inference.conditional import Conditional
 from bayes_mtl.inference.hyperdraws import CHUNK_BYTES, Hyperdraws
 from bayes_mtl.kernels import chain
 from bayes_mtl.model import AssembledModel, CoefficientPrior
@@ -103,51 +104,23 @@ def _chunk(
     z: FloatArray,
 ) -> tuple[FloatArray, FloatArray]:
     block, effects = _gaussian(assembled), assembled.population
-    n_draws, n_tasks, n_own = z.shape
-    n_varying, n_columns = hyper.sd.shape[1], hyper.mean.shape[2]
-    n_common, n_factors, n_inside = len(effects.column), hyper.loadings.shape[2], len(block.inside)
-    inside = block.inside
-
-    L = hyper.sd[:, :, None] * np.eye(n_varying)
-    L[:, inside[:, None], inside] = hyper.sd[:, inside, None] * hyper.correlation
-    scale = np.where(np.isin(block.own, inside), hyper.unique_sd[:, :, None], 1.0)  # S
-    Z = np.zeros((n_draws, n_tasks, n_columns, z_common.shape[1]))
-    Z[:, :, effects.column, np.arange(n_common)] = hyper.effect_scale[:, None, :] * effects.design.T
-    Z[:, :, :n_varying, n_common:] = np.einsum(
-        "dtk,dpx->dtpkx", hyper.loadings, L[:, :, inside], optimize=True
-    ).reshape(n_draws, n_tasks, n_varying, n_factors * n_inside)
-    reference = 0.0 if rows is None else rows.reference
-    beta = np.broadcast_to(hyper.mean, (n_draws, n_tasks, n_columns)).copy()
-
-    own = L[:, None, :, block.own] * scale[:, :, None, :]  # L S, (D, T, P, U)
+    n_varying, n_common = hyper.sd.shape[1], len(effects.column)
+    shift = 0.0 if rows is None else _shift(assembled, hyper.levels)
+    law = Conditional(hyper, effects, block.inside, block.own, rows, shift)
     if rows is None:
-        alpha = z_common
-        eps = z
+        alpha, eps = z_common, z
     else:
-        R = np.moveaxis(rows.root, -1, 0) / hyper.sigma[:, :, None, None]
-        seen = beta + _shift(assembled, hyper.levels) - reference
-        y = (rows.target.T - np.einsum("fgt,dtg->dtf", rows.root, seen)) / hyper.sigma[..., None]
-        M = R[..., :n_varying] @ own
-        Mt = np.swapaxes(M, -1, -2)
-        inverse = _inverse(np.linalg.cholesky(Mt @ M + np.eye(n_own)))  # K^-1: well conditioned, K >= I
-        Y = inverse @ (Mt @ np.concatenate([R, y[..., None]], axis=-1))
-        # R'R - Y'Y = R'(I + M M')^-1 R, in the form in which nothing cancels where there is little noise.
-        outer = np.linalg.cholesky(M @ Mt + np.eye(n_columns))
-        V = np.linalg.solve(
-            outer, np.concatenate([np.broadcast_to(R, M.shape[:-1] + R.shape[-1:]), y[..., None]], axis=-1)
-        )
-        Vt = np.swapaxes(V[..., :-1], -1, -2)
-        G, g = Vt @ V[..., :-1], Vt @ V[..., -1:]
-        Zt = np.swapaxes(Z, -1, -2)
-        Q = (Zt @ (G @ Z)).sum(axis=1) + np.eye(Z.shape[-1])
-        h = (Zt @ g).sum(axis=1)
+        Q, h = law.common
         U = np.linalg.cholesky(Q)
-        alpha = _solve(np.swapaxes(U, -1, -2), _solve(U, h) + z_common[..., None])[..., 0]
-        phi = Z @ alpha[:, None, :, None]
-        w = Y[..., -1:] - Y[..., :-1] @ phi + z[..., None]
+        shifted = np.linalg.solve(U, h[..., None]) + z_common[..., None]
+        alpha = np.linalg.solve(np.swapaxes(U, -1, -2), shifted)[..., 0]
+        R, y = law.scaled_rows
+        left = y[..., None] - R @ (law.design @ alpha[:, None, :, None])
+        inverse = np.linalg.inv(np.linalg.cholesky(law.own_information))  # K^-1: well conditioned, K >= I
+        w = inverse @ (np.swapaxes(law.own_rows, -1, -2) @ left) + z[..., None]
         eps = (np.swapaxes(inverse, -1, -2) @ w)[..., 0]
-    beta += (Z @ alpha[:, None, :, None])[..., 0]
-    beta[..., :n_varying] += (own @ eps[..., None])[..., 0]
+    beta = hyper.mean + (law.design @ alpha[:, None, :, None])[..., 0]
+    beta[..., :n_varying] += (law.own @ eps[..., None])[..., 0]
     return beta, np.hstack([hyper.effect_scale * alpha[:, :n_common], alpha[:, n_common:]])
 
 
@@ -156,14 +129,6 @@ def _shift(assembled: AssembledModel, levels: FloatArray) -> Any:
     if assembled.levels is None:
         return 0.0
     return np.einsum("tfc,...c->...tf", assembled.levels.slope, levels, optimize=True)
-
-
-def _inverse(a: FloatArray) -> FloatArray:
-    return np.linalg.inv(a) if a.shape[-1] else a
-
-
-def _solve(a: FloatArray, b: FloatArray) -> FloatArray:
-    return np.linalg.solve(a, b) if a.shape[-1] else np.zeros(b.shape)
 
 
 def _gaussian(assembled: AssembledModel) -> CoefficientPrior:

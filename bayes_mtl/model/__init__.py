@@ -11,7 +11,7 @@ from bayes_mtl.model.build import (
 from bayes_mtl.model.coefficients import CoefficientPrior, task_coefficients
 from bayes_mtl.model.levels import LEVEL_OFFSET, LevelEffects, LevelPilot
 from bayes_mtl.model.mixture import MixturePrior
-from bayes_mtl.model.population import Population
+from bayes_mtl.model.population import Population, integrated_population
 from bayes_mtl.model.priors import default_priors, explicit_priors
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "build_model",
     "default_priors",
     "explicit_priors",
+    "integrated_population",
     "is_chained",
     "is_collapsed",
     "sampling_model",

@@ -447,7 +447,7 @@ def _observe_collapsed(
     Rows enter as shared variables: PyTensor looks through constants, which takes long if there are many.
     """
     statistics, rows = data.statistics, data.pseudo_rows
-    row_scale = np.sqrt(1.0 / data.weights) if data.noise is None else data.noise / np.sqrt(data.weights)
+    row_scale = 1.0 / np.sqrt(data.precision)
     root, count = numbers("pseudo_rows", rows.root), numbers("counts", statistics.count)
     target, rest = numbers("pseudo_outcomes", rows.target), numbers("pseudo_rest", _rest(data))
     design = numbers("effects", effects.design)

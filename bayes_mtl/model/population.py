@@ -17,11 +17,12 @@ import pytensor.tensor as pt
 from bayes_mtl._typing import FloatArray, IntArray, Tensor
 from bayes_mtl.data import TaskData
 from bayes_mtl.kernels import product, repeat
-from bayes_mtl.model.coords import CANDIDATE, FEATURE, SHARED_FEATURE, TASK, TASK_FEATURE
+from bayes_mtl.model.coords import CANDIDATE, FEATURE, SHARED_FEATURE, TASK, TASK_FEATURE, model_coords
 from bayes_mtl.model.feature_scales import STANDARD, ScaledFeatures, place
 from bayes_mtl.model.numbers import Numbers, constants
-from bayes_mtl.model.priors import register
+from bayes_mtl.model.priors import default_priors, register
 from bayes_mtl.prior import Prior
+from bayes_mtl.spec import ModelSpec
 
 # Up to this many parts of single tasks are integrated out with what tasks share: that costs their cube.
 MAX_SPECIFIC = 128
@@ -163,6 +164,12 @@ def population(
         effect_scale=effect_scale,
         integrated=integrated,
     )
+
+
+def integrated_population(spec: ModelSpec, data: TaskData) -> Population:
+    """Return the population as `sampling_model` has it, without that model; not for scales of features."""
+    with pm.Model(coords=model_coords(data)):
+        return population(data, *default_priors(spec, data), integrate=True)
 
 
 def _scaled(

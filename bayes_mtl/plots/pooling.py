@@ -9,6 +9,7 @@ import xarray as xr
 
 from bayes_mtl._typing import FloatArray
 from bayes_mtl.errors import Finding, SpecError
+from bayes_mtl.inference.hyperdraws import evenly_spaced
 from bayes_mtl.plots._common import BLUE, GREY, MAX_ROWS, ORANGE, axes, bare, label_rows, rows_height
 from bayes_mtl.summaries.pooling import pooling
 
@@ -48,9 +49,7 @@ def plot_pooling(found: xr.DataTree | xr.Dataset, feature: str | None = None, *,
     table = table.sel(feature=feature)
     total = table.sizes["task"]
     order = np.argsort(-table["together"].to_numpy(), kind="stable")
-    if total > MAX_ROWS:
-        order = order[np.linspace(0, total - 1, MAX_ROWS).astype(int)]
-    table = table.isel(task=order)
+    table = table.isel(task=order[evenly_spaced(total, MAX_ROWS)])
     alone, together = table["alone"].to_numpy(), table["together"].to_numpy()
     at = np.arange(len(together))
     ax = axes(ax, 6.4, rows_height(len(together)))

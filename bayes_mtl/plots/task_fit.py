@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from bayes_mtl.inference.attributes import data_of, schema_of, spec_of
+from bayes_mtl.inference.hyperdraws import evenly_spaced, thinned
 from bayes_mtl.inference.log_likelihood import fitted_predictor, sigma_of_rows
 from bayes_mtl.plots._common import BLUE, MAX_ROWS, RED, axes, bare, label_rows, rows_height
 from bayes_mtl.summaries.correlation import interval_probability
@@ -43,20 +44,17 @@ def plot_task_fit(
     >>> mtl.plot_task_fit(idata)  # doctest: +SKIP
     """
     prob, data, family = interval_probability(ci_prob), data_of(idata), spec_of(idata).family
-    posterior = idata["posterior"].to_dataset().stack(sample=("chain", "draw"))
-    every = np.unique(np.linspace(0, posterior.sizes["sample"] - 1, _DRAWS).astype(int))
-    # The functions of a fit want the draw as a dimension of its own.
-    part = posterior.isel(sample=every).drop_vars(["sample", "chain", "draw"]).rename(sample="draw")
+    part = thinned(idata["posterior"].to_dataset(), _DRAWS)
     eta = fitted_predictor(part, idata["constant_data"].to_dataset(), list(schema_of(idata).groupings))
     sigma = sigma_of_rows(part, data.task_index) if data.noise is None else data.noise
     replicated = family.draw(np.random.default_rng(random_seed), eta, sigma / np.sqrt(data.weights))
-    counts = np.bincount(data.task_index, minlength=data.n_tasks)
-    means = np.stack([np.bincount(data.task_index, y, minlength=data.n_tasks) / counts for y in replicated])
-    observed = np.bincount(data.task_index, data.y, minlength=data.n_tasks) / counts
+    *means, observed = (
+        np.bincount(data.task_index, y, minlength=data.n_tasks) / data.rows_per_task
+        for y in (*replicated, data.y)
+    )
     low, high = np.quantile(means, [(1 - prob) / 2, (1 + prob) / 2], axis=0)
     order = np.argsort(-observed, kind="stable")
-    if len(order) > MAX_ROWS:
-        order = order[np.linspace(0, len(order) - 1, MAX_ROWS).astype(int)]
+    order = order[evenly_spaced(len(order), MAX_ROWS)]
     at, outside = np.arange(len(order)), (observed < low) | (observed > high)
     ax = axes(ax, 6.4, rows_height(len(order)))
     ax.hlines(at, low[order], high[order], color=BLUE, linewidth=5, alpha=0.3)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from bayes_mtl.inference.hyperdraws import evenly_spaced
 from bayes_mtl.plots._common import BLUE, GREY, MAX_ROWS, RED, axes, bare, label_rows, rows_height
 from bayes_mtl.summaries.transfer_gain import transfer_gain
 
@@ -38,7 +39,7 @@ def plot_transfer_gain(found: xr.DataTree | xr.Dataset, *, ax: Any = None) -> An
     order = np.argsort(-gain, kind="stable")
     if total > MAX_ROWS:  # the most hurt, and a sample of the others
         worst = order[-MAX_ROWS // 2 :]
-        spread = np.linspace(0, total - len(worst) - 1, MAX_ROWS - len(worst)).astype(int)
+        spread = evenly_spaced(total - len(worst), MAX_ROWS - len(worst))
         order = np.concatenate([order[spread], worst])
     table = table.isel(task=order)
     gain, se, hurt = (table[name].to_numpy() for name in ("gain", "gain_se", "hurt"))
@@ -58,12 +59,7 @@ def plot_transfer_gain(found: xr.DataTree | xr.Dataset, *, ax: Any = None) -> An
     )
     shown = f" ({len(gain)} of {total} tasks)" if len(gain) < total else ""
     ax.set_title(f"What each {table.attrs.get('task', 'task')} gains{shown}", loc="left", fontsize=11, pad=20)
-    note = f"red: hurt ({int(found_hurt(table))})   ·   cross: contradicts the others   ·   bars: 1 and 2 se"
+    note = f"red: hurt ({int(hurt.sum())})   ·   cross: contradicts the others   ·   bars: 1 and 2 se"
     ax.annotate(note, (0, 1), xytext=(0, 6), xycoords="axes fraction", textcoords="offset points", fontsize=8,
                 color=GREY)  # fmt: skip
     return ax
-
-
-def found_hurt(table: xr.Dataset) -> int:
-    """Count the tasks that are hurt."""
-    return int(table["hurt"].sum())

@@ -94,7 +94,7 @@ def report(
 
 def _data(idata: xr.DataTree) -> str:
     data, schema = data_of(idata), schema_of(idata)
-    counts = np.bincount(data.task_index, minlength=data.n_tasks)
+    counts = data.rows_per_task
     noun = schema.task or "outcome"
     rows = (
         f"{data.n_rows:,} rows of {data.n_tasks:,} tasks ({noun}): between {counts.min()} and "

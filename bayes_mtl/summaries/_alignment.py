@@ -6,6 +6,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from bayes_mtl._typing import FloatArray, IntArray
+from bayes_mtl.inference.hyperdraws import evenly_spaced
 
 _ROUNDS = 20
 _CANDIDATES = 200
@@ -83,6 +84,6 @@ def matched(columns: FloatArray, order: IntArray, sign: FloatArray) -> FloatArra
 
 
 def _central(loadings: FloatArray) -> int:
-    some = np.unique(np.linspace(0, len(loadings) - 1, _CANDIDATES).astype(int))
+    some = evenly_spaced(len(loadings), _CANDIDATES)
     gram = loadings[some] @ np.swapaxes(loadings[some], 1, 2)
     return int(some[((gram - gram.mean(axis=0)) ** 2).sum(axis=(1, 2)).argmin()])

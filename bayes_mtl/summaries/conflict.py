@@ -8,7 +8,9 @@ import xarray as xr
 from bayes_mtl._typing import FloatArray
 from bayes_mtl.errors import Finding, SpecError
 from bayes_mtl.inference.attributes import data_of, schema_of, spec_of
-from bayes_mtl.inference.log_likelihood import effects_of_levels
+from bayes_mtl.inference.deviations import task_means
+from bayes_mtl.inference.hyperdraws import thinned
+from bayes_mtl.inference.log_likelihood import fitted_predictor
 from bayes_mtl.summaries.correlation import interval_probability
 
 _DRAWS = 500
@@ -78,28 +80,17 @@ def gradient_conflict(idata: xr.DataTree, *, ci_prob: float | None = None) -> xr
 def conflict_draws(idata: xr.DataTree) -> tuple[FloatArray, FloatArray]:
     """Return the cosines of every draw (at most 500), shape (D, T, T), and the labels of the tasks."""
     data, family = data_of(idata), spec_of(idata).family
-    posterior = idata["posterior"].to_dataset().stack(sample=("chain", "draw"))
+    posterior = thinned(idata["posterior"].to_dataset(), _DRAWS)
     if data.n_tasks < 2 or "beta_mean" not in posterior:
         found = f"found {data.n_tasks} task" if data.n_tasks < 2 else "but every feature is shared"
         raise SpecError(Finding("gradient_conflict", f"needs two tasks and a feature that varies, {found}"))
-    every = np.unique(np.linspace(0, posterior.sizes["sample"] - 1, _DRAWS).astype(int))
-    posterior = posterior.isel(sample=every)
-    mean = posterior["beta_mean"].transpose("sample", "feature").to_numpy()[:, None]
-    if "task_feature_effects" in posterior:
-        effects = posterior["task_feature_effects"].transpose("sample", "feature", "task_feature").to_numpy()
-        mean = mean + np.einsum("tq,dfq->dtf", data.task_features, effects)
-    shared = np.zeros((len(every), 0))
-    if data.shared_features:
-        shared = posterior["beta_shared"].transpose("sample", "shared_feature").to_numpy()
-    plain = posterior.drop_vars(["sample", "chain", "draw"]).rename(sample="draw")
-    beside = effects_of_levels(plain, idata["constant_data"].to_dataset(), list(schema_of(idata).groupings))
-    starts = data.starts[:-1]
-    out = np.empty((len(every), data.n_tasks, data.n_tasks))
-    for d in range(len(every)):
-        beta = np.broadcast_to(mean[d], (data.n_tasks, mean.shape[2]))[data.task_index]
-        eta = (data.X * beta).sum(axis=1) + data.X_shared @ shared[d] + data.offset + beside[d]
-        weight, slope = family.information(data, eta)
-        gradient = np.add.reduceat(data.X * slope[:, None], starts, axis=0)
+    mean = task_means(idata, posterior).broadcast_like(posterior["beta"])
+    at_mean = posterior.assign(beta=mean)
+    eta = fitted_predictor(at_mean, idata["constant_data"].to_dataset(), list(schema_of(idata).groupings))
+    out = np.empty((len(eta), data.n_tasks, data.n_tasks))
+    for d in range(len(eta)):
+        weight, slope = family.information(data, eta[d])
+        gradient = np.add.reduceat(data.X * slope[:, None], data.starts[:-1], axis=0)
         metric = np.linalg.cholesky((data.X * weight[:, None]).T @ data.X)
         white = np.linalg.solve(metric, gradient.T).T
         white /= np.maximum(np.linalg.norm(white, axis=1, keepdims=True), 1e-300)

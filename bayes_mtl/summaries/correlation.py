@@ -12,7 +12,7 @@ from bayes_mtl.data.groupings import named
 from bayes_mtl.errors import Finding, SpecError
 from bayes_mtl.inference.attributes import inside_of, schema_of, spec_of
 from bayes_mtl.inference.deviations import deviations
-from bayes_mtl.inference.hyperdraws import task_corr
+from bayes_mtl.inference.hyperdraws import evenly_spaced, task_corr
 
 Kind = Literal["structural", "partial", "coefficients", "functions"]
 _REFERENCE_ROWS = 200
@@ -207,7 +207,7 @@ def _cosines(values: FloatArray) -> FloatArray:
 
 def _reference_rows(idata: xr.DataTree) -> np.ndarray:
     n_rows = idata["constant_data"].sizes["row"]
-    return np.unique(np.linspace(0, n_rows - 1, min(n_rows, _REFERENCE_ROWS)).astype(int))
+    return evenly_spaced(n_rows, _REFERENCE_ROWS)
 
 
 def _functions(idata: xr.DataTree, draws: xr.Dataset) -> FloatArray:
@@ -243,7 +243,7 @@ def convergence(pairs: FloatArray) -> tuple[FloatArray, FloatArray]:
     ess, r_hat = np.full(n_pairs, np.nan), np.full(n_pairs, np.nan)
     if pairs.shape[1] < 4 or not n_pairs:
         return ess, r_hat
-    at = np.unique(np.linspace(0, n_pairs - 1, min(n_pairs, _MAX_DIAGNOSED_PAIRS)).astype(int))
+    at = evenly_spaced(n_pairs, _MAX_DIAGNOSED_PAIRS)
     values = xr.DataArray(pairs[..., at], dims=("chain", "draw", "pair"))
     ess[at] = arviz_stats.ess(values).to_numpy()
     if pairs.shape[0] > 1:

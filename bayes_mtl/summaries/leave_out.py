@@ -74,19 +74,18 @@ def leave_one_task_out(
         name = type(spec.family).__name__
         raise SpecError(Finding("leave_one_task_out", f"needs Gaussian outcomes, found {name}"))
     elpd, surprise, k = task_scores(idata)
-    refitted = np.zeros(len(k), dtype=bool)
+    data, refitted = data_of(idata), np.zeros(len(k), dtype=bool)
     for t in np.flatnonzero(k > MAX_PARETO_K) if refit else ():
         rest = fit_without(idata, int(t), random_seed=random_seed, **sampler)
-        elpd[t], surprise[t] = score_of_absent(rest, data_of(idata), int(t))
+        elpd[t], surprise[t] = score_of_absent(rest, data, int(t))
         refitted[t] = True
-    data = data_of(idata)
     return xr.Dataset(
         {
             "elpd": ("task", elpd),
             "surprise": ("task", surprise),
             "pareto_k": ("task", k),
             "refitted": ("task", refitted),
-            "n_rows": ("task", np.bincount(data.task_index, minlength=data.n_tasks)),
+            "n_rows": ("task", data.rows_per_task),
         },
         coords={"task": list(data.tasks)},
         attrs={"task": schema_of(idata).task or "outcome"},

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from bayes_mtl._typing import FloatArray, IntArray
+from bayes_mtl._typing import FloatArray
+from bayes_mtl.data import TaskData
 from bayes_mtl.errors import Finding, SpecError
 from bayes_mtl.inference.attributes import schema_of, spec_of
-from bayes_mtl.inference.leave_out import Conditional, Stored, is_closed
+from bayes_mtl.inference.leave_out import LeftOut, Stored, is_closed
 from bayes_mtl.spec import ModelSpec
 from bayes_mtl.structures import CompletePooling, NoPooling, TaskMixture
 
@@ -68,20 +69,16 @@ def pooling(idata: xr.DataTree) -> xr.Dataset:
     stored = Stored.read(idata, draws=_DRAWS)
     data = stored.data
     n_varying, n_tasks = data.n_features, data.n_tasks
-    counts = np.bincount(data.task_index, minlength=n_tasks)
-    rank = (np.abs(stored.rows.solve).sum(axis=1) > 0).sum(axis=0).astype(float)
     every: dict[str, list[FloatArray]] = {"factor": [], "rows": [], "from": []}
     for _, piece in stored.chunks():
         covariance = piece.coefficients[1]
         before = piece.covariance_given_others()
         ratio = np.diagonal(covariance, axis1=-2, axis2=-1) / np.diagonal(before, axis1=-2, axis2=-1)
         every["factor"].append(ratio[..., :n_varying])
-        known = _effective_rows(piece, covariance, rank, counts)
+        known = _effective_rows(piece, covariance, data)
         every["rows"].append(known)
         if n_tasks <= _MAX_TASKS:
-            every["from"].append(
-                np.stack([known - _without(piece, s, rank, counts) for s in range(n_tasks)], axis=2)
-            )
+            every["from"].append(np.stack([known - _without(piece, s, data) for s in range(n_tasks)], axis=2))
     effective = np.concatenate(every["rows"]).mean(axis=0)
     posterior = idata["posterior"].to_dataset()
     features, tasks = list(data.features), list(data.tasks)
@@ -89,9 +86,9 @@ def pooling(idata: xr.DataTree) -> xr.Dataset:
     out = xr.Dataset(
         {
             "factor": (each, np.concatenate(every["factor"]).mean(axis=0)),
-            "n_rows": ("task", counts),
+            "n_rows": ("task", data.rows_per_task),
             "effective_rows": ("task", effective),
-            "borrowed_rows": ("task", effective - counts),
+            "borrowed_rows": ("task", effective - data.rows_per_task),
             "alone": (each, _alone(stored)[:, :n_varying]),
             "together": (each, posterior["beta"].mean(("chain", "draw")).transpose("task", "feature").data),
         },
@@ -108,19 +105,19 @@ def pooling(idata: xr.DataTree) -> xr.Dataset:
     return out
 
 
-def _effective_rows(
-    piece: Conditional, covariance: FloatArray, rank: FloatArray, counts: IntArray
-) -> FloatArray:
+def _effective_rows(piece: LeftOut, covariance: FloatArray, data: TaskData) -> FloatArray:
     """Return r sigma^2 / mean_i x_i' Gamma x_i = r n / trace(Gamma J), with J = X'WX / sigma^2, (D, T)."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        return rank * counts / np.einsum("dtfg,dtgf->dt", covariance, piece.information)
+        return (
+            piece.rows.rank * data.rows_per_task / np.einsum("dtfg,dtgf->dt", covariance, piece.information)
+        )
 
 
-def _without(piece: Conditional, s: int, rank: FloatArray, counts: IntArray) -> FloatArray:
+def _without(piece: LeftOut, s: int, data: TaskData) -> FloatArray:
     """Return the effective rows of every task if the rows of task s are left out."""
     B, left = piece.reach
     covariance = B @ piece.covariance_without(s)[:, None] @ np.swapaxes(B, -1, -2) + left
-    return _effective_rows(piece, covariance, rank, counts)
+    return _effective_rows(piece, covariance, data)
 
 
 def _alone(stored: Stored) -> FloatArray:
@@ -128,7 +125,7 @@ def _alone(stored: Stored) -> FloatArray:
     data, rows = stored.data, stored.rows
     out = np.full((data.n_tasks, rows.root.shape[0]), np.nan)
     for t in range(data.n_tasks):
-        if (np.abs(rows.solve[:, :, t]).sum(axis=1) > 0).all():
+        if rows.rank[t] == rows.root.shape[0]:
             out[t] = rows.reference + np.linalg.lstsq(rows.root[:, :, t], rows.target[:, t], rcond=None)[0]
     return out
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from bayes_mtl._typing import FloatArray, IntArray
+from bayes_mtl._typing import FloatArray
 from bayes_mtl.data import TaskData
 from bayes_mtl.inference.attributes import data_of, schema_of, spec_of
 from bayes_mtl.inference.leave_out import is_closed
@@ -99,8 +99,8 @@ def transfer_gain(
     without_others, k_alone = _baseline(single_task, alone_spec(spec, data), data, sampler)
     as_one, k_pooled = _baseline(pooled, pooled_spec(spec, data), data, sampler)
     task, n_tasks = data.task_index, data.n_tasks
-    gain, gain_se = _paired(own - without_others, task, n_tasks)
-    over_pooled, over_pooled_se = _paired(own - as_one, task, n_tasks)
+    gain, gain_se = _paired(own - without_others, data)
+    over_pooled, over_pooled_se = _paired(own - as_one, data)
     surprise, others, others_se = np.full((3, n_tasks), np.nan)
     if is_closed(spec):
         _, surprise, unreliable = task_scores(idata)
@@ -123,7 +123,7 @@ def transfer_gain(
     worst = np.zeros(n_tasks)
     np.maximum.at(worst, task, np.max([k, k_alone, k_pooled], axis=0))
     columns = {
-        "n_rows": np.bincount(task, minlength=n_tasks),
+        "n_rows": data.rows_per_task,
         "elpd": np.bincount(task, own, minlength=n_tasks),
         "gain": gain,
         "gain_se": gain_se,
@@ -199,11 +199,12 @@ def _kept(spec: ModelSpec, names: tuple[str, ...]) -> dict[str, PriorEntry]:
     return {name: entry for name, entry in spec.priors.items() if name in names}
 
 
-def _paired(difference: FloatArray, task: IntArray, n_tasks: int) -> tuple[FloatArray, FloatArray]:
+def _paired(difference: FloatArray, data: TaskData) -> tuple[FloatArray, FloatArray]:
     """Return the sum of differences of each task's rows, and its standard error."""
-    n = np.bincount(task, minlength=n_tasks)
-    total = np.bincount(task, difference, minlength=n_tasks)
-    square = np.bincount(task, difference**2, minlength=n_tasks)
+    n = data.rows_per_task
+    total, square = (
+        np.bincount(data.task_index, d, minlength=data.n_tasks) for d in (difference, difference**2)
+    )
     with np.errstate(invalid="ignore", divide="ignore"):
         variance = np.maximum(square - total**2 / n, 0.0) / (n - 1) * n
     return total, np.sqrt(variance)
