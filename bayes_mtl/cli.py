@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # imported where used, so that --help does not wait for them
     import xarray as xr
 
     from bayes_mtl.recipes import Recipe
-    from bayes_mtl.recipes.by_structure import Answer
+    from bayes_mtl.report.by_structure import Answer
     from bayes_mtl.spec import ModelSpec
 
 _WIDTH = 100
@@ -217,8 +217,8 @@ def fit_recipe(recipe: Recipe, folder: Path) -> xr.DataTree:
         What `fit` returned.
     """
     from bayes_mtl.inference import fit, save
-    from bayes_mtl.recipes.answers import readable_summary, shorten
-    from bayes_mtl.recipes.by_structure import answers
+    from bayes_mtl.report.answers import readable_summary, shorten
+    from bayes_mtl.report.by_structure import answers
     from bayes_mtl.summaries import summary
 
     data, spec = recipe.load()
@@ -245,7 +245,7 @@ def fit_recipe(recipe: Recipe, folder: Path) -> xr.DataTree:
     for name, count in hidden.items():
         print(f"... and {count} more rows of {name} in summary.csv")
     files |= _levels(idata, list(data.schema.groupings), folder)
-    for answer in answers(idata, recipe):
+    for answer in answers(idata, recipe.relations):
         files |= _show(answer, folder)
 
     _heading("Can the draws be trusted?")
@@ -262,7 +262,7 @@ def _levels(idata: xr.DataTree, groupings: list[str], folder: Path) -> dict[str,
     """Show the effects of the levels of each grouping, the largest first; return the files written."""
     from arviz_base import rcParams
 
-    from bayes_mtl.recipes.answers import coefficient_table, readable_coefficients
+    from bayes_mtl.report.answers import coefficient_table, readable_coefficients
 
     files, prob = {}, float(rcParams["stats.ci_prob"])
     for grouping in groupings:

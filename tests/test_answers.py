@@ -14,7 +14,7 @@ from bayes_mtl.inference.attributes import describe
 from bayes_mtl.inference.fit import PRIOR_DRAWS, _prior, constant_data
 from bayes_mtl.model import sampling_model
 from bayes_mtl.recipes import load_recipe
-from bayes_mtl.recipes.by_structure import answers
+from bayes_mtl.report.by_structure import answers
 
 mpl.use("Agg")
 
@@ -73,7 +73,7 @@ def drawn_twice(name):
     ],
 )
 def test_every_structure_has_its_answer(name, headings, files, tmp_path, capsys):
-    found = answers(without_data(name), load_recipe(name))
+    found = answers(without_data(name), load_recipe(name).relations)
     assert [answer.heading for answer in found] == headings
     written = {}
     for answer in found:
@@ -85,9 +85,9 @@ def test_every_structure_has_its_answer(name, headings, files, tmp_path, capsys)
 
 
 def test_where_the_data_say_nothing_the_answers_say_so():
-    (_, table), *_ = answers(without_data("countries"), load_recipe("countries"))[0].tables
+    (_, table), *_ = answers(without_data("countries"), load_recipe("countries").relations)[0].tables
     assert abs(int(table["contraction"][0].removesuffix("%"))) < 15
-    answer = answers(without_data("barley"), load_recipe("barley"))[0]
+    answer = answers(without_data("barley"), load_recipe("barley").relations)[0]
     before = float(answer.text[0].rpartition("that was ")[2].split()[0])
     assert before == pytest.approx(1 - np.exp(-0.25), abs=0.03)  # Gamma(1, 1) below 0.25
     np.testing.assert_allclose(answer.tables[0][1]["P(<0.25)"].astype(float), before, atol=0.08)
@@ -97,7 +97,7 @@ def test_the_most_unlike_task_comes_first():
     recipe = load_recipe("barley")
     idata = without_data(recipe.name)
     idata["posterior"]["task_reliability"].loc[{"task": "Morris"}] = 0.1
-    (_, table), *_ = answers(idata, recipe)[0].tables
+    (_, table), *_ = answers(idata, recipe.relations)[0].tables
     assert table["task"].iloc[0] == "Morris"
     assert table["P(<0.25)"].iloc[0] == "1.00"
 
@@ -108,11 +108,11 @@ def test_chains_that_found_different_kinds_are_said_to():
     alone = np.eye(3)[np.r_[np.zeros(8, int), np.ones(8, int)]]
     for chain, member in enumerate((alone, np.roll(alone, 4, axis=0))):
         idata["posterior"]["cluster_probability"][chain] = member
-    answer = answers(idata, recipe)[0]
+    answer = answers(idata, recipe.relations)[0]
     assert "Number of clusters in use: 2 with probability 1.00" in answer.text[0]
     assert "different divisions" in answer.text[1]
     idata["posterior"]["cluster_probability"][:] = alone
-    answer = answers(idata, recipe)[0]
+    answer = answers(idata, recipe.relations)[0]
     assert len(answer.text) == 1
     (_, table), *_ = answer.tables
     assert table["members"].tolist() == ["1, 2, 3, 4, 5, 6, 7, 8", "9, 10, 11, 12, 13, 14, 15, 16"]

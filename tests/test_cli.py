@@ -15,8 +15,8 @@ from bayes_mtl import cli
 from bayes_mtl.cli import main
 from bayes_mtl.errors import DataWarning
 from bayes_mtl.recipes import Recipe, load_recipe
-from bayes_mtl.recipes.answers import relations_of, short_number, shorten, surest_pairs, what_data_added
-from bayes_mtl.recipes.by_structure import answers
+from bayes_mtl.report.answers import relations_of, short_number, shorten, surest_pairs, what_data_added
+from bayes_mtl.report.by_structure import answers
 
 RECIPE = """
 title = "Five sites"
@@ -171,10 +171,10 @@ def test_what_is_shown_where_there_are_no_relations(tiny, tmp_path, capsys):
         spec = mtl.ModelSpec(task_covariance=covariance)
         other = xr.DataTree.from_dict({"posterior": idata["posterior"].to_dataset()})
         other.attrs = {**idata.attrs, "bayes_mtl_spec": _json(spec)}
-        relations, text = relations_of(other, recipe)
+        relations, text = relations_of(other, recipe.relations)
         assert relations is None
         assert reason in text
-        (answer,) = answers(other, recipe)
+        (answer,) = answers(other, recipe.relations)
         files = cli._show(answer, tmp_path)
         assert list(files) == ["task_coefficients.csv", "task_coefficients.png"]
         assert "north Intercept" in capsys.readouterr().out
@@ -183,7 +183,7 @@ def test_what_is_shown_where_there_are_no_relations(tiny, tmp_path, capsys):
     spec = mtl.ModelSpec(task_covariance=mtl.LowRank(1))
     idata.attrs["bayes_mtl_spec"] = _json(spec)
     asked = Recipe.from_dict({**recipe.to_dict(), "relations": {"kind": "coefficients"}}, name="x")
-    relations, text = relations_of(idata, asked)
+    relations, text = relations_of(idata, asked.relations)
     assert relations is None
     assert "needs two features that vary" in text
 

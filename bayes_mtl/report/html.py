@@ -96,7 +96,12 @@ def figure(drawn: Any, caption: str) -> str:
     buffer = io.BytesIO()
     drawn.savefig(buffer, format="png", dpi=_DPI, facecolor="white")
     plt.close(drawn)
-    data = base64.b64encode(buffer.getvalue()).decode()
+    return picture(buffer.getvalue(), caption)
+
+
+def picture(png: bytes, caption: str) -> str:
+    """Return a picture as a part of the page."""
+    data = base64.b64encode(png).decode()
     return (
         f'<figure><img alt="{escape(caption)}" src="data:image/png;base64,{data}">'
         f"<figcaption>{escape(caption)}</figcaption></figure>"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +15,17 @@ from bayes_mtl.errors import SpecError
 from bayes_mtl.inference.attributes import data_of, schema_of, spec_of
 from bayes_mtl.inference.diagnostics import kept
 from bayes_mtl.plots import (
-    plot_clusters,
     plot_coefficients,
     plot_pooling,
-    plot_task_correlation,
     plot_task_fit,
     plot_transfer_gain,
 )
 from bayes_mtl.report import html
+from bayes_mtl.report.answers import readable_summary, relations_of
+from bayes_mtl.report.by_structure import Answer, kinds_of_tasks, pairs_of_tasks
 from bayes_mtl.report.words import model_equations, structure_in_words
 from bayes_mtl.structures import CompletePooling, NoPooling, TaskMixture
-from bayes_mtl.summaries import clusters, pooling, summary, task_correlation, transfer_gain
-
-_PAIRS = 8
+from bayes_mtl.summaries import pooling, summary, transfer_gain
 
 
 def report(
@@ -140,80 +139,31 @@ def _diagnosis(idata: xr.DataTree) -> str:
 
 
 def _population(idata: xr.DataTree) -> str:
-    found = summary(idata)
-    keep = [c for c in found.columns if not str(c).startswith("mcse")]
-    whole = {"ess_bulk": "{:.0f}", "ess_tail": "{:.0f}", "r_hat": "{:.3f}"}
-    return html.table(
-        pd.DataFrame({c: pd.Series(found[c]).map(whole.get(str(c), "{:.3g}").format) for c in keep})
-    )
+    return html.table(readable_summary(summary(idata)))
 
 
 def _relations(idata: xr.DataTree) -> str:
-    spec = spec_of(idata)
-    structure = spec.task_covariance
+    structure = spec_of(idata).task_covariance
     if isinstance(structure, TaskMixture) and "cluster_mean" in idata["posterior"]:
-        found = clusters(idata)
-        groups = found["partition"].to_series()
-        named = [
-            f"{k}: {', '.join(map(str, members.index))}"
-            for k, members in groups.groupby(groups)
-            if len(members)
-        ]
-        text = html.paragraph(
-            "Kinds of tasks, by one division that puts the fewest pairs wrongly together or apart:"
-        )
-        text += "".join(html.paragraph(line) for line in named)
-        drawn = plot_clusters(found).figure
-        return text + html.figure(drawn, "How likely two tasks are of one kind; lines divide the kinds.")
+        return _answer(kinds_of_tasks(idata))
+    relations, reason = relations_of(idata, "structural" if structure.relates_tasks else "functions")
+    text = html.paragraph(reason) if relations is None else _answer(pairs_of_tasks(relations))
     if isinstance(structure, CompletePooling):
-        return html.paragraph(
-            "All tasks have the same coefficients: there is nothing between them to relate."
-        )
-    try:
-        relations = task_correlation(idata, "structural" if structure.relates_tasks else "functions")
-    except SpecError as err:
-        text = html.paragraph(f"There are no correlations of tasks to show: {err.findings[0]}")
-        drawn = plot_coefficients(idata)[0].figure
-        return text + html.figure(drawn, "The tasks' coefficients.")
-    return _correlations(relations, idata)
+        return text
+    caption = "The tasks' coefficients: mean and interval; dashed: the average of the tasks."
+    return text + html.figure(plot_coefficients(idata)[0].figure, caption)
 
 
-def _correlations(relations: xr.Dataset, idata: xr.DataTree) -> str:
-    what = {
-        "structural": "Correlations of the tasks' deviations from the population.",
-        "functions": "Correlations of what two tasks predict over rows of the data.",
-    }[relations.attrs["kind"]]
-    contraction = float(np.nanmedian(relations["contraction"]))
-    added = "next to nothing" if contraction < 0.1 else "something" if contraction < 0.5 else "a good deal"
-    replicates = relations.attrs["n_replicates"]
-    text = html.paragraph(what)
-    text += html.paragraph(
-        f"The data added {added} to the prior: the median contraction is {max(contraction, 0):.0%} "
-        f"(0%: as wide as the prior, 100%: known exactly), from {replicates} replicates.",
-        "note",
-    )
-    table = relations.to_dataframe()
-    sure = table.assign(sure=(table["p_positive"] - 0.5).abs())
-    sure = sure.sort_values("sure", ascending=False).head(_PAIRS)
-    prob = relations.attrs["ci_prob"]
-    shown = pd.DataFrame(
-        {
-            "task": sure["task_a"].astype(str),
-            "other task": sure["task_b"].astype(str),
-            "mean": sure["mean"].map("{:.2f}".format),
-            f"{prob:.0%} interval": [
-                f"[{a:.2f}, {b:.2f}]" for a, b in zip(sure["lower"], sure["upper"], strict=True)
-            ],
-            "P(rho > 0)": sure["p_positive"].map("{:.3f}".format),
-        }
-    )
-    text += html.paragraph("The surest pairs:") + html.table(shown, index=False)
-    caption = "Colour: the mean correlation. A full tile has a certain sign, a dot could be either."
-    text += html.figure(plot_task_correlation(relations).figure, caption)
-    drawn = plot_coefficients(idata)[0].figure
-    return text + html.figure(
-        drawn, "The tasks' coefficients: mean, middle half, interval; line: population."
-    )
+def _answer(answer: Answer) -> str:
+    """Return words, tables and pictures of an answer."""
+    parts = [html.paragraph(text, "note") for text in answer.text]
+    parts += [html.paragraph(f"{title}:") + html.table(table, index=False) for title, table in answer.tables]
+    for name, (what, write) in answer.files.items():
+        if name.endswith(".png"):
+            buffer = io.BytesIO()
+            write(buffer)
+            parts.append(html.picture(buffer.getvalue(), f"{what[:1].upper()}{what[1:]}."))
+    return "".join(parts)
 
 
 def _pooling(idata: xr.DataTree) -> str:

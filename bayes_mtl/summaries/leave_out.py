@@ -94,7 +94,7 @@ def leave_one_task_out(
 
 def task_scores(idata: xr.DataTree) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return log density and surprise of each task given the others, and the Pareto k of the weights."""
-    stored = _stored(idata)
+    stored = read_stored(idata)
     n_draws, n_tasks = len(stored.hyper), stored.data.n_tasks
     density, surprise = np.empty((n_draws, n_tasks)), np.empty((n_draws, n_tasks))
     for at, piece in stored.chunks():
@@ -107,7 +107,7 @@ def task_scores(idata: xr.DataTree) -> tuple[FloatArray, FloatArray, FloatArray]
 
 def score_of_absent(rest: xr.DataTree, data: TaskData, t: int) -> tuple[float, float]:
     """Return log density and surprise of task t under a fit that did not see it."""
-    stored = _stored(rest, data)
+    stored = read_stored(rest, data)
     density, surprise = [], []
     for _, piece in stored.chunks():
         density.append(piece.task_log_density(data)[:, t])
@@ -136,7 +136,7 @@ def row_elpd_without(idata: xr.DataTree, t: int) -> FloatArray:
     """
     data = data_of(idata)
     draws = _enough_draws(data)
-    whole, rest = (_stored(idata, d, draws=draws) for d in (data, without_rows(data, t)))
+    whole, rest = (read_stored(idata, d, draws=draws) for d in (data, without_rows(data, t)))
     of_task = np.concatenate([piece.task_log_density(data)[:, t] for _, piece in whole.chunks()])
     density = _row_log_density(rest)
     weight, _ = smoothed_weights(density + of_task[:, None])
@@ -234,11 +234,14 @@ def quick_fit(data: TaskData, spec: ModelSpec, **sampler: Any) -> xr.DataTree:
     return fit(data, spec, **options)
 
 
-def _stored(idata: xr.DataTree, data: TaskData | None = None, *, draws: int = 1000) -> Stored:
+def read_stored(
+    idata: xr.DataTree, data: TaskData | None = None, *, draws: int = 1000, who: str = "leave_one_task_out"
+) -> Stored:
+    """Read the law of the coefficients of a fit, or say, for `who` asks, that it has no closed form."""
     spec = spec_of(idata)
     if isinstance(spec.task_covariance, TaskMixture):
         found = f"under {type(spec.task_covariance).__name__} a task is in one of several populations"
-        raise SpecError(Finding("leave_one_task_out", found, "Look at `clusters` instead"))
+        raise SpecError(Finding(who, found, "Look at `clusters` instead"))
     if not is_closed(spec):
-        raise SpecError(Finding("leave_one_task_out", "does not know groupings or scales of features yet"))
+        raise SpecError(Finding(who, "does not know groupings or scales of features yet"))
     return Stored.read(idata, data=data, draws=draws)

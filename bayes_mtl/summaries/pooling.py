@@ -7,11 +7,11 @@ import xarray as xr
 
 from bayes_mtl._typing import FloatArray
 from bayes_mtl.data import TaskData
-from bayes_mtl.errors import Finding, SpecError
 from bayes_mtl.inference.attributes import schema_of, spec_of
-from bayes_mtl.inference.leave_out import LeftOut, Stored, is_closed
+from bayes_mtl.inference.leave_out import LeftOut, Stored
 from bayes_mtl.spec import ModelSpec
-from bayes_mtl.structures import CompletePooling, NoPooling, TaskMixture
+from bayes_mtl.structures import CompletePooling, NoPooling
+from bayes_mtl.summaries.leave_out import read_stored
 
 _DRAWS = 200
 _MAX_TASKS = 150  # with more, who lends to whom is left out: it is a number per pair, of a matrix per pair
@@ -60,14 +60,8 @@ def pooling(idata: xr.DataTree) -> xr.Dataset:
     --------
     >>> mtl.pooling(idata)["factor"].to_pandas()  # doctest: +SKIP
     """
-    spec = spec_of(idata)
-    if isinstance(spec.task_covariance, TaskMixture):
-        found = f"under {type(spec.task_covariance).__name__} a task is pooled within its cluster"
-        raise SpecError(Finding("pooling", found, "Look at `clusters`"))
-    if not is_closed(spec):
-        raise SpecError(Finding("pooling", "does not know groupings or scales of features yet"))
-    stored = Stored.read(idata, draws=_DRAWS)
-    data = stored.data
+    stored = read_stored(idata, draws=_DRAWS, who="pooling")
+    spec, data = spec_of(idata), stored.data
     n_varying, n_tasks = data.n_features, data.n_tasks
     every: dict[str, list[FloatArray]] = {"factor": [], "rows": [], "from": []}
     for _, piece in stored.chunks():

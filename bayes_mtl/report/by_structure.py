@@ -1,4 +1,4 @@
-"""The answers that belong to a structure: what a recipe's question is about."""
+"""The answers that belong to a structure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
@@ -23,7 +23,7 @@ from bayes_mtl.plots import (
     plot_task_correlation,
 )
 from bayes_mtl.plots.coefficients import MAX_PANELS
-from bayes_mtl.recipes.answers import (
+from bayes_mtl.report.answers import (
     COEFFICIENTS_SHOWN,
     PAIRS_SHOWN,
     coefficient_table,
@@ -35,9 +35,9 @@ from bayes_mtl.recipes.answers import (
     surest_pairs,
     what_data_added,
 )
-from bayes_mtl.recipes.recipe import Recipe
 from bayes_mtl.structures import Kernel, StudentT, TaskMixture
 from bayes_mtl.summaries import clusters, feature_selection
+from bayes_mtl.summaries.correlation import Kind
 
 _TASKS_SHOWN = 30
 _FAR = 0.25  # a reliability whose task deviates twice as far as one with a reliability of 1
@@ -55,6 +55,9 @@ MEANINGS: Mapping[str, str] = MappingProxyType(
 )
 
 
+Target = Path | IO[bytes]
+
+
 @dataclass(frozen=True)
 class Answer:
     """A part of what a fit has to say.
@@ -65,24 +68,24 @@ class Answer:
     text : list of str
         Paragraphs.
     tables : list of (title, DataFrame of text)
-    files : mapping from name to (what it is, function that writes it to a path)
+    files : mapping from name to (what it is, function that writes it to a path or an open file)
     """
 
     heading: str
     text: list[str] = field(default_factory=list)
     tables: list[tuple[str, pd.DataFrame]] = field(default_factory=list)
-    files: Mapping[str, tuple[str, Callable[[Path], Any]]] = field(default_factory=dict)
+    files: Mapping[str, tuple[str, Callable[[Target], Any]]] = field(default_factory=dict)
 
 
-def answers(idata: xr.DataTree, recipe: Recipe) -> list[Answer]:
-    """Return what the fit of a recipe says about its tasks, the most important first.
+def answers(idata: xr.DataTree, kind: Kind | None = None) -> list[Answer]:
+    """Return what a fit says about its tasks, the most important first.
 
     Parameters
     ----------
     idata : DataTree
         What `fit` returned.
-    recipe : Recipe
-        Its `relations` say which correlation of tasks to show, if not the usual one.
+    kind : str, optional
+        Which correlation of tasks to show, if not the usual one.
 
     Returns
     -------
@@ -101,7 +104,7 @@ def answers(idata: xr.DataTree, recipe: Recipe) -> list[Answer]:
         out.append(features_that_matter(idata))
     if any(name in MEANINGS for name in structure.parameters):
         out.append(what_was_known(idata, prob))
-    relations, reason = relations_of(idata, recipe)
+    relations, reason = relations_of(idata, kind)
     if relations is not None:
         out.append(pairs_of_tasks(relations))
     ordered = isinstance(structure, Kernel) and structure.positions is not None
@@ -216,7 +219,7 @@ def unlike_the_others(idata: xr.DataTree, prob: float) -> Answer:
         f"A reliability below {_FAR:g} says that a task deviates at least twice as far as one with a "
         f"reliability of 1. Before the data the probability of that was {before:.2f} for each task."
     )
-    files: dict[str, tuple[str, Callable[[Path], Any]]] = {
+    files: dict[str, tuple[str, Callable[[Target], Any]]] = {
         "task_reliability.csv": ("how much each task is like the others", partial(_write_table, table))
     }
     return Answer(
@@ -308,7 +311,7 @@ def coefficients(
         more = len(table) - COEFFICIENTS_SHOWN
         title = f"The first of them; {more} more rows in task_coefficients.csv" if more > 0 else ""
         tables.append((title, readable_coefficients(table, prob)))
-    files: dict[str, tuple[str, Callable[[Path], Any]]] = {
+    files: dict[str, tuple[str, Callable[[Target], Any]]] = {
         "task_coefficients.csv": ("every task's coefficients", partial(_write_table, table))
     }
     if idata["posterior"].sizes["feature"] <= MAX_PANELS:
@@ -322,16 +325,16 @@ def _some(names: list[str], limit: int = 8) -> str:
     return ", ".join(names[:limit]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def _write_table(table: pd.DataFrame, path: Path) -> None:
+def _write_table(table: pd.DataFrame, path: Target) -> None:
     table.to_csv(path, index=False)
 
 
-def _draw(plot: Callable[[], Any], path: Path) -> None:
+def _draw(plot: Callable[[], Any], path: Target) -> None:
     import matplotlib as mpl
 
     mpl.use("Agg")  # no window, also where there is no screen
     import matplotlib.pyplot as plt
 
     figure = np.atleast_1d(plot())[0].figure
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, format="png", dpi=110)
     plt.close(figure)

@@ -1,4 +1,4 @@
-"""What the fit of a recipe has to say, as tables and plain sentences."""
+"""What a fit has to say, as tables and plain sentences."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import xarray as xr
 from bayes_mtl.data.groupings import named
 from bayes_mtl.errors import Finding, SpecError
 from bayes_mtl.inference.attributes import spec_of
-from bayes_mtl.recipes.recipe import Recipe
 from bayes_mtl.structures import CompletePooling, SparsePrecision, TaskMixture, Tree
 from bayes_mtl.structures.known import KnownRelatedness
 from bayes_mtl.summaries import task_correlation
@@ -23,15 +22,15 @@ ELEMENTS_SHOWN = 24
 _FEW_REPLICATES = 10
 
 
-def relations_of(idata: xr.DataTree, recipe: Recipe) -> tuple[xr.Dataset | None, str]:
-    """Return the correlations of tasks that the recipe asks for, or None and the reason.
+def relations_of(idata: xr.DataTree, kind: Kind | None = None) -> tuple[xr.Dataset | None, str]:
+    """Return the correlations of tasks, or None and the reason.
 
     Parameters
     ----------
     idata : DataTree
         What `fit` returned.
-    recipe : Recipe
-        Its `relations` say which kind.
+    kind : str, optional
+        As in `task_correlation`. Default: the one that belongs to the structure, if any.
 
     Returns
     -------
@@ -47,18 +46,18 @@ def relations_of(idata: xr.DataTree, recipe: Recipe) -> tuple[xr.Dataset | None,
             None,
             f"{name} gives all tasks the same coefficients, so there are no relations between tasks to show.",
         )
-    if recipe.relations is None and isinstance(structure, KnownRelatedness | Tree):
+    if kind is None and isinstance(structure, KnownRelatedness | Tree):
         return None, f"How tasks relate is known beforehand under {name}."
-    if recipe.relations is None and isinstance(structure, TaskMixture):
+    if kind is None and isinstance(structure, TaskMixture):
         return None, f"What relates tasks under {name} is the component that they are in."
-    if recipe.relations is None and not structure.relates_tasks:
+    if kind is None and not structure.relates_tasks:
         return None, (
             f"{name} takes the tasks as draws from one population and learns no correlations between them; "
             "here are their coefficients instead."
         )
     try:
         usual: Kind = "partial" if isinstance(structure, SparsePrecision) else "structural"
-        return task_correlation(idata, recipe.relations or usual), ""
+        return task_correlation(idata, kind or usual), ""
     except SpecError as err:
         return None, f"There are no relations between tasks to show: {_sentence(err.findings[0])}"
 
