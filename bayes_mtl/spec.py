@@ -164,6 +164,9 @@ class ModelSpec:
             rows.append(("independent features", ", ".join(self.independent_features) or "none"))
         if self.task_sd:
             rows.append(("task_sd", "a scale per task"))
+        if self.feature_scales is not None:
+            rows.append(("feature scales", self.feature_scales))
+        rows += [(f"levels of {name}", structure) for name, structure in self.groupings.items()]
         for name, entry in self.priors.items():
             several = entry.items() if isinstance(entry, Mapping) else [("", entry)]
             rows += [(f"prior of {name}{f' of {f}' if f else ''}", value) for f, value in several]

@@ -9,10 +9,10 @@ import xarray as xr
 
 from bayes_mtl._typing import FloatArray
 from bayes_mtl.errors import Finding, SpecError
+from bayes_mtl.plots._common import LABELS_UP_TO, colour_bar, frame, label_size
 from bayes_mtl.plots.task_correlation import clustered_order
 from bayes_mtl.summaries.basis import basis
 
-_LABELS_UP_TO = 80
 _NUMBERS_UP_TO = 12  # rows of a panel, up to which its numbers are written into it
 _CONVERGED = 1.05
 
@@ -67,14 +67,10 @@ def plot_basis(found: xr.DataTree | xr.Dataset, *, axes: Any = None) -> Any:
         limit = 1.0 if name == "loading" else max(1.0, float(np.abs(mean).max(initial=0.0)))
         picture = _tiles(ax, mean[at], (lower * upper > 0.0)[at], limit)
         ax.set_xticks(range(len(names)), names, rotation=90 if len(names) > 5 else 0, fontsize=9)
-        shown = [rows[i] for i in at] if len(rows) <= _LABELS_UP_TO else []
-        size = float(np.clip(420.0 / max(len(rows), 1), 5.0, 9.0))
-        ax.set_yticks(range(len(shown)), shown, fontsize=size)
-        ax.tick_params(length=0)
-        ax.spines[:].set_color("0.85")
-        bar = ax.figure.colorbar(picture, ax=ax, shrink=0.6, pad=0.02)
-        bar.outline.set_visible(False)
-        bar.set_label("loading" if name == "loading" else "in units of feature_sd", fontsize=8)
+        shown = [rows[i] for i in at] if len(rows) <= LABELS_UP_TO else []
+        ax.set_yticks(range(len(shown)), shown, fontsize=label_size(len(rows)))
+        frame(ax)
+        colour_bar(ax, picture, "loading" if name == "loading" else "in units of feature_sd")
     axes[0].set_ylabel(f"{noun} ({len(tasks)})", fontsize=9)
     axes[0].set_title("Who uses which basis task", loc="left", fontsize=11)
     axes[1].set_title("What it does to coefficients", loc="left", fontsize=11)

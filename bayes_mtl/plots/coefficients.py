@@ -11,10 +11,10 @@ import xarray as xr
 from bayes_mtl._typing import FloatArray
 from bayes_mtl.errors import Finding, SpecError, raise_if_any
 from bayes_mtl.inference.attributes import schema_of, spec_of
+from bayes_mtl.plots._common import LABELS_UP_TO, label_size
 from bayes_mtl.summaries.correlation import interval_probability
 
 MAX_PANELS = 6
-_LABELS_UP_TO = 80
 _POINT, _INTERVAL, _AVERAGE = "#1f4e79", "#8fb3d9", "0.55"
 
 
@@ -83,7 +83,7 @@ def plot_coefficients(
             k, 1, figsize=(6.4, 1.6 * k + 0.8), sharex=True, squeeze=False, layout="constrained"
         )
     else:
-        height = float(np.clip(0.17 * n + 1.3, 2.2, 13.0)) if n <= _LABELS_UP_TO else 5.0
+        height = float(np.clip(0.17 * n + 1.3, 2.2, 13.0)) if n <= LABELS_UP_TO else 5.0
         _, axes = plt.subplots(
             1, k, figsize=(1.5 + 2.3 * k, height), sharey=True, squeeze=False, layout="constrained"
         )
@@ -101,16 +101,16 @@ def plot_coefficients(
             ax.set_title(title, loc="left", fontsize=9)
         else:
             y = np.arange(n)
-            ax.hlines(y, lower[at], upper[at], color=_INTERVAL, linewidth=1.6 if n <= _LABELS_UP_TO else 0.4)
-            ax.plot(mean[at], y, "o", color=_POINT, markersize=3.2 if n <= _LABELS_UP_TO else 0.8)
+            ax.hlines(y, lower[at], upper[at], color=_INTERVAL, linewidth=1.6 if n <= LABELS_UP_TO else 0.4)
+            ax.plot(mean[at], y, "o", color=_POINT, markersize=3.2 if n <= LABELS_UP_TO else 0.8)
             ax.axvline(average, color=_AVERAGE, linestyle="--", linewidth=0.8)
             ax.set_title(title, fontsize=9)
         ax.tick_params(labelsize=8)
     if across:
         axes[-1].set_xlabel(noun, fontsize=9)
     else:
-        labels = [str(t) for t in tasks[at]] if n <= _LABELS_UP_TO else []
-        axes[0].set_yticks(range(len(labels)), labels, fontsize=float(np.clip(380.0 / n, 5.0, 8.0)))
+        labels = [str(t) for t in tasks[at]] if n <= LABELS_UP_TO else []
+        axes[0].set_yticks(range(len(labels)), labels, fontsize=label_size(n, 8.0))
         axes[0].set_ylabel(noun, fontsize=9)
         axes[0].set_ylim(-0.7, n - 0.3)
     return axes

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from bayes_mtl.errors import Finding, SpecError
-from bayes_mtl.plots._common import BLUE, GREY, axes
+from bayes_mtl.plots._common import axes, before_and_after
 from bayes_mtl.summaries.correlation import Kind, correlation_draws
 
 
@@ -51,15 +51,9 @@ def plot_correlation_update(
     prior = correlation_draws(idata, kind, group="prior")[..., i, j].ravel()
     posterior = correlation_draws(idata, kind)[..., i, j].ravel()
     ax = axes(ax, 5.6, 3.2)
-    edges = np.linspace(-1, 1, 61)
-    for values, colour, name in ((prior, GREY, "prior"), (posterior, BLUE, "posterior")):
-        height, _ = np.histogram(values, edges, density=True)
-        ax.stairs(height, edges, fill=True, alpha=0.35, color=colour)
-        ax.stairs(height, edges, color=colour, linewidth=1.5, label=name)
+    before_and_after(ax, prior, posterior, np.linspace(-1, 1, 61))
     ax.axvline(0.0, color="0.3", linewidth=0.8)
     ax.set_xlim(-1, 1)
-    ax.set_yticks([])
-    ax.spines[["top", "right", "left"]].set_visible(False)
     ax.set_xlabel(f"correlation of {task_a} and {task_b}", fontsize=9)
     learned = 1.0 - posterior.var() / prior.var() if prior.var() > 0 else float("nan")
     ax.set_title(

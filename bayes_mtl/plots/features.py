@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from bayes_mtl.plots._common import LABELS_UP_TO, colour_bar, frame, label_size
 from bayes_mtl.summaries.features import feature_selection
-
-_LABELS_UP_TO = 80
 
 
 def plot_feature_selection(found: xr.DataTree | xr.Dataset, *, ax: Any = None) -> Any:
@@ -40,7 +39,7 @@ def plot_feature_selection(found: xr.DataTree | xr.Dataset, *, ax: Any = None) -
     table = table.isel(feature=np.argsort(table["shrinkage"].to_numpy(), kind="stable"))
     features = [str(f) for f in table["feature"].to_numpy()]
     tasks = [str(t) for t in table["task"].to_numpy()]
-    n, size = len(features), float(np.clip(380.0 / max(len(features), len(tasks)), 5.0, 10.0))
+    n, size = len(features), label_size(max(len(features), len(tasks)), 10.0)
     if ax is None:
         width = float(np.clip(0.17 * len(tasks) + 1.5, 2.5, 10.0))
         shape = (width + 4.0, float(np.clip(0.25 * n + 1.4, 3.0, 13.0)))
@@ -57,20 +56,13 @@ def plot_feature_selection(found: xr.DataTree | xr.Dataset, *, ax: Any = None) -
         interpolation="nearest",
         aspect="auto",
     )
-    if len(tasks) <= _LABELS_UP_TO:
-        left.set_xticks(range(len(tasks)), tasks, rotation=90, fontsize=size)
-    else:
-        left.set_xticks([])
-    if n <= _LABELS_UP_TO:
-        left.set_yticks(range(n), features, fontsize=size)
-    else:
-        left.set_yticks([])
+    for set_ticks, labels, turn in ((left.set_xticks, tasks, 90), (left.set_yticks, features, 0)):
+        shown = labels if len(labels) <= LABELS_UP_TO else []
+        set_ticks(range(len(shown)), shown, rotation=turn, fontsize=size)
     left.set_xlabel(f"{table.attrs.get('task', 'task')} ({len(tasks)})", fontsize=9)
     counts = [int((table["used_by"] == label).sum()) for label in ("all tasks", "some tasks", "no task")]
     left.set_title("Used by all tasks: {}, some: {}, none: {}".format(*counts), loc="left", fontsize=9)
-    bar = left.figure.colorbar(picture, ax=left, shrink=0.6, pad=0.02, location="left")
-    bar.set_label(f"P(|effect| > {table.attrs.get('delta', 0.1):g})")
-    bar.outline.set_visible(False)
+    colour_bar(left, picture, f"P(|effect| > {table.attrs.get('delta', 0.1):g})", location="left")
 
     at = np.arange(n)
     right.hlines(
@@ -85,6 +77,5 @@ def plot_feature_selection(found: xr.DataTree | xr.Dataset, *, ax: Any = None) -
         f"{float(table['n_effective']):.1f} matter ({low:.1f} to {high:.1f})", loc="right", fontsize=9
     )
     for axes in ax:
-        axes.tick_params(length=0)
-        axes.spines[:].set_color("0.85")
+        frame(axes)
     return np.array([left, right])

@@ -11,6 +11,7 @@ import xarray as xr
 from bayes_mtl.errors import Finding, SpecError
 from bayes_mtl.inference.attributes import spec_of
 from bayes_mtl.inference.diagnostics import unique_elements
+from bayes_mtl.plots._common import before_and_after
 
 _BINS = 40
 
@@ -71,15 +72,9 @@ def plot_prior_posterior(idata: xr.DataTree, names: Sequence[str] | None = None)
         new, old = (values.to_numpy().ravel() for values in draws)
         low = min(np.quantile(old, 0.02), new.min())
         high = max(np.quantile(old, 0.95), np.quantile(new, 0.995))
-        bins = np.linspace(low, high, _BINS + 1)
-        # Shares of all draws, also of those outside of the panel.
-        weight = (np.full(len(v), _BINS / (len(v) * (high - low))) for v in (old, new))
-        ax.hist(old, bins, weights=next(weight), color="0.8", label="before the data")
-        ax.hist(new, bins, weights=next(weight), color="#1f4e79", alpha=0.75, label="after")
+        before_and_after(ax, old, new, np.linspace(low, high, _BINS + 1))
         ax.set_title(label, fontsize=9)
-        ax.set_yticks([])
         ax.tick_params(labelsize=8)
-        ax.spines[["top", "right", "left"]].set_visible(False)
     axes[0].legend(fontsize=7, frameon=False)
     for ax in axes[len(panels) :]:
         ax.set_visible(False)

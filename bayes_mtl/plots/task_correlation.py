@@ -9,9 +9,9 @@ import xarray as xr
 
 from bayes_mtl._typing import FloatArray
 from bayes_mtl.errors import Finding, SpecError
+from bayes_mtl.plots._common import colour_bar, label_square, square_axes
 from bayes_mtl.summaries.correlation import Kind, task_correlation
 
-_LABELS_UP_TO = 80
 _SQUARES_UP_TO = 120
 _NOTE_ON_ONE_LINE_FROM = 30  # tasks: there is room beside them
 
@@ -52,8 +52,6 @@ def plot_task_correlation(
     --------
     >>> mtl.plot_task_correlation(idata)  # doctest: +SKIP
     """
-    import matplotlib.pyplot as plt
-
     if order not in ("cluster", "label"):
         raise SpecError(Finding("order", f"should be 'cluster' or 'label', found {order!r}"))
     table = relations if isinstance(relations, xr.Dataset) else task_correlation(relations, kind)
@@ -70,28 +68,15 @@ def plot_task_correlation(
     tasks, mean, sure = [tasks[i] for i in at], mean[np.ix_(at, at)], sure[np.ix_(at, at)]
 
     n = len(tasks)
-    if ax is None:
-        side = picture_side(n)
-        _, ax = plt.subplots(figsize=(side + 1.2, side), layout="constrained")
+    ax = square_axes(ax, n)
     few = n < _NOTE_ON_ONE_LINE_FROM
     artist = _tiles(ax, mean, sure)
     ax.set_xlim(-0.5, n - 0.5)
     ax.set_ylim(n - 0.5, -0.5)
     ax.set_aspect("equal")
-    if n <= _LABELS_UP_TO:
-        size = label_size(n)
-        ax.set_xticks(range(n), [str(t) for t in tasks], rotation=90, fontsize=size)
-        ax.set_yticks(range(n), [str(t) for t in tasks], fontsize=size)
-    else:
-        ax.set_xticks([])
-        ax.set_yticks([])
     noun = str(table.attrs.get("task", "task"))
-    ax.set_xlabel(f"{noun} ({n}, in clustered order)" if order == "cluster" else f"{noun} ({n})", fontsize=9)
-    ax.tick_params(length=0)
-    ax.spines[:].set_color("0.85")
-    bar = ax.figure.colorbar(artist, ax=ax, shrink=0.6, pad=0.02)
-    bar.set_label("correlation (posterior mean)")
-    bar.outline.set_visible(False)
+    label_square(ax, tasks, f"{noun} ({n}, in clustered order)" if order == "cluster" else f"{noun} ({n})")
+    colour_bar(ax, artist, "correlation (posterior mean)")
     what = {
         "structural": "Task correlations",
         "partial": "Partial correlations of tasks",
@@ -116,16 +101,6 @@ def plot_task_correlation(
         color="0.35",
     )
     return ax
-
-
-def picture_side(n: int) -> float:
-    """Return the side of a square picture of n tasks, in inches."""
-    return float(np.clip(0.17 * n + 2.2, 4.8, 13.0))
-
-
-def label_size(n: int) -> float:
-    """Return the size of the type of the labels of n tasks."""
-    return float(np.clip(380.0 / n, 5.0, 9.0))
 
 
 def clustered_order(correlation: FloatArray) -> np.ndarray:

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from bayes_mtl.plots._common import BLUE, GREY, RED, axes
+from bayes_mtl.plots._common import BLUE, GREY, LABELS_UP_TO, RED, axes, label_size
 from bayes_mtl.plots.task_correlation import clustered_order, pair_matrices
 from bayes_mtl.summaries.correlation import Kind, task_correlation
 
-_LABELS_UP_TO, _LINES = 80, 400
+_LINES = 400
 
 
 def plot_task_network(
@@ -60,13 +60,13 @@ def plot_task_network(
         style = {"color": BLUE} if rho > 0 else {"color": RED, "linestyle": "--"}
         ax.plot(*line.T, linewidth=0.3 + 3.0 * abs(rho), alpha=0.75, solid_capstyle="round", **style)
     ax.plot(*place.T, "o", color="0.25", markersize=4, zorder=3)
-    if n <= _LABELS_UP_TO:
-        size = float(np.clip(380.0 / n, 5.5, 9.5))
+    if n <= LABELS_UP_TO:
+        size = label_size(n)
         for t, (x, y), turn in zip(tasks, 1.05 * place, np.degrees(angle), strict=True):
             left = x < -1e-9
             ax.text(x, y, str(t), rotation=turn + 180 if left else turn, rotation_mode="anchor",
                     ha="right" if left else "left", va="center", fontsize=size)  # fmt: skip
-    reach = 1.05 + 0.055 * max((len(str(t)) for t in tasks), default=0) if n <= _LABELS_UP_TO else 1.1
+    reach = 1.05 + 0.055 * max((len(str(t)) for t in tasks), default=0) if n <= LABELS_UP_TO else 1.1
     ax.set_xlim(-reach, reach)
     ax.set_ylim(-reach, reach)
     ax.set_aspect("equal")

@@ -7,11 +7,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from bayes_mtl.plots._common import GREY, axes
+from bayes_mtl.plots._common import GREY, LABELS_UP_TO, axes, label_size
 from bayes_mtl.plots.task_correlation import pair_matrices
 from bayes_mtl.summaries.correlation import Kind, task_correlation
-
-_LABELS_UP_TO = 100
 
 
 def plot_task_tree(relations: xr.DataTree | xr.Dataset, kind: Kind = "structural", *, ax: Any = None) -> Any:
@@ -50,12 +48,12 @@ def plot_task_tree(relations: xr.DataTree | xr.Dataset, kind: Kind = "structural
     dendrogram(
         joined,
         orientation="left",
-        labels=[str(t) for t in tasks] if n <= _LABELS_UP_TO else None,
-        no_labels=n > _LABELS_UP_TO,
+        labels=[str(t) for t in tasks] if n <= LABELS_UP_TO else None,
+        no_labels=n > LABELS_UP_TO,
         ax=ax,
         color_threshold=0.0,
         above_threshold_color=GREY,
-        leaf_font_size=float(np.clip(380.0 / n, 5.0, 9.5)),
+        leaf_font_size=label_size(n),
     )
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.set_xlabel("1 - mean correlation where two groups join", fontsize=9)
