@@ -65,11 +65,14 @@ class TaskStatistics:
 
 def _reference(X: FloatArray, y: FloatArray, weights: FloatArray | None) -> FloatArray:
     """Least squares over all tasks, of evenly spaced rows if there are many: it need only be near."""
-    # So few that BLAS starts no threads: for a while after, they would compete with ours.
-    enough = 2_000 + 20 * X.shape[1]
-    some = slice(None, None, 1 if len(y) < _FEW_ROWS else 1 + len(y) // enough)
+    many = len(y) >= _FEW_ROWS
+    some = slice(None, None, 1 + len(y) // (2_000 + 20 * X.shape[1]) if many else 1)
     root = np.ones(1) if weights is None else np.sqrt(weights[some])
-    return np.linalg.lstsq(X[some] * root[:, None], y[some] * root, rcond=None)[0]
+    X, y = X[some] * root[:, None], y[some] * root
+    if many:
+        # Not by BLAS: for a while after, its threads would compete with ours.
+        X, y = np.einsum("np,nq->pq", X, X), np.einsum("np,n->p", X, y)
+    return np.linalg.lstsq(X, y, rcond=None)[0]
 
 
 def _by_task(

@@ -96,6 +96,8 @@ class Density:
         Returns a function from a position to value and gradient, for one thread.
     machine_code : MachineCode or None
         The same as a C function, and what it reads.
+    origin : ndarray
+        The unconstrained parameters at the centre of the prior.
     searched : int
         How many of the first dimensions a chain optimises before it starts: where there are several modes, it
         begins in the best of a few.
@@ -106,6 +108,7 @@ class Density:
     coordinates: Coordinates
     at: Callable[[Coordinates], Density]
     make: Callable[[], ValueAndGradient]
+    origin: FloatArray
     machine_code: MachineCode | None = None
     searched: int = 0
 
@@ -113,7 +116,7 @@ class Density:
         """Return the same density with the hyperparameters centred and scaled at their mode."""
         k = len(self.coordinates.centre)
         plain = self.at(Coordinates.identity(k))
-        return self.at(laplace_coordinates(plain.make(), _flat(self.model), k))
+        return self.at(laplace_coordinates(plain.make(), self.origin, k))
 
     def start(self, seed: int) -> FloatArray:
         """Return a starting point: the centre, moved by up to one in each coordinate, or by two scales.
@@ -121,9 +124,9 @@ class Density:
         Where there are several modes, it is near the best that is found from some such points.
         """
         if self.searched:
-            return best_start(self.make(), _flat(self.model), self.searched, seed)
-        rng, centre = np.random.default_rng(seed), _flat(self.model)
-        moved, k = centre + rng.uniform(-1.0, 1.0, centre.shape), len(self.coordinates.centre)
+            return best_start(self.make(), self.origin, self.searched, seed)
+        rng, k = np.random.default_rng(seed), len(self.coordinates.centre)
+        moved = self.origin + rng.uniform(-1.0, 1.0, self.size)
         moved[:k] = rng.uniform(-2.0, 2.0, k)
         return moved
 
@@ -179,6 +182,11 @@ class DensityGraph:
         self.searched = int(others) if has_modes else 0
         self.structure, self.variables = _structure(self._logp, sizes)
 
+    @property
+    def origin(self) -> FloatArray:
+        """The unconstrained parameters at the centre of the prior."""
+        return np.concatenate([np.ravel(self._point[v.name]) for v in self.model.value_vars]).astype(float)
+
     @cached_property
     def function(self) -> tuple[Variable, list[Variable]]:
         """Position, and value and gradient there."""
@@ -216,19 +224,17 @@ def compile_density(
     def at(coordinates: Coordinates) -> Density:
         if backend == "jax":
             make = partial(_call_jax, code, numbers, coordinates)
-            return Density(graph.model, graph.size, coordinates, at, make, searched=graph.searched)
+            return Density(
+                graph.model, graph.size, coordinates, at, make, graph.origin, searched=graph.searched
+            )
         log_density, copy = code
         machine_code = MachineCode(log_density, copy, [*numbers, coordinates.centre, coordinates.scale])
         make = partial(machine_code.bind, graph.size)
-        return Density(graph.model, graph.size, coordinates, at, make, machine_code, graph.searched)
+        return Density(
+            graph.model, graph.size, coordinates, at, make, graph.origin, machine_code, graph.searched
+        )
 
     return at(Coordinates.identity(graph.mapped))
-
-
-def _flat(model: pm.Model) -> FloatArray:
-    """Return the model's initial point, which is the centre of the prior."""
-    point = model.initial_point()
-    return np.concatenate([np.ravel(point[v.name]) for v in model.value_vars]).astype(float)
 
 
 def nutpie_model(density: Density) -> Any:

@@ -36,6 +36,7 @@ from bayes_mtl._typing import FloatArray, IntArray
 from bayes_mtl.kernels._lanes import (
     block_length,
     cholesky_and_solve,
+    full_vectors,
     gram,
     product,
     take,
@@ -146,23 +147,25 @@ def kernel(
     logp = 0.0
     for block in range(n_blocks):
         start = block * length
-        n = min(length, n_tasks - start)
+        here = min(length, n_tasks - start)
+        n = full_vectors(here)
         right = V[block]
-        for t in range(n):
+        s[:] = 1.0
+        square[:] = 0.0
+        log_det[:] = 0.0
+        for t in range(here):
             s[t] = sigma[start + t] if per_task_sigma else sigma[0]
             square[t] = unique_sd[start + t] * unique_sd[start + t]
-            log_det[t] = 0.0
         for c in range(n_common):
-            scaled(effects[block, c], design[c], effect_scale[c], start, n)
+            scaled(effects[block, c], design[c], effect_scale[c], start, here)
         for g in range(n_columns):
-            take(right[g, n_columns], target[g], start, n)
+            take(right[g, n_columns], target[g], start, here)
             for f in range(n_columns):
-                take(right[f, g], root[f, g], start, n)
+                take(right[f, g], root[f, g], start, here)
         for g in range(n_columns):
             moved = mean[0, g]
             if per_task_mean:
-                for t in range(n):
-                    centre[t] = mean[start + t, g]
+                take(centre, mean[:, g], start, here)
             elif moved != 0.0:
                 for t in range(n):
                     centre[t] = moved
@@ -186,13 +189,12 @@ def kernel(
         if not cholesky_and_solve(B, right, log_det, n):
             return
         gram(G[block], right, n)
-        for t in range(n):
+        for t in range(here):
             rows = count[start + t]
             logp -= (rows - n_columns) * np.log(s[t]) + rows * _HALF_LOG_2PI + log_det[t]
             logp -= 0.5 * (G[block, n_columns, n_columns, t] + rest[start + t] / (s[t] * s[t]))
         for k in range(n_factors):
-            for t in range(n):
-                lam[block, k, t] = loadings[start + t, k]
+            take(lam[block, k], loadings[:, k], start, here)
         if n_factors > 0:
             project(GL[block], LGL[block], Lg, G[block], G[block, n_columns], L, inside, n)
         add_information(
@@ -239,12 +241,15 @@ def kernel(
     unique = np.empty(length)
     for block in range(n_blocks):
         start = block * length
-        n = min(length, n_tasks - start)
-        for t in range(n):
+        here = min(length, n_tasks - start)
+        n = full_vectors(here)
+        noise[:] = 0.0
+        unique[:] = 0.0
+        square[:] = 0.0
+        for t in range(here):
             s[t] = sigma[start + t] if per_task_sigma else sigma[0]
             square[t] = unique_sd[start + t] * unique_sd[start + t]
             noise[t] = rest[start + t] / (s[t] * s[t]) - count[start + t]
-            unique[t] = 0.0
         for k in range(n_factors):
             for t in range(n):
                 d_lam[k, t] = 0.0
@@ -270,7 +275,7 @@ def kernel(
                 for t in range(n):
                     rho[f, t] += V[block, g, f, t] * e[g, t]
             if per_task_mean:
-                for t in range(n):
+                for t in range(here):
                     d_mean[start + t, f] = rho[f, t]
             else:
                 entry = 0.0
@@ -322,14 +327,14 @@ def kernel(
                 for t in range(n):
                     noise[t] -= LEL[t]
         total = 0.0
-        for t in range(n):
+        for t in range(here):
             d_unique[start + t] = unique_sd[start + t] * unique[t]
             noise[t] /= s[t]
             total += noise[t]
             for k in range(n_factors):
                 d_loadings[start + t, k] = d_lam[k, t]
         if per_task_sigma:
-            for t in range(n):
+            for t in range(here):
                 d_sigma[start + t] = noise[t]
         else:
             d_sigma[0] += total

@@ -2,7 +2,9 @@
 
 Every scalar step of the algebra is one loop over tasks, which the processor does several at a time, so
 matrices of a few rows run at the speed of long vectors. Arrays hold a block of tasks that fits in the
-cache; `n` is how many of its lanes are in use.
+cache; `n` is how many of its lanes are in use. A loop over a few lanes that do not fill a vector takes as
+long as one over many, so a kernel may use more lanes than there are tasks (`full_vectors`): those where the
+rows are zeros add nothing to any sum.
 
 Upper-triangular parts of symmetric results are filled in.
 """
@@ -20,15 +22,23 @@ BoolArray = npt.NDArray[np.bool_]
 
 @subroutine
 def block_length(n_rows: int, n_columns: int, n_tasks: int) -> int:
-    """Return how many tasks to treat at a time: a few matrices of them fit in the cache."""
-    return max(1, min(n_tasks, max(8, min(64, 4096 // max(1, n_rows * n_columns) // 8 * 8))))
+    """Return how many tasks to treat at a time: full vectors, and a few matrices of them fit in the cache."""
+    return max(8, min((n_tasks + 7) // 8 * 8, 64, 4096 // max(1, n_rows * n_columns) // 8 * 8))
+
+
+@subroutine
+def full_vectors(n: int) -> int:
+    """Return the next multiple of what the processor does at a time."""
+    return (n + 7) // 8 * 8
 
 
 @subroutine
 def take(out: FloatArray, source: FloatArray, start: int, n: int) -> None:
-    """Copy the entries of tasks start to start + n."""
+    """Copy the entries of tasks start to start + n, and set the lanes beyond to zero."""
     for t in range(n):
         out[t] = source[np.uintp(start + t)]  # an index without a sign needs no check for one
+    for t in range(n, out.shape[0]):
+        out[t] = 0.0
 
 
 @subroutine

@@ -69,9 +69,11 @@ def membership(inside: IntArray, n_varying: int) -> BoolArray:
 
 @subroutine
 def scaled(effect: FloatArray, design: FloatArray, scale: float, start: int, n: int) -> None:
-    """Write how far a common effect moves the tasks of a block."""
+    """Write how far a common effect moves the tasks of a block; lanes beyond them do not move."""
     for t in range(n):
         effect[t] = scale * design[start + t]
+    for t in range(n, effect.shape[0]):
+        effect[t] = 0.0
 
 
 @subroutine
