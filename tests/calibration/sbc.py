@@ -83,8 +83,8 @@ def calibrate(structure: str, family: str, replications: int, seed: int = 0) -> 
     spec, data = _problem(structure, family)
     rng = np.random.default_rng(seed)
     ranks: dict[str, list[int]] = {}
-    for truth in _prior_draws(spec, data, replications, rng):
-        posterior = _fit(spec, _with_outcome(data, truth, family, rng), int(rng.integers(2**31)))
+    for truth in prior_draws(spec, data, replications, rng):
+        posterior = _fit(spec, with_outcome(data, truth, family, rng), int(rng.integers(2**31)))
         true, drawn = dict(_quantities(truth, spec)), dict(_quantities(posterior, spec))
         for name, value in true.items():
             if not np.ptp(drawn[name]) > 0.0:
@@ -122,9 +122,10 @@ def _problem(structure: str, family: str) -> tuple[mtl.ModelSpec, mtl.TaskData]:
     return spec, mtl.TaskData.from_table(frame, task="task", outcome="y", features=features)
 
 
-def _prior_draws(
+def prior_draws(
     spec: mtl.ModelSpec, data: mtl.TaskData, n: int, rng: np.random.Generator
 ) -> Iterator[xr.Dataset]:
+    """Yield `n` draws of hyperparameters and coefficients from the prior, one at a time."""
     assembled = _assembled(spec, data)[0]
     free = [v for v in assembled.model.free_RVs if v.name not in WHITENED]
     draws = pm.draw(free, n, random_seed=int(rng.integers(2**31)), mode="FAST_COMPILE")
@@ -139,9 +140,10 @@ def _prior_draws(
         yield whole.isel(draw=[i])
 
 
-def _with_outcome(
+def with_outcome(
     data: mtl.TaskData, truth: xr.Dataset, family: str, rng: np.random.Generator
 ) -> mtl.TaskData:
+    """Return the rows with an outcome drawn given the true coefficients."""
     beta = truth["beta"].to_numpy()[0, 0]
     eta = (data.X * beta[data.task_index]).sum(axis=1)
     if family == "gaussian":
