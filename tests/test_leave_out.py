@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 from scipy.stats import multivariate_normal as normal
+from scipy.stats import norm as normal_density
 
 import bayes_mtl as mtl
 from bayes_mtl.inference.leave_out import Stored
-from bayes_mtl.summaries.leave_out import fit_without, row_elpd, row_elpd_without, score_of_absent
+from bayes_mtl.summaries.leave_out import row_elpd, row_elpd_without, score_of_absent
+from bayes_mtl.summaries.refit import exact_rows, fit_without
 from tests.benchmarks.audit import simulate
 
 
@@ -156,3 +158,42 @@ def test_what_others_gain_is_what_a_fit_without_the_task_says(sleepstudy_fit):
     likely = expected > -10.0
     assert likely.mean() > 0.95
     np.testing.assert_allclose(found[likely], expected[likely], rtol=0.01)
+
+
+class TestRefits:
+    def test_say_what_importance_sampling_says(self, sleepstudy_fit):
+        density, k = row_elpd(sleepstudy_fit)
+        claimed = k.copy()
+        claimed[[5, 60]] = 2.0
+        changed = np.where(claimed > 1.0, -99.0, density)
+        found, left, used = exact_rows(sleepstudy_fit, changed, claimed, 0.7, 10, draws=1000, random_seed=3)
+        assert used == 2
+        np.testing.assert_allclose(found[[5, 60]], density[[5, 60]], atol=0.05)
+        np.testing.assert_array_equal(np.delete(found, [5, 60]), np.delete(density, [5, 60]))
+        assert left[[5, 60]].tolist() == [0.0, 0.0]
+        assert exact_rows(sleepstudy_fit, changed, claimed, 0.7, 0)[0] is changed
+
+    def test_are_what_arviz_leaves_whole_tasks_out_by(self, sleepstudy_fit):
+        import arviz_stats
+
+        wrapper = mtl.sampling_wrapper(sleepstudy_fit, random_seed=3)
+        task = sleepstudy_fit["constant_data"]["task_index"].to_numpy()
+        found = arviz_stats.loo_kfold(sleepstudy_fit, wrapper, k=3, group_by=task, pointwise=True)
+        assert found.n_folds == 3
+        # Rows of a task that nothing is known of: their density, averaged over the population.
+        posterior = sleepstudy_fit["posterior"].to_dataset().stack(sample=("chain", "draw"))
+        corr = posterior["feature_corr"].transpose("sample", ...).to_numpy()
+        sd = posterior["feature_sd"].transpose("sample", ...).to_numpy()
+        X = sleepstudy_fit["constant_data"]["X"].to_numpy()
+        covariance = corr * sd[:, :, None] * sd[:, None, :]
+        variance = np.einsum("nf,sfg,ng->sn", X, covariance, X) + posterior["sigma"].to_numpy()[:, None] ** 2
+        mean = posterior["beta_mean"].transpose("sample", "feature").to_numpy() @ X.T
+        y = sleepstudy_fit["observed_data"]["y"].to_numpy()
+        expected = np.log(normal_density.pdf(y, mean, np.sqrt(variance)).mean(axis=0))
+        assert found.elpd == pytest.approx(expected.sum(), abs=12)
+        assert np.abs(found.elpd_i.to_numpy() - expected).max() < 1.0
+
+    def test_need_the_log_likelihood(self, sleepstudy_fit):
+        without = sleepstudy_fit.drop_nodes("log_likelihood")
+        with pytest.raises(mtl.errors.SpecError, match="Fit with log_likelihood=True"):
+            mtl.sampling_wrapper(without)

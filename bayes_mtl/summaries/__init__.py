@@ -8,6 +8,7 @@ from bayes_mtl.summaries.correlation import task_correlation
 from bayes_mtl.summaries.features import feature_selection
 from bayes_mtl.summaries.leave_out import leave_one_task_out
 from bayes_mtl.summaries.pooling import pooling
+from bayes_mtl.summaries.refit import sampling_wrapper
 from bayes_mtl.summaries.summary import summary
 from bayes_mtl.summaries.transfer_gain import transfer_gain
 
@@ -20,6 +21,7 @@ __all__ = [
     "gradient_conflict",
     "leave_one_task_out",
     "pooling",
+    "sampling_wrapper",
     "summary",
     "task_correlation",
     "transfer_gain",

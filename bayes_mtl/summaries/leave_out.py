@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,14 +12,14 @@ from scipy.special import logsumexp
 from bayes_mtl._typing import FloatArray
 from bayes_mtl.data import TaskData
 from bayes_mtl.errors import Finding, SpecError
-from bayes_mtl.inference import fit
 from bayes_mtl.inference.attributes import data_of, schema_of, spec_of
 from bayes_mtl.inference.leave_out import Stored, is_closed
 from bayes_mtl.inference.log_likelihood import log_likelihood
-from bayes_mtl.model import default_priors, explicit_priors
+from bayes_mtl.model import default_priors
 from bayes_mtl.prior import Prior
 from bayes_mtl.spec import ModelSpec
 from bayes_mtl.structures import TaskMixture
+from bayes_mtl.summaries.refit import fit_without, keep_rows
 
 # Above, importance weights rest on too few draws (Vehtari et al. 2024, JMLR 25).
 MAX_PARETO_K = 0.7
@@ -136,7 +135,7 @@ def row_elpd_without(idata: xr.DataTree, t: int) -> FloatArray:
     """
     data = data_of(idata)
     draws = _enough_draws(data)
-    whole, rest = (read_stored(idata, d, draws=draws) for d in (data, without_rows(data, t)))
+    whole, rest = (read_stored(idata, d, draws=draws) for d in (data, keep_rows(data, data.task_index != t)))
     of_task = np.concatenate([piece.task_log_density(data)[:, t] for _, piece in whole.chunks()])
     density = _row_log_density(rest)
     weight, _ = smoothed_weights(density + of_task[:, None])
@@ -199,39 +198,6 @@ def smoothed_weights(log_density: FloatArray) -> tuple[FloatArray, FloatArray]:
         return -log_density - logsumexp(-log_density, axis=0), np.zeros(log_density.shape[1])
     weight, k = array_stats.psislw(np.ascontiguousarray(log_density.T), axis=-1)
     return np.asarray(weight).T, np.asarray(k)
-
-
-def fit_without(idata: xr.DataTree, t: int, **sampler: Any) -> xr.DataTree:
-    """Fit the same model with the same priors, but without the rows of task t.
-
-    The task stays, so that structures that know its place go on meaning the same; without rows it says
-    nothing.
-    """
-    data, spec = data_of(idata), spec_of(idata)
-    return quick_fit(without_rows(data, t), explicit_priors(spec, data), **sampler)
-
-
-def without_rows(data: TaskData, t: int) -> TaskData:
-    """Leave out the rows of task t; the task stays."""
-    keep = data.task_index != t
-    return replace(
-        data,
-        X=data.X[keep],
-        X_shared=data.X_shared[keep],
-        y=data.y[keep],
-        task_index=data.task_index[keep],
-        row=data.row[keep],
-        weights=data.weights[keep],
-        offset=data.offset[keep],
-        noise=None if data.noise is None else data.noise[keep],
-        groupings=tuple(replace(g, index=g.index[keep], X=g.X[keep]) for g in data.groupings),
-    )
-
-
-def quick_fit(data: TaskData, spec: ModelSpec, **sampler: Any) -> xr.DataTree:
-    """Fit with fewer draws than usual, which are enough for a mean over them."""
-    options = {"chains": 2, "progressbar": False, **sampler}
-    return fit(data, spec, **options)
 
 
 def read_stored(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,14 +18,13 @@ from bayes_mtl.spec import ModelSpec, PriorEntry, PriorValue
 from bayes_mtl.structures import CompletePooling, NoPooling
 from bayes_mtl.summaries.leave_out import (
     MAX_PARETO_K,
-    fit_without,
-    quick_fit,
     row_elpd,
     row_elpd_by_quadrature,
     row_elpd_without,
     score_of_absent,
     task_scores,
 )
+from bayes_mtl.summaries.refit import exact_rows, fit_without, quick_fit
 
 _HURT = -2.0  # standard errors
 _LEVEL = 0.05  # of the probability that any task is said to contradict the others if none does
@@ -55,8 +54,9 @@ def transfer_gain(
         gives to a task if it were the only one, and with `CompletePooling`; both are integrated
         by quadrature where only a noise scale is unknown, and fitted here otherwise.
     max_refits : int
-        At most this many tasks are left out by fitting the others again: those that move the
-        hyperparameters too far for importance sampling, the most surprising first.
+        At most this many fits to leave something out exactly, where importance sampling fails (Pareto k
+        above 0.7): first for rows, which share these fits, then for tasks that move the hyperparameters too
+        far, the most surprising first.
     random_seed : int, optional
         Of the fits made here.
     **sampler
@@ -71,8 +71,8 @@ def transfer_gain(
         ``surprise``, the probability that a task like the others would lie further out (NaN for mixtures,
         groupings and scales of features); ``gain_of_others`` and ``gain_of_others_se``, what the other
         tasks gain if it is left out (NaN where that was not looked at: a task that fits in hurts nobody);
-        ``hurt``, ``hurts_others``; ``verdict`` in words; ``pareto_k``, the largest of its rows (above 0.7
-        the numbers of the task are unreliable). Attribute ``remedy``.
+        ``hurt``, ``hurts_others``; ``verdict`` in words; ``pareto_k``, the largest of its rows that were
+        left out by weighting (above 0.7 the numbers of the task are unreliable). Attribute ``remedy``.
 
     Notes
     -----
@@ -95,9 +95,10 @@ def transfer_gain(
     """
     spec, data = spec_of(idata), data_of(idata)
     sampler = {"random_seed": random_seed, **sampler}
-    own, k = row_elpd(idata)
-    without_others, k_alone = _baseline(single_task, alone_spec(spec, data), data, sampler)
-    as_one, k_pooled = _baseline(pooled, pooled_spec(spec, data), data, sampler)
+    refits = _Refits(max_refits, sampler)
+    own, k = refits.row_elpd(idata)
+    without_others, k_alone = _baseline(single_task, alone_spec(spec, data), data, refits)
+    as_one, k_pooled = _baseline(pooled, pooled_spec(spec, data), data, refits)
     task, n_tasks = data.task_index, data.n_tasks
     gain, gain_se = _paired(own - without_others, data)
     over_pooled, over_pooled_se = _paired(own - as_one, data)
@@ -108,8 +109,8 @@ def transfer_gain(
         for t in suspects[np.argsort(surprise[suspects], kind="stable")]:
             if unreliable[t] <= MAX_PARETO_K and spec.family.gaussian_coefficients:
                 change = row_elpd_without(idata, int(t)) - own[task != t]
-            elif max_refits > 0:
-                max_refits -= 1
+            elif refits.left > 0:
+                refits.left -= 1
                 rest = fit_without(idata, int(t), **sampler)
                 surprise[t] = score_of_absent(rest, data, int(t))[1]
                 change = row_elpd(rest)[0] - own[task != t]
@@ -144,15 +145,30 @@ def transfer_gain(
     )
 
 
+@dataclass
+class _Refits:
+    """How many fits may still be made to leave something out, and how."""
+
+    left: int
+    sampler: dict[str, Any]
+
+    def row_elpd(self, idata: xr.DataTree) -> tuple[FloatArray, FloatArray]:
+        """Return log densities of rows left out, exact where weights fail, and the Pareto k of the others."""
+        density, k = row_elpd(idata)
+        density, k, used = exact_rows(idata, density, k, MAX_PARETO_K, self.left, **self.sampler)
+        self.left -= used
+        return density, k
+
+
 def _baseline(
-    given: xr.DataTree | None, spec: ModelSpec, data: TaskData, sampler: dict[str, Any]
+    given: xr.DataTree | None, spec: ModelSpec, data: TaskData, refits: _Refits
 ) -> tuple[FloatArray, FloatArray]:
     """Return log densities of rows left out, and the Pareto k, of a given fit or of one made here."""
     if given is not None:
-        return row_elpd(given)
+        return refits.row_elpd(given)
     if spec.family.gaussian_coefficients and (exact := row_elpd_by_quadrature(spec, data)) is not None:
         return exact, np.zeros(len(exact))
-    return row_elpd(quick_fit(data, spec, **sampler))
+    return refits.row_elpd(quick_fit(data, spec, **refits.sampler))
 
 
 def alone_spec(spec: ModelSpec, data: TaskData) -> ModelSpec:

@@ -1,11 +1,12 @@
 """How well do structures tell two kinds of minefield apart, with few rows a task?
 
-    python -m tests.benchmarks.landmine FILE [--rows 20 40] [--subsets 10] [--structure NAME ...]
+    python -m tests.benchmarks.landmine FILE [--rows 20 40] [--ones 1] [--subsets 10] [--structure NAME ...]
 
 FILE is the landmine data of Xue, Liao, Carin & Krishnapuram (2007) as a table with columns task, y and
 features: 29 fields of radar images, of which 1 to 15 are overgrown and 16 to 29 bare. Of fields 1-10 and
-16-24, random rows are trained on (redrawn until both outcomes occur), all others tested on. Prints the mean
-area under the ROC curve over tasks and subsets, and how likely two fields are to be in one cluster.
+16-24, random rows are trained on (redrawn until there are as many ones as `--ones` says), all others tested
+on. Prints the mean area under the ROC curve over tasks and subsets, and how likely two fields are to be in
+one cluster.
 """
 
 from __future__ import annotations
@@ -32,14 +33,14 @@ SPECS = {
 }
 
 
-def subset(table: pd.DataFrame, rows: int, rng: np.random.Generator) -> np.ndarray:
-    """Return a mask of training rows: `rows` of each task, with both outcomes."""
+def subset(table: pd.DataFrame, rows: int, ones: int, rng: np.random.Generator) -> np.ndarray:
+    """Return a mask of training rows: `rows` of each task, with as many ones at least."""
     train = np.zeros(len(table), dtype=bool)
     for task in TASKS:
         at = np.flatnonzero(table.task == task)
         while True:
             chosen = rng.choice(at, rows, replace=False)
-            if table.y.to_numpy()[chosen].any():
+            if table.y.to_numpy()[chosen].sum() >= ones:
                 break
         train[chosen] = True
     return train
@@ -57,6 +58,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("file")
     parser.add_argument("--rows", type=int, nargs="+", default=[20, 40])
+    parser.add_argument("--ones", type=int, default=1)
     parser.add_argument("--subsets", type=int, default=10)
     parser.add_argument("--structure", action="append", choices=SPECS)
     parser.add_argument("--chains", type=int, default=2)
@@ -71,7 +73,7 @@ def main() -> None:
         for name in options.structure or SPECS:
             started, scores, together = time.perf_counter(), [], []
             for seed in range(options.subsets):
-                train = subset(table, rows, np.random.default_rng(seed))
+                train = subset(table, rows, options.ones, np.random.default_rng(seed))
                 data = mtl.TaskData.from_table(table[train], task="task", outcome="y", features=features)
                 spec = mtl.ModelSpec("bernoulli", feature_covariance=mtl.Diagonal(), **SPECS[name])
                 with warnings.catch_warnings():

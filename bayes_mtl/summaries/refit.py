@@ -1,0 +1,157 @@
+"""The same model fitted to some of the rows: exact cross-validation, by hand or by ArviZ."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from bayes_mtl._typing import FloatArray, IntArray
+from bayes_mtl.data import TaskData
+from bayes_mtl.errors import Finding, SpecError
+from bayes_mtl.inference import fit
+from bayes_mtl.inference.attributes import data_of, spec_of
+from bayes_mtl.inference.log_likelihood import log_likelihood
+from bayes_mtl.model import explicit_priors
+from bayes_mtl.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from arviz import SamplingWrapper
+
+
+def sampling_wrapper(idata: xr.DataTree, *, random_seed: int | None = 1, **sampler: Any) -> SamplingWrapper:
+    """Tell ArviZ how to fit this model again without some of its rows.
+
+    For `arviz.loo_kfold` (leave rows, or whole tasks, out by refitting) and `arviz.reloo` (refit where
+    importance sampling fails).
+
+    Parameters
+    ----------
+    idata : DataTree
+        What `fit` returned; with ``log_likelihood``, which ArviZ reads.
+    random_seed : int, optional
+        Of the fits.
+    **sampler
+        Options of the fits: `draws`, `tune`, `chains`, ... (default 1000, 1000, 2).
+
+    Returns
+    -------
+    arviz.SamplingWrapper
+        Fits keep the priors of all data. A task whose rows are all left out stays in the model, without rows:
+        its coefficients are drawn from the population.
+
+    Raises
+    ------
+    SpecError
+        If the fit has no pointwise log-likelihood.
+
+    References
+    ----------
+    Vehtari, Gelman & Gabry (2017), Statistics and Computing 27.
+
+    Examples
+    --------
+    >>> import arviz as az
+    >>> wrapper = mtl.sampling_wrapper(idata, draws=500)                               # doctest: +SKIP
+    >>> az.loo_kfold(idata, wrapper, k=5)                                              # doctest: +SKIP
+    >>> az.loo_kfold(idata, wrapper, group_by=idata["constant_data"]["task_index"])    # doctest: +SKIP
+    """
+    from arviz import SamplingWrapper  # loads slowly
+
+    if "log_likelihood" not in idata:
+        hint = "Fit with log_likelihood=True"
+        raise SpecError(Finding("sampling_wrapper", "needs a fit with log_likelihood", hint))
+    data, spec = data_of(idata), spec_of(idata)
+
+    class Refit(SamplingWrapper):
+        """The four steps that ArviZ asks for."""
+
+        def sel_observations(self, idx: npt.ArrayLike) -> tuple[TaskData, IntArray]:
+            """Divide into the rows that stay, and the positions of the others."""
+            out = np.atleast_1d(np.asarray(idx))
+            return keep_rows(data, ~np.isin(np.arange(data.n_rows), out)), out
+
+        def sample(self, modified_observed_data: TaskData) -> xr.DataTree:
+            """Fit."""
+            return quick_fit(
+                modified_observed_data, explicit_priors(spec, data), random_seed=random_seed, **sampler
+            )
+
+        def get_inference_data(self, fitted_model: xr.DataTree) -> xr.DataTree:
+            """Return the fit as it is."""
+            return fitted_model
+
+        def log_likelihood__i(self, excluded_obs: IntArray, idata__i: xr.DataTree) -> xr.DataArray:
+            """Return the log density of the rows left out, dims (chain, draw, row)."""
+            return log_likelihood_of(idata, excluded_obs, idata__i)
+
+    return Refit(None, idata_orig=idata)
+
+
+def log_likelihood_of(idata: xr.DataTree, rows: IntArray, refit: xr.DataTree) -> xr.DataArray:
+    """Return the log density of some rows of `idata` under a refit of its tasks, dims (chain, draw, row)."""
+    groups = {"posterior": refit["posterior"].to_dataset()}
+    for name in ("constant_data", "observed_data"):
+        groups[name] = idata[name].to_dataset().isel(row=rows)
+    tree = xr.DataTree.from_dict(groups)
+    tree.attrs.update(idata.attrs)
+    return log_likelihood(tree)["y"]
+
+
+def exact_rows(
+    idata: xr.DataTree, density: FloatArray, k: FloatArray, worst: float, max_refits: int, **sampler: Any
+) -> tuple[FloatArray, FloatArray, int]:
+    """Replace log densities of rows left out whose Pareto k is above `worst` by those of refits.
+
+    The rows are divided among at most `max_refits` fits. Returns densities, Pareto k (0 where the row was
+    left out), and how many refits there were.
+    """
+    bad = np.flatnonzero(k > worst)
+    n_folds = min(len(bad), max_refits)
+    if not n_folds:
+        return density, k, 0
+    density, k = density.copy(), k.copy()
+    data, spec = data_of(idata), spec_of(idata)
+    for fold in np.array_split(bad, n_folds):
+        rest = keep_rows(data, ~np.isin(np.arange(data.n_rows), fold))
+        refit = quick_fit(rest, explicit_priors(spec, data), **sampler)
+        of_rows = log_likelihood_of(idata, fold, refit)
+        density[fold] = np.logaddexp.reduce(of_rows.to_numpy().reshape(-1, len(fold)), axis=0)
+        density[fold] -= np.log(of_rows.sizes["chain"] * of_rows.sizes["draw"])
+        k[fold] = 0.0
+    return density, k, n_folds
+
+
+def fit_without(idata: xr.DataTree, t: int, **sampler: Any) -> xr.DataTree:
+    """Fit the same model with the same priors, but without the rows of task t.
+
+    The task stays, so that structures that know its place go on meaning the same; without rows it says
+    nothing.
+    """
+    data, spec = data_of(idata), spec_of(idata)
+    return quick_fit(keep_rows(data, data.task_index != t), explicit_priors(spec, data), **sampler)
+
+
+def keep_rows(data: TaskData, keep: npt.NDArray[np.bool_]) -> TaskData:
+    """Leave out the rows where `keep` is false; all tasks stay."""
+    return replace(
+        data,
+        X=data.X[keep],
+        X_shared=data.X_shared[keep],
+        y=data.y[keep],
+        task_index=data.task_index[keep],
+        row=data.row[keep],
+        weights=data.weights[keep],
+        offset=data.offset[keep],
+        noise=None if data.noise is None else data.noise[keep],
+        groupings=tuple(replace(g, index=g.index[keep], X=g.X[keep]) for g in data.groupings),
+    )
+
+
+def quick_fit(data: TaskData, spec: ModelSpec, **sampler: Any) -> xr.DataTree:
+    """Fit with fewer draws than usual, which are enough for a mean over them."""
+    options = {"chains": 2, "progressbar": False, **sampler}
+    return fit(data, spec, **options)
