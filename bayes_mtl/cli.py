@@ -110,6 +110,8 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("fit", type=Path, metavar="FIT", help="a file that `bayes-mtl fit` wrote (fit.nc)")
     report.add_argument("--out", type=Path, metavar="FILE.html", help="default: report.html beside the fit")
     report.add_argument("--question", default="", metavar="TEXT", help="what the fit was made to answer")
+    kinds = ("structural", "partial", "coefficients", "functions")
+    report.add_argument("--kind", choices=kinds, help="which correlations of tasks to show")
     report.set_defaults(run=_report)
 
     recipes = commands.add_parser("recipes", help="list the recipes that ship with the package")
@@ -197,7 +199,7 @@ def _report(options: argparse.Namespace) -> None:
     from bayes_mtl.report import report
 
     path = options.out or options.fit.parent / "report.html"
-    report(load(options.fit), path, question=options.question)
+    report(load(options.fit), path, question=options.question, kind=options.kind)
     print(f"Wrote {path}: open it in a browser.")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
@@ -32,7 +33,17 @@ class Described:
         if unknown := sorted(set(options) - set(allowed)):
             hint = f"It has: {', '.join(allowed)}" if allowed else "It has none"
             raise SpecError(Finding(chosen.__name__, f"unknown options {unknown}", hint))
+        if missing := sorted(_required(chosen) - set(options)):
+            raise SpecError(
+                Finding(chosen.__name__, f"needs {', '.join(missing)}", "Give it beside the name")
+            )
         return chosen(**options)
+
+
+def _required(chosen: type[Any]) -> set[str]:
+    """Return the options that have no default."""
+    parameters = inspect.signature(chosen).parameters.values()
+    return {p.name for p in parameters if p.default is p.empty}
 
 
 def _leaves(cls: type[Any]) -> Iterable[type[Any]]:

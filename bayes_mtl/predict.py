@@ -48,7 +48,8 @@ def predict(
         "population": each new task gets its own draw from the population of tasks (the same label the
         same draw); where tasks have scales of their own (`task_sd`, `StudentT`), with the scale of a known
         task picked at random; where single tasks may use features that others do not (`Horseshoe`), such
-        exceptions are drawn anew. Likewise each new level.
+        exceptions are drawn anew. Likewise each new level of a grouping, whose place, if its structure
+        needs one, has to be in the description.
         If the structure says how a new task relates to the known ones, the draw is from its law given
         theirs: under `Kernel`, `Graph` and `Tree`, tasks that the description names although the data did
         not have them, and under `Kernel.from_table` and `Tree.from_table` all tasks, whose places are
@@ -198,7 +199,7 @@ def _codes(
     if missing := [i for i, v in enumerate(labels) if v is None or v != v]:
         hint = f"Name one of the {what} in every row"
         findings.append(Finding(where, f"has missing labels in rows {missing[:5]}", hint))
-    elif odd := [v for v in unknown if type(v) is not type(known[0])]:
+    elif odd := [v for v in unknown if type(v) is not type(known[0]) and str(v) in map(str, known)]:
         kind = type(known[0]).__name__
         found = f"has labels of type {type(odd[0]).__name__} ({odd[0]!r}), the model knows {kind}"
         findings.append(Finding(where, found, f"Convert the column to {kind}"))
@@ -227,7 +228,13 @@ def _levels(
         known = posterior[name_of("beta")]
         known = known.drop_vars([c for c in known.coords if c not in known.dims])
         if unknown:
-            new = _deviations(posterior, name_of, len(unknown), inside_of(idata, name), rng)
+            structure, inside, relate = spec_of(idata).levels_of(name), inside_of(idata, name), None
+            if any(structure.knows(level) for level in unknown):
+                unit = known / posterior[name_of("feature_sd")]
+                unit = unit.sel({feature: inside}).transpose("chain", "draw", name, feature)
+                there, D = known[name].to_numpy().tolist(), unit.to_numpy()
+                relate = partial(_given_known, structure, posterior, name_of, there, D, unknown)
+            new = _deviations(posterior, name_of, len(unknown), inside, rng, relate)
             coords = {name: list(unknown), feature: known[feature]}
             known = xr.concat([known, xr.DataArray(new, coords, ("chain", "draw", name, feature))], dim=name)
         effects.append(known.rename(name_of("beta")))
@@ -269,11 +276,10 @@ def _with_new_tasks(
 ) -> xr.Dataset:
     """Append to `beta` (and a noise scale per task) a draw from the population for each new task."""
     chains, draws, n_new = posterior.sizes["chain"], posterior.sizes["draw"], len(unknown)
-    if "beta_mean" not in posterior:  # every feature is shared
-        nobody = posterior["beta"].isel(task=np.zeros(n_new, dtype=int)).assign_coords(task=list(unknown))
-        both = xr.concat([posterior["beta"], nobody], dim="task")
-        return posterior.drop_dims("task").assign(beta=both)
-    mean = posterior["beta_mean"].transpose("chain", "draw", "feature").to_numpy()[:, :, None, :]
+    if "beta_mean" in posterior:
+        mean = posterior["beta_mean"].transpose("chain", "draw", "feature").to_numpy()[:, :, None, :]
+    else:  # every feature is shared
+        mean = np.zeros((chains, draws, 1, posterior.sizes["feature"]))
     mean = np.broadcast_to(mean, (chains, draws, n_new, mean.shape[-1]))
     if schema.task_design is not None:
         first = [labels.index(label) for label in unknown]
@@ -294,7 +300,8 @@ def _with_new_tasks(
             mean = mean + _specific_parts(idata, posterior, n_new, rng)
         relate = None
         if any(structure.knows(task) for task in unknown):
-            relate = partial(_given_known_tasks, idata, posterior, structure, unknown)
+            known, D = posterior["task"].to_numpy().tolist(), deviations(idata, posterior)
+            relate = partial(_given_known, structure, posterior, str, known, D, unknown)
         beta = mean + _deviations(posterior, str, n_new, inside_of(idata), rng, relate)
         if "cluster_mean" in posterior:
             beta = beta + _cluster_deviations(posterior, n_new, rng)
@@ -382,33 +389,34 @@ def _with_places(
         raise PredictionError(err.findings) from err
 
 
-def _given_known_tasks(
-    idata: xr.DataTree,
-    posterior: xr.Dataset,
+def _given_known(
     structure: TaskCovariance,
+    posterior: xr.Dataset,
+    name: Namer,
+    known: list[Label],
+    D: FloatArray,
     unknown: list[Label],
     unit: FloatArray,
 ) -> FloatArray:
-    """Return deviations of new tasks from their law given the known tasks, in units of `feature_sd`.
+    """Return deviations of new tasks (or levels, by `name`) from their law given the known ones.
 
     Parameters
     ----------
+    D : (chain, draw, known task, feature)
+        Deviations of the known ones, in units of `feature_sd`.
     unit : (chain, draw, new task, feature)
-        From their law in the population.
+        Deviations of the new ones from their law in the population, in the same units.
     """
-    known = posterior["task"].to_numpy().tolist()
     related = np.array([structure.knows(task) for task in unknown])
     if len(known) == 1 and "rho" in structure.parameters:
         found = f"resemble a known task by `rho`, of which one task ({known[0]!r}) says nothing"
         raise PredictionError(Finding("new tasks", found, "Fit more tasks, or rename these"))
     inner = structure.inner if isinstance(structure, StudentT) else structure
     new = [task for task, is_related in zip(unknown, related, strict=True) if is_related]
-    weight, root = law_of_new_tasks(inner, known, new, posterior)
-    chains, draws = unit.shape[:2]
-    D = deviations(idata, posterior)
-    if (scales := task_scales(posterior)) is not None:
+    weight, root = law_of_new_tasks(inner, known, new, posterior, name)
+    if (scales := task_scales(posterior, name)) is not None:
         D = D / scales[..., None]
-    weight, root = (m.reshape(chains, draws, *m.shape[1:]) for m in (weight, root))
+    weight, root = (m.reshape(*unit.shape[:2], *m.shape[1:]) for m in (weight, root))
     out = unit.copy()
     out[:, :, related] = weight @ D + root @ unit[:, :, related]
     return out

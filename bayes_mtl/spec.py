@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
 from math import isfinite
@@ -129,12 +129,9 @@ class ModelSpec:
         if not isinstance(self.feature_scales, FeatureScales | None):
             found = f"should be a FeatureScales or None, found {self.feature_scales!r}"
             findings.append(Finding("feature_scales", found, "For example Horseshoe()"))
-        if isinstance(self.independent_features, str):
-            findings.append(
-                Finding(
-                    "independent_features", f"should be a list of names, found {self.independent_features!r}"
-                )
-            )
+        given = self.independent_features
+        if isinstance(given, str) or not isinstance(given, Iterable | None):
+            findings.append(Finding("independent_features", f"should be a list of names, found {given!r}"))
         raise_if_any(findings, SpecError)
         raise_if_any(grouping_findings(self.groupings), SpecError)
         object.__setattr__(self, "groupings", MappingProxyType(dict(self.groupings)))
@@ -215,8 +212,13 @@ class ModelSpec:
                 unused[named(name, "feature_sd")] = "the data have no such grouping"
         for grouping in data.groupings:
             where = f"grouping {grouping.name!r}"
-            odd = self.levels_of(grouping.name).findings(grouping.levels)
+            structure = self.levels_of(grouping.name)
+            odd = structure.findings(grouping.levels)
             found += [replace(f, where=f"{where}, {f.where}") for f in odd]
+            outside = outside_features(structure, self.independent_features, grouping.features)
+            if structure.relates_tasks and set(outside) == set(grouping.features):
+                problem = f"leaves no feature of the {where} inside the covariance of its levels"
+                found.append(Finding("independent_features", problem, "Leave one inside"))
         if data.groupings and isinstance(self.task_covariance, TaskMixture):
             problem = (
                 f"is a mixture of tasks ({self.task_covariance}), beside which groupings are not possible"
@@ -248,6 +250,12 @@ class ModelSpec:
         if self.task_sd and self._pooled:
             found.append(Finding("task_sd", "has nothing to scale under CompletePooling"))
         name = type(self.task_covariance).__name__
+        if varying and set(self.independent_features or ()) >= set(varying):
+            if self.task_sd:
+                found.append(Finding("task_sd", "scales no feature: all are independent", "Leave one inside"))
+            if isinstance(self.task_covariance, StudentT) and not self.task_covariance.relates_tasks:
+                problem = f"leaves no feature for {name} to scale"
+                found.append(Finding("independent_features", problem, "Leave one inside"))
         if self.task_sd and isinstance(self.task_covariance, StudentT):
             found.append(Finding("task_sd", f"is a scale per task, which {name} has", "Use one of the two"))
         if isinstance(self.task_covariance, TaskMixture):
@@ -255,6 +263,9 @@ class ModelSpec:
                 found.append(Finding("task_sd", f"has no meaning under {name}", "Leave it out"))
             if self.independent_features:
                 found.append(Finding("independent_features", f"has no meaning under {name}", "Leave it out"))
+        if not varying and data.task_feature_names:
+            problem = "move coefficients that vary by task, and every feature is shared"
+            found.append(Finding("task features", problem, "Share fewer features, or leave them out"))
         if not varying and not self._pooled:
             found.append(
                 Finding(
@@ -345,7 +356,7 @@ class ModelSpec:
         if isinstance(options.get("groupings"), Mapping):
             found = options["groupings"].items()
             options["groupings"] = {name: TaskCovariance.from_dict(levels) for name, levels in found}
-        if "priors" in options:
+        if isinstance(options.get("priors"), Mapping):
             options["priors"] = {name: _from_plain(entry) for name, entry in options["priors"].items()}
         return cls(**options)
 

@@ -136,3 +136,49 @@ def test_spec_copies_and_hashes():
 def test_swapped_arguments():
     with pytest.raises(errors.SpecError, match="a ModelSpec and a TaskData"):
         mtl.build_model(read(features=["x"]), mtl.ModelSpec())
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: mtl.ModelSpec.from_dict({"task_covariance": "Tree"}), "needs parents"),
+        (lambda: mtl.ModelSpec.from_dict({"priors": 3}), "should be a Mapping"),
+        (lambda: mtl.ModelSpec(independent_features=3), "should be a list of names"),
+        (lambda: mtl.Gaussian(task_noise="no"), "should be True or False"),
+        (lambda: mtl.Kernel([[1.0, 0.5], [0.5, 1.0]]), "needs `tasks`"),
+    ],
+)
+def test_descriptions_that_make_no_sense(make, words):
+    with pytest.raises(errors.SpecError, match=words):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"marginal": 1}, "should be True, False or 'auto'"),
+        ({"marginal": np.zeros(2)}, "should be True, False or 'auto'"),
+        ({"log_likelihood": "yes"}, "should be True, False or 'auto'"),
+        ({"cores": 0}, "at least 1"),
+        ({"target_accept": "0.9"}, "between 0 and 1"),
+    ],
+)
+def test_arguments_of_a_fit(options, words):
+    with pytest.raises(errors.SpecError, match=words):
+        mtl.fit(read(), **options)
+
+
+def test_parameters_that_the_rows_cannot_reach():
+    plain = read()
+    every = {"independent_features": list(plain.features)}
+    for spec, words in (
+        (mtl.ModelSpec(task_sd=True, **every), "scales no feature"),
+        (mtl.ModelSpec(task_covariance=mtl.StudentT(), **every), "leaves no feature for StudentT"),
+    ):
+        with pytest.raises(errors.SpecError, match=words):
+            mtl.build_model(spec, plain)
+    frame = TABLE.assign(item=["p", "q"] * (len(TABLE) // 2) + ["p"] * (len(TABLE) % 2))
+    data = read(frame, groupings=["item"])
+    spec = mtl.ModelSpec(groupings={"item": mtl.LowRank(1)}, independent_features=["Intercept"])
+    with pytest.raises(errors.SpecError, match="no feature of the grouping 'item' inside"):
+        mtl.build_model(spec, data)

@@ -307,7 +307,7 @@ class TestNewRows:
         assert {f.where for f in caught.value.findings} == {"column 'x'", "column 'colour'", "column 'kind'"}
         with pytest.raises(PredictionError, match=r"'kind'.*is not in the table"):
             data.schema.design.matrix({"x": [1.0], "colour": ["red"]}, PredictionError)
-        with pytest.raises(PredictionError, match="not finite in rows"):
+        with pytest.raises(PredictionError, match="not finite in 'x', rows"):
             data.schema.design.matrix(
                 {"x": [1.0, np.nan], "colour": ["red"] * 2, "kind": ["big"] * 2}, PredictionError
             )

@@ -95,6 +95,23 @@ def test_another_model_is_compiled_anew(compilations):
     assert len(compilations) == 3
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)], ids=str)
+def test_weights_and_offsets_that_come_and_go(order):
+    """Each is stored as one number where it is the same for all rows: code for one is not code for many."""
+    rng, plain = np.random.default_rng(0), binary(0)
+    weighted = replace(plain, weights=rng.uniform(0.2, 3.0, plain.n_rows))
+    cases = [plain, weighted, replace(weighted, offset=rng.standard_normal(plain.n_rows))]
+    for data in (cases[i] for i in order):
+        model = model_of(mtl.ModelSpec(family="bernoulli"), data)
+        found = compile_density(model)
+        position = found.start(1)
+        slow = pytensor.function(model.value_vars, model.logp(), mode=contracts.MODE)
+        shapes = [np.shape(model.initial_point()[v.name]) for v in model.value_vars]
+        parts = np.split(position, np.cumsum([int(np.prod(s)) for s in shapes])[:-1])
+        expected = slow(*(p.reshape(s) for p, s in zip(parts, shapes, strict=True)))
+        np.testing.assert_allclose(found.make()(position)[0], expected, rtol=1e-10)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e200, -1e200])
 def test_positions_that_make_no_sense(value):
     found = compile_density(model_of(*CASES["gaussian"][:2]))

@@ -12,6 +12,7 @@ from scipy.special import expit, log_expit, logsumexp
 from scipy.stats import multivariate_normal, norm
 
 import bayes_mtl as mtl
+from bayes_mtl.inference.diagnostics import _MAX_CO_CLUSTERED, _with_co_clustering, unique_elements
 from bayes_mtl.inference.pilot import pilot
 from bayes_mtl.kernels import evaluate_components, evaluate_evidence
 from bayes_mtl.kernels.ops import (
@@ -471,3 +472,20 @@ def test_components_in_anyones_model():
     assert draws.shape == (4000, 3, 2)
     evaluator_logp = model.compile_logp(mode="FAST_COMPILE")(model.initial_point())
     assert np.isfinite(evaluator_logp)
+
+
+def test_co_clustering_of_many_tasks_is_looked_at_in_a_sample():
+    probability = np.random.default_rng(0).dirichlet([1.0, 1.0], size=(2, 20, 40))
+    posterior = xr.Dataset(
+        {
+            "cluster_probability": (("chain", "draw", "task", "cluster"), probability),
+            "cluster_weight": (("chain", "draw", "cluster"), probability[:, :, 0]),
+        },
+        coords={"task": np.arange(40), "cluster": [0, 1]},
+    )
+    found = unique_elements(_with_co_clustering(posterior))["co_clustering"]
+    first, last = (probability[..., t, :] for t in (0, 39))
+    names = found["co_clustering_element"].to_numpy().tolist()
+    assert len(names) == _MAX_CO_CLUSTERED * (_MAX_CO_CLUSTERED - 1) // 2
+    pair = found.to_numpy()[..., names.index("co_clustering[0, 39]")]
+    np.testing.assert_allclose(pair, (first * last).sum(axis=-1))

@@ -246,6 +246,66 @@ def test_shared_slopes_alone():
     np.testing.assert_allclose(y, 7.0)
 
 
+def test_noise_of_new_tasks_whose_every_slope_is_shared():
+    data = mtl.TaskData.from_table(
+        table(), task="task", formula="y ~ x1", shared_features=["x1", "Intercept"]
+    )
+    spec = mtl.ModelSpec(mtl.Gaussian(task_noise=True), task_covariance=mtl.CompletePooling())
+    values = {"sigma_mean": 5.0, "sigma_spread": 1e-6, "beta": np.zeros((3, 0))}
+    idata = frozen(data, spec, beta_shared=[1.0, 3.0], **values)
+    sigma = xr.DataArray(np.full((1, 40_000, 3), 4.0), dims=("chain", "draw", "task"))
+    idata["posterior"] = xr.DataTree(idata["posterior"].to_dataset().assign(sigma=sigma))
+    rows = pd.DataFrame({"task": ["a", "new"], "x1": [2.0, 2.0]})
+    y = mtl.predict(idata, rows, kind="response", new_tasks="population", random_seed=1)["predictions"]["y"]
+    np.testing.assert_allclose(y.mean(("chain", "draw")), 7.0, atol=0.15)
+    np.testing.assert_allclose(y.std(("chain", "draw")), [4.0, 5.0], rtol=0.03)
+
+
+def test_what_a_task_has_of_its_own_is_not_inherited():
+    """A new task at the place of a known one follows its deviations, not its exceptions."""
+    data = mtl.TaskData.from_table(table(), task="task", outcome="y", features=["x1", "x2"])
+    places = {"a": 0.0, "b": 10.0, "c": 20.0, "d": 0.0}
+    spec = mtl.ModelSpec(
+        task_covariance=mtl.Kernel(positions=places, lengthscale=1.0),
+        feature_covariance=mtl.Diagonal(),
+        feature_scales=mtl.Horseshoe(expected_features=1, task_specific=True),
+    )
+    own = np.array([[3.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
+    beta = np.hstack([np.zeros((3, 1)), own + np.array([[0.2, 0.0], [0.0, 0.0], [0.0, 0.0]])])
+    values = {"beta_mean": np.zeros(3), "feature_sd": [0.5, 0.1, 0.1], "sigma": 1.0, "rho": 0.9999}
+    idata = frozen(data, spec, draws=2000, beta=beta, beta_specific_scale=1e-6, **values)
+    dims = ("chain", "draw", "task", "candidate_feature")
+    part = xr.DataArray(np.broadcast_to(own, (1, 2000, 3, 2)), {"candidate_feature": ["x1", "x2"]}, dims)
+    idata["posterior"] = xr.DataTree(idata["posterior"].to_dataset().assign(beta_specific=part))
+    fixed = idata["constant_data"].to_dataset().assign(outcome_unit=1.0)
+    idata["constant_data"] = xr.DataTree(fixed)
+    slopes = new_task_draws(idata, UNIT.assign(task="d"))[:, 1:]
+    np.testing.assert_allclose(slopes.mean(axis=0), [0.2, 0.0], atol=0.01)
+
+
+def test_new_levels_follow_the_known_ones_that_they_are_related_to():
+    frame = table().assign(item=np.tile(list("pqrs"), 15))
+    kernel = mtl.Kernel(positions={"p": 0.0, "q": 10.0, "r": 20.0, "s": 30.0, "t": 0.0}, lengthscale=1.0)
+    data = mtl.TaskData.from_table(frame, task="task", outcome="y", groupings=["item"])
+    values = {"beta_mean": [0.0], "feature_sd": [1e-9], "sigma": 1.0, "item_rho": 0.9999}
+    idata = frozen(
+        data, mtl.ModelSpec(groupings={"item": kernel}), draws=4000, beta=np.zeros((3, 1)), **values
+    )
+    effects = np.broadcast_to(np.array([[5.0], [0.0], [0.0], [0.0]]), (1, 4000, 4, 1))
+    added = xr.Dataset(
+        {
+            "item_effects": (("chain", "draw", "item", "item_feature"), effects),
+            "item_sd": (("chain", "draw", "item_feature"), np.full((1, 4000, 1), 3.0)),
+        },
+        {"item": list("pqrs"), "item_feature": ["Intercept"]},
+    )
+    idata["posterior"] = xr.DataTree(idata["posterior"].to_dataset().merge(added))
+    rows = pd.DataFrame({"task": "a", "item": ["p", "t", "elsewhere"]})
+    y = mtl.predict(idata, rows, new_tasks="population", random_seed=1)["predictions"]["y"]
+    np.testing.assert_allclose(y.mean(("chain", "draw")), [5.0, 5.0, 0.0], atol=0.2)
+    np.testing.assert_allclose(y.std(("chain", "draw")), [0.0, 3 * 0.02**0.5 / 10, 3.0], atol=0.1)
+
+
 def test_wide_tables_get_every_outcome():
     frame = table().assign(other=lambda f: -f["y"])
     data = mtl.TaskData.from_table(frame, outcomes=["y", "other"], features=["x1"])
@@ -260,12 +320,15 @@ def test_wide_tables_get_every_outcome():
     ("labels", "message"), [([None, "a"], "missing labels in rows"), ([1, "a"], "the model knows str")]
 )
 def test_labels_of_another_kind_are_no_new_tasks(labels, message):
-    data = mtl.TaskData.from_table(table(), task="task", outcome="y")
+    data = mtl.TaskData.from_table(table().replace({"task": {"b": "1"}}), task="task", outcome="y")
     idata = frozen(
         data, mtl.ModelSpec(), draws=3, beta=np.zeros((3, 1)), beta_mean=[0.0], feature_sd=[1.0], sigma=1.0
     )
     with pytest.raises(errors.PredictionError, match=message):
         mtl.predict(idata, pd.DataFrame({"task": labels}), new_tasks="population")
+    new = mtl.predict(idata, pd.DataFrame({"task": [7, 7, "a"]}), new_tasks="population")
+    y = new["predictions"]["y"].to_numpy()
+    np.testing.assert_array_equal(y[..., 0], y[..., 1])  # one draw for the new task
 
 
 def test_weights_of_new_rows_must_be_positive():

@@ -458,3 +458,21 @@ class TestTaskCoefficients:
                 task_covariance=mtl.LKJ(),
                 independent_features=COORDS["term"],
             )
+
+
+def test_blocks_without_pooling_do_not_pool():
+    with pm.Model(coords={"clinic": list("abc"), "term": ["u", "v"]}) as model:
+        mtl.task_coefficients("beta", task_covariance=mtl.NoPooling(), dims=("clinic", "term"))
+    assert {v.name for v in model.free_RVs} == {"beta_offset"}
+    draws = pm.draw(model["beta"], 4000, random_seed=1, mode="FAST_COMPILE")
+    np.testing.assert_allclose(draws.std(axis=0), 10.0, rtol=0.06)
+    with (
+        pm.Model(coords={"clinic": list("abc"), "term": ["u", "v"]}),
+        pytest.raises(SpecError, match="nothing varies under CompletePooling"),
+    ):
+        mtl.task_coefficients(
+            "beta",
+            task_covariance=mtl.CompletePooling(),
+            dims=("clinic", "term"),
+            priors={"feature_sd": 1.0},
+        )

@@ -17,9 +17,11 @@ MAX_EFFECTS = 300
 # Names that a fit has anyway.
 _TAKEN = {
     "chain", "draw", "row", "task", "task_bis", "feature", "feature_bis", "shared_feature",
-    "task_feature", "factor", "level", "cluster", "direction", "beta", "beta_mean", "beta_shared",
+    "task_feature", "candidate_feature", "factor", "level", "cluster", "direction", "term", "beta",
+    "beta_mean", "beta_shared", "beta_specific", "beta_specific_scale", "feature_relevance",
+    "feature_relevance_scale", "feature_share", "feature_shrinkage", "r2", "variance_share",
     "task_feature_effects", "feature_sd", "feature_corr", "task_corr", "task_sd", "task_reliability",
-    "task_loadings", "task_unique_sd", "cluster_mean", "cluster_sd", "cluster_weight",
+    "task_loadings", "task_unique_sd", "task_precision", "cluster_mean", "cluster_sd", "cluster_weight",
     "cluster_probability", "sigma", "sigma_mean", "sigma_spread", "rho", "nu", "lengthscale",
     "level_share", "concentration", "X", "X_shared", "y", "task_index", "task_features", "weights",
     "offset", "noise", "row_task",

@@ -63,17 +63,23 @@ class Design:
         except FormulaicError as err:
             raise DataError(Finding(f"formula {formula!r}", f"cannot be read ({_plain(err)})")) from err
         # formulaic lists the columns inside of calls only after it has evaluated them.
-        plain = {str(v) for v in parsed.required_variables}
-        reads = tuple(sorted(plain | {c for c in column_names(table) if str(c) in formula}))
+        inside = {c for c in column_names(table) if str(c) in formula}
+        # Of a column `a.b`, formulaic says that `a` is read.
+        plain = {v for v in _names(parsed) if not any(str(c).startswith(f"{v}.") for c in inside)}
+        reads = tuple(sorted(plain | inside))
         frame = to_pandas(table, reads, DataError)
         levels = {name: _levels(frame[name]) for name in reads if _is_categorical(frame[name])}
         frame = _with_levels(frame, levels)
         try:
             matrix = _materialise(parsed, frame)
         except (FormulaicError, ValueError, TypeError) as err:
-            raise DataError(Finding(f"formula {formula!r}", f"cannot be evaluated ({_plain(err)})")) from err
+            dotted = sorted(str(c) for c in inside if "." in str(c))
+            hint = f"Write such names in backticks: `{dotted[0]}`" if dotted else ""
+            found = f"cannot be evaluated ({_plain(err)})"
+            raise DataError(Finding(f"formula {formula!r}", found, hint)) from err
         spec = matrix.model_spec
-        reads = tuple(name for name in reads if name in spec.required_variables)
+        required = _names(spec)
+        reads = tuple(name for name in reads if {str(name), str(name).partition(".")[0]} & required)
         levels = {name: known for name, known in levels.items() if name in reads}
         raise_if_any(_unfit_columns(frame, reads, levels), DataError)
         terms = [str(t) for t, at in spec.term_slices.items() for _ in range(at.stop - at.start)]
@@ -136,9 +142,9 @@ class Design:
         values = _as_float(matrix)[:, [made.index(c) for c in self.columns]]
         if not np.isfinite(values).all():
             rows = np.flatnonzero(~np.isfinite(values).all(axis=1))[:5].tolist()
-            raise error(
-                Finding("table", f"is not finite in rows {rows} (and perhaps more)", "Drop or impute them")
-            )
+            odd = [c for c, bad in zip(self.columns, ~np.isfinite(values).all(axis=0), strict=True) if bad]
+            found = f"is not finite in {', '.join(map(repr, odd))}, rows {rows} (and perhaps more)"
+            raise error(Finding("table", found, "Drop or impute them"))
         return values - np.asarray(self.center)
 
     def to_dict(self) -> dict[str, Any]:
@@ -218,6 +224,11 @@ class TaskSchema:
             plain[name] = tuple(plain[name])
         plain["groupings"] = {k: tuple(v) for k, v in plain.get("groupings", {}).items()}
         return cls(**plain)
+
+
+def _names(described: Any) -> set[str]:
+    """Return the names of the columns that a formula, or a design, reads."""
+    return {str(v) for v in described.required_variables}
 
 
 def quote(column: str) -> str:

@@ -63,6 +63,14 @@ class TaskStatistics:
         )
 
 
+def sum_by_task(values: FloatArray, starts: IntArray) -> FloatArray:
+    """Return the sums of rows that are sorted by task, zero for a task without rows."""
+    filled = np.flatnonzero(np.diff(starts))
+    out = np.zeros((len(starts) - 1, *values.shape[1:]))
+    out[filled] = np.add.reduceat(values, starts[filled], axis=0)
+    return out
+
+
 def _reference(X: FloatArray, y: FloatArray, weights: FloatArray | None) -> FloatArray:
     """Least squares over all tasks, of evenly spaced rows if there are many: it need only be near."""
     many = len(y) >= _FEW_ROWS

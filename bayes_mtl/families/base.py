@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,9 +11,7 @@ import numpy as np
 from bayes_mtl._typing import FloatArray, Tensor
 from bayes_mtl.data import TaskData
 from bayes_mtl.description import Described
-from bayes_mtl.errors import Finding
-
-Dispersion = Mapping[str, Tensor]
+from bayes_mtl.errors import Finding, SpecError
 
 
 @dataclass(frozen=True)
@@ -35,11 +32,18 @@ def briefly(values: FloatArray) -> FloatArray:
     return values[:1] if len(values) and (values == values[0]).all() else values
 
 
+def check_switch(family: Family, option: str) -> None:
+    """Say so if an option that is on or off is neither."""
+    value = getattr(family, option)
+    if not isinstance(value, bool):
+        found = f"`{option}` should be True or False, found {value!r}"
+        raise SpecError(Finding(type(family).__name__, found))
+
+
 class Family(Described, ABC):
     """A likelihood with its link; stateless.
 
-    Arrays in the NumPy methods have one entry per row (broadcast over draws in front); `dispersion`
-    holds the family's own parameters, already picked per row.
+    Arrays in the NumPy methods have one entry per row (broadcast over draws in front).
     """
 
     gaussian_coefficients: ClassVar[bool] = False

@@ -14,7 +14,7 @@ from scipy.special import expit
 from bayes_mtl._typing import FloatArray, Tensor
 from bayes_mtl.data import TaskData
 from bayes_mtl.errors import Finding
-from bayes_mtl.families.base import Family, OutcomeScale, briefly, linear_predictor
+from bayes_mtl.families.base import Family, OutcomeScale, briefly, check_switch, linear_predictor
 from bayes_mtl.kernels import bernoulli_components, bernoulli_tasks
 
 
@@ -31,6 +31,9 @@ class Bernoulli(Family):
 
     single_precision: bool = False
     latent_sd: ClassVar[float] = float(np.pi / np.sqrt(3.0))  # of a logistic variable, whose sign is y
+
+    def __post_init__(self) -> None:
+        check_switch(self, "single_precision")
 
     def outcome_scale(self, data: TaskData) -> OutcomeScale:
         """One unit on the logit scale."""

@@ -12,7 +12,7 @@ import pytensor.tensor as pt
 from bayes_mtl._typing import FloatArray, Tensor
 from bayes_mtl.data import TaskData
 from bayes_mtl.errors import Finding
-from bayes_mtl.families.base import Family, OutcomeScale, linear_predictor
+from bayes_mtl.families.base import Family, OutcomeScale, check_switch, linear_predictor
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,9 @@ class Gaussian(Family):
     task_noise: bool = False
     gaussian_coefficients: ClassVar[bool] = True
     has_noise: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_switch(self, "task_noise")
 
     def outcome_scale(self, data: TaskData) -> OutcomeScale:
         """Mean and standard deviation of the outcome over all rows."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from bayes_mtl._typing import FloatArray
-from bayes_mtl.data import PseudoRows, TaskData
+from bayes_mtl.data import PseudoRows, TaskData, sum_by_task
 from bayes_mtl.families import Family
 from bayes_mtl.inference.hyperdraws import MixtureDraws
 from bayes_mtl.inference.recover import Coefficients
@@ -56,7 +56,7 @@ def from_coordinates(
         eta = np.einsum("np,knp->kn", X, (beta + rows.reference)[:, task]) + data.offset
         noise: Any = hyper.sigma[i][task] if hyper.sigma.shape[1] > 1 else hyper.sigma[i]
         by_row = family.log_likelihood(data.y, eta, noise if data.noise is None else data.noise, data.weights)
-        return density + np.add.reduceat(by_row, data.starts[:-1], axis=1).T
+        return density + sum_by_task(by_row.T, data.starts)
 
     return _draw(hyper, rows, z, log_density, rng)
 

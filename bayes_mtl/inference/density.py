@@ -180,7 +180,8 @@ class DensityGraph:
         others = sum(np.prod(shape) for _, shape in sizes[: len(names) - len(whitened)])
         self.mapped = int(others) if others <= _MAPPED and has_one_mode else 0
         self.searched = int(others) if has_modes else 0
-        self.structure, self.variables = _structure(self._logp, sizes)
+        structure, self.variables = _structure(self._logp, sizes)
+        self.structure = (structure, self.mapped)
 
     @property
     def origin(self) -> FloatArray:
@@ -288,6 +289,8 @@ def _structure(logp: Variable, sizes: Sequence[Any]) -> tuple[Hashable, list[Sha
             return ("constant", variable.type, np.asarray(variable.data).tobytes())
         if isinstance(variable, SharedVariable):
             variables[variable] = None
+            # Code is made for these sizes, which the type need not say.
+            return ("variable", variable.name, variable.type, variable.get_value(borrow=True).shape)
         return (type(variable).__name__, variable.name, variable.type)
 
     steps = []

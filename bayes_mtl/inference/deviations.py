@@ -19,8 +19,15 @@ def task_means(idata: xr.DataTree, draws: xr.Dataset) -> xr.DataArray:
 
 
 def deviations(idata: xr.DataTree, draws: xr.Dataset) -> FloatArray:
-    """Return (beta_t - mean_t) / feature_sd inside the task covariance, (chain, draw, task, feature)."""
-    deviation = (draws["beta"] - task_means(idata, draws)) / draws["feature_sd"]
+    """Return (beta_t - mean_t) / feature_sd inside the task covariance, (chain, draw, task, feature).
+
+    Without what a task has of its own in single features (`beta_specific`), which no other task shares.
+    """
+    deviation = draws["beta"] - task_means(idata, draws)
+    if "beta_specific" in draws:
+        specific = draws["beta_specific"].rename(candidate_feature="feature")
+        deviation = deviation - specific.reindex(feature=draws["feature"], fill_value=0.0)
+    deviation = deviation / draws["feature_sd"]
     return deviation.sel(feature=inside_of(idata)).transpose("chain", "draw", "task", "feature").to_numpy()
 
 

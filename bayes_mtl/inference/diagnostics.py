@@ -173,12 +173,11 @@ def _with_co_clustering(posterior: xr.Dataset) -> xr.Dataset:
     """Add the probability that two tasks are in one cluster, which does not depend on numbers of clusters."""
     if "cluster_weight" not in posterior or "cluster_probability" not in posterior:
         return posterior
-    member = posterior["cluster_probability"]
-    other = member.rename(task="task_bis")
     n_tasks = min(posterior.sizes["task"], _MAX_CO_CLUSTERED)
     at = np.linspace(0, posterior.sizes["task"] - 1, n_tasks).astype(int)
-    same = (member.isel(task=at) * other.isel(task_bis=at)).sum("cluster")
-    return posterior.assign(co_clustering=same.drop_vars("task_bis", errors="ignore"))
+    # Dims of its own: those of the posterior have all tasks.
+    member = posterior["cluster_probability"].isel(task=at).rename(task="some_task")
+    return posterior.assign(co_clustering=(member * member.rename(some_task="some_task_bis")).sum("cluster"))
 
 
 def unique_elements(posterior: xr.Dataset, *, limit: int | None = _MAX_ELEMENTS) -> xr.Dataset:

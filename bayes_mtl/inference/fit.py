@@ -7,6 +7,7 @@ import time
 import warnings
 from importlib.metadata import version
 from importlib.util import find_spec
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -118,7 +119,7 @@ def fit(
     >>> idata = mtl.fit(data, mtl.ModelSpec(task_covariance=mtl.LowRank(2)))              # doctest: +SKIP
     """
     spec = ModelSpec() if spec is None else spec
-    _check(data, spec, draws, tune, chains, cores, target_accept, backend)
+    _check(data, spec, draws, tune, chains, cores, target_accept, backend, log_likelihood)
     seeds = _seeds(random_seed)
     collapsed = is_collapsed(spec, marginal) and not (marginal == "auto" and is_chained(spec, data))
     levels = None
@@ -127,6 +128,7 @@ def fit(
     else:
         rows = data.pseudo_rows if spec.family.gaussian_coefficients else pilot(spec, data)
     assembled = sampling_model(spec, data, collapsed=collapsed, rows=rows, levels=levels)
+    description = describe(spec, data.schema, version("bayes_mtl"))
     graph = density_graph(assembled, spec)
     if graph is not None and backend == "numba":
         graph.begin()
@@ -156,7 +158,7 @@ def fit(
         "constant_data": constant_data(data).assign(outcome_unit=spec.family.outcome_scale(data).scale),
     }
     idata = xr.DataTree.from_dict(groups)
-    idata.attrs.update(describe(spec, data.schema, version("bayes_mtl")))
+    idata.attrs.update(description)
     complete = int(len(hyper) >= draws * chains)
     idata.attrs.update(sampling_time=elapsed, tuning_steps=tune, collapsed=int(collapsed), complete=complete)
     if log_likelihood is True or (
@@ -206,6 +208,7 @@ def _check(
     cores: int | None,
     target: float,
     backend: str,
+    log_likelihood: bool | str,
 ) -> None:
     findings = []
     if not isinstance(data, TaskData):
@@ -217,14 +220,17 @@ def _check(
         ("draws", draws, 1),
         ("tune", tune, 1),
         ("chains", chains, 1),
-        ("cores", cores or 1, 1),
+        ("cores", 1 if cores is None else cores, 1),
     ):
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
             findings.append(Finding(name, f"should be an integer of at least {least}, found {value!r}"))
-    if not 0.0 < target < 1.0:
+    if not (isinstance(target, Real) and 0.0 < target < 1.0):
         findings.append(
             Finding("target_accept", f"should be between 0 and 1, found {target!r}", "Default 0.8")
         )
+    if not (isinstance(log_likelihood, bool) or log_likelihood == "auto"):
+        found = f"should be True, False or 'auto', found {log_likelihood!r}"
+        findings.append(Finding("log_likelihood", found))
     if backend not in ("numba", "jax"):
         findings.append(Finding("backend", f"should be 'numba' or 'jax', found {backend!r}"))
     elif backend == "jax" and find_spec("jax") is None:

@@ -18,7 +18,7 @@ from bayes_mtl.data import Grouping, TaskData
 from bayes_mtl.data.groupings import named
 from bayes_mtl.model import AssembledModel, MixturePrior
 from bayes_mtl.model.numbers import constants
-from bayes_mtl.structures import TaskCovariance
+from bayes_mtl.structures import Namer, TaskCovariance
 
 CHUNK_BYTES = 256 * 2**20  # working memory of a computation over draws
 # Larger task correlation matrices are left to be computed from the loadings where they are needed.
@@ -248,9 +248,13 @@ def thinned(draws: xr.Dataset, limit: int) -> xr.Dataset:
 
 
 def law_of_new_tasks(
-    structure: TaskCovariance, known: Sequence[Label], new: Sequence[Label], draws: xr.Dataset
+    structure: TaskCovariance,
+    known: Sequence[Label],
+    new: Sequence[Label],
+    draws: xr.Dataset,
+    name: Namer = str,
 ) -> tuple[FloatArray, FloatArray]:
-    """Return how new tasks follow from known ones under a structure that knows them all.
+    """Return how new tasks (or levels, by `name`) follow from known ones, if the structure knows them all.
 
     With Omega of all tasks = L L', lower triangular, known tasks first: given the deviations D of the known
     tasks, those of the new ones are A D + C E, E standard normal, with
@@ -271,7 +275,7 @@ def law_of_new_tasks(
     """
     n_draws, n_known = draws.sizes["chain"] * draws.sizes["draw"], len(known)
     with pm.Model() as model:
-        law = structure.task_loadings([*known, *new], str)
+        law = structure.task_loadings([*known, *new], name)
         lower: Tensor = law.loadings
         if not structure.triangular:
             own: Tensor = law.unique_sd

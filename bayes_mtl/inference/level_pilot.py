@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bayes_mtl._typing import FloatArray
-from bayes_mtl.data import LevelRows, PseudoRows, TaskData
+from bayes_mtl.data import LevelRows, PseudoRows, TaskData, sum_by_task
 from bayes_mtl.data.groupings import named
 from bayes_mtl.data.level_rows import compress
 from bayes_mtl.model import LevelPilot
@@ -98,9 +98,9 @@ def _rows(spec: ModelSpec, data: TaskData, eta: FloatArray) -> tuple[PseudoRows,
     eta = np.clip(eta, -30.0, 30.0)
     weights, score = spec.family.information(data, eta + data.offset)
     response = weights * eta + score
-    X, starts = data.full_matrix, data.starts[:-1]
-    gram = np.stack([np.add.reduceat(X * (weights * x)[:, None], starts, axis=0) for x in X.T], axis=1)
-    rows = compress(gram, np.add.reduceat(X * response[:, None], starts, axis=0))
+    X, starts = data.full_matrix, data.starts
+    gram = np.stack([sum_by_task(X * (weights * x)[:, None], starts) for x in X.T], axis=1)
+    rows = compress(gram, sum_by_task(X * response[:, None], starts))
     return rows, LevelRows.compress(data.levels, X, weights, response, data.task_index, rows)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from bayes_mtl._typing import FloatArray
-from bayes_mtl.data import PseudoRows, TaskData, TaskStatistics
+from bayes_mtl.data import PseudoRows, TaskData, TaskStatistics, sum_by_task
 from bayes_mtl.families import Family
 from bayes_mtl.model.priors import default_priors
 from bayes_mtl.spec import ModelSpec
@@ -61,7 +61,7 @@ def _quadratic(
     own = beta[data.task_index]
     eta = np.clip(np.einsum("np,np->n", X, own), -30.0, 30.0) + data.offset
     weight, score = family.information(data, eta)
-    moment = np.add.reduceat(X * (weight * (eta - data.offset) + score)[:, None], data.starts[:-1], axis=0)
+    moment = sum_by_task(X * (weight * (eta - data.offset) + score)[:, None], data.starts)
     weighted = X * weight[:, None]
     curvature = np.empty((data.n_tasks, X.shape[1], X.shape[1]))
     for t in range(data.n_tasks):

@@ -57,10 +57,10 @@ MAX_JOINT = 64
 
 def is_collapsed(spec: ModelSpec, marginal: Marginal = "auto") -> bool:
     """Whether the coefficients are integrated out."""
-    if marginal not in (True, False, "auto"):
+    if not (isinstance(marginal, bool | np.bool_) or (isinstance(marginal, str) and marginal == "auto")):
         raise SpecError(Finding("marginal", f"should be True, False or 'auto', found {marginal!r}"))
     possible = spec.family.gaussian_coefficients
-    if marginal is True and not possible:
+    if marginal != "auto" and marginal and not possible:
         name = type(spec.family).__name__
         raise SpecError(
             Finding("marginal", f"coefficients cannot be integrated out under {name}", "Use 'auto'")

@@ -16,7 +16,7 @@ from bayes_mtl.kernels import product, repeat
 from bayes_mtl.model.coords import FACTOR, bis
 from bayes_mtl.model.mixture import latent_mixture, mixture_prior
 from bayes_mtl.model.numbers import Numbers, constants
-from bayes_mtl.model.priors import register
+from bayes_mtl.model.priors import WIDE, register
 from bayes_mtl.prior import Prior
 from bayes_mtl.spec import PRIOR_NAMES, PriorEntry, PriorValue, outside_features, prior_findings
 from bayes_mtl.structures import (
@@ -26,6 +26,7 @@ from bayes_mtl.structures import (
     FeatureCovariance,
     Namer,
     NoPooling,
+    StudentT,
     TaskCovariance,
     TaskMixture,
 )
@@ -242,10 +243,11 @@ def task_coefficients(
         Dims of tasks and of features. Both must have coordinates in the model; the second axes
         ``{dim}_bis`` are added.
     mean : tensor or array, optional
-        Population mean, broadcast to (task, feature). Default: ``{name}_mean`` with prior Normal(0, 2.5).
+        Population mean, broadcast to (task, feature). Default: ``{name}_mean`` with prior Normal(0, 2.5);
+        under `NoPooling` it is fixed at 0.
     priors : mapping, optional
-        `beta_mean`, `feature_sd` (default HalfNormal(1)), `cluster_sd` (default 1) and `task_sd`, as in
-        `ModelSpec`.
+        `beta_mean`, `feature_sd` (default HalfNormal(1), fixed at 10 under `NoPooling`), `cluster_sd`
+        (default 1) and `task_sd`, as in `ModelSpec`.
     independent_features, task_sd
         As in `ModelSpec`.
 
@@ -277,6 +279,23 @@ def task_coefficients(
     if len(dims) != 2:
         raise SpecError(Finding("dims", f"should be two, of tasks and of features, found {dims!r}"))
     findings = prior_findings(priors, usable)
+    structure = type(task_covariance).__name__
+    for argument, given, kind in (
+        ("task_covariance", task_covariance, TaskCovariance),
+        ("feature_covariance", feature_covariance, FeatureCovariance),
+    ):
+        if not isinstance(given, kind):
+            findings.append(Finding(argument, f"should be a {kind.__name__}, found {given!r}"))
+    if isinstance(task_covariance, CompletePooling):
+        if "feature_sd" in priors:
+            found = f"would not be used: nothing varies under {structure}"
+            findings.append(Finding("prior 'feature_sd'", found))
+        if task_sd:
+            findings.append(Finding("task_sd", f"has nothing to scale under {structure}"))
+    if task_sd and isinstance(task_covariance, StudentT):
+        findings.append(
+            Finding("task_sd", f"is a scale per task, which {structure} has", "Use one of the two")
+        )
     for dim in dims:
         if model.coords.get(dim) is None:
             findings.append(
@@ -310,9 +329,7 @@ def task_coefficients(
         findings.append(Finding("prior 'beta_mean'", "would not be used: `mean` is given"))
     if mixed and (task_sd or independent_features):
         odd = "task_sd" if task_sd else "independent_features"
-        findings.append(
-            Finding(odd, f"has no meaning under {type(task_covariance).__name__}", "Leave it out")
-        )
+        findings.append(Finding(odd, f"has no meaning under {structure}", "Leave it out"))
     if task_sd is False and "task_sd" in priors:
         findings.append(Finding("prior 'task_sd'", "would not be used: task_sd=False"))
     raise_if_any(findings, SpecError)
@@ -327,12 +344,12 @@ def task_coefficients(
         entry = priors.get(key, default)
         return [entry.get(f, default) if isinstance(entry, Mapping) else entry for f in features]
 
+    alone = isinstance(task_covariance, NoPooling)
     if mean is None:
-        mean = register(
-            namer("beta_mean"), per_feature("beta_mean", Prior("Normal", mu=0, sigma=2.5)), dims=dims[1]
-        )
+        centre = 0.0 if alone else Prior("Normal", mu=0, sigma=2.5)
+        mean = register(namer("beta_mean"), per_feature("beta_mean", centre), dims=dims[1])
     mean = pt.broadcast_to(pt.as_tensor_variable(mean), (len(tasks), len(features)))
-    scale = per_feature("feature_sd", Prior("HalfNormal", sigma=1))
+    scale = per_feature("feature_sd", WIDE if alone else Prior("HalfNormal", sigma=1))
     if isinstance(task_covariance, TaskMixture):
         mixture = mixture_prior(
             task_covariance,

@@ -20,7 +20,7 @@ from bayes_mtl.prior import Prior
 from bayes_mtl.spec import ModelSpec, PriorEntry, PriorValue
 from bayes_mtl.structures import NoPooling
 
-_WIDE = 10.0
+WIDE = 10.0
 
 
 class Scaled(Transform):
@@ -90,7 +90,7 @@ def default_priors(spec: ModelSpec, data: TaskData) -> tuple[dict[str, Any], dic
             Prior("Normal", mu=location(f), sigma=2.5 * s)
             for f, s in zip(data.shared_features, shared, strict=True)
         ],
-        "feature_sd": [float(_WIDE * s) if fixed else Prior("HalfNormal", sigma=s) for s in varying],
+        "feature_sd": [float(WIDE * s) if fixed else Prior("HalfNormal", sigma=s) for s in varying],
         "cluster_sd": [float(s) for s in varying],
         "task_feature_effects": [[Prior("Normal", mu=0, sigma=s / z) for z in task_scale] for s in varying],
         "task_sd": Prior("LogNormal", mu=0, sigma=0.5),
@@ -107,7 +107,7 @@ def default_priors(spec: ModelSpec, data: TaskData) -> tuple[dict[str, Any], dic
     for grouping in data.groupings:
         name, wide = named(grouping.name, "feature_sd"), isinstance(spec.levels_of(grouping.name), NoPooling)
         sizes = _scales(grouping.X, grouping.features, columns, unit.scale)
-        defaults[name] = [_WIDE * s if wide else Prior("HalfNormal", sigma=s) for s in sizes]
+        defaults[name] = [WIDE * s if wide else Prior("HalfNormal", sigma=s) for s in sizes]
         labels[name], by_level[name] = grouping.features, np.array(sizes)
     for name, entry in spec.priors.items():
         if name == "task_feature_effects":
@@ -137,10 +137,14 @@ def explicit_priors(spec: ModelSpec, data: TaskData) -> ModelSpec:
     priors, _ = default_priors(spec, data)
     features = {"beta_mean": data.features, "feature_sd": data.features, "cluster_sd": data.features}
     features["beta_shared"] = data.shared_features
+    features |= {named(g.name, "feature_sd"): g.features for g in data.groupings}
     written: dict[str, PriorEntry] = {
         name: dict(zip(labels, priors[name], strict=True)) for name, labels in features.items()
     }
     written |= {name: priors[name] for name in ("task_sd", "sigma", "sigma_spread")}
+    effects = priors["task_feature_effects"]
+    if data.task_feature_names and all(set(row) == {row[0]} for row in map(list, effects)):
+        written["task_feature_effects"] = {f: row[0] for f, row in zip(data.features, effects, strict=True)}
     unused = {finding.where for finding in replace(spec, priors=written).findings(data)}
     used = {name: entry for name, entry in written.items() if f"prior {name!r}" not in unused}
     return replace(spec, priors={**spec.priors, **used})

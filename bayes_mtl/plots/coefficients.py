@@ -12,6 +12,7 @@ from bayes_mtl._typing import FloatArray
 from bayes_mtl.errors import Finding, SpecError, raise_if_any
 from bayes_mtl.inference.attributes import schema_of, spec_of
 from bayes_mtl.plots._common import LABELS_UP_TO, label_size
+from bayes_mtl.structures import NoPooling, TaskMixture
 from bayes_mtl.summaries.correlation import interval_probability
 
 MAX_PANELS = 6
@@ -27,9 +28,10 @@ def plot_coefficients(
 ) -> Any:
     """Draw the posterior of every task's coefficients, one panel per feature.
 
-    A dot is the posterior mean, a line the equal-tailed interval; the dashed line is the average of the
-    tasks. Where tasks have a reliability (`StudentT`), a last panel shows it. Tasks whose labels are numbers,
-    in the order of their labels, are drawn along the horizontal axis.
+    A dot is the posterior mean, a line the equal-tailed interval; the dashed line is the population mean
+    (under mixtures and `NoPooling`, which have none, the average of the tasks). Where tasks have a
+    reliability (`StudentT`), a last panel shows it. Tasks whose labels are numbers, in the order of their
+    labels, are drawn along the horizontal axis.
 
     Parameters
     ----------
@@ -89,8 +91,15 @@ def plot_coefficients(
         )
     axes = axes.ravel()
     noun = f"{schema_of(idata).task or 'outcome'} ({n})"
+    structure = spec_of(idata).task_covariance
+    one_population = "beta_mean" in posterior and not isinstance(structure, TaskMixture | NoPooling)
     for ax, (name, (mean, lower, upper)) in zip(axes, values.items(), strict=True):
-        average = 1.0 if name == "task_reliability" else mean.mean()
+        if name == "task_reliability":
+            average = 1.0
+        else:
+            average = float(
+                posterior["beta_mean"].sel(feature=name).mean() if one_population else mean.mean()
+            )
         title = "reliability" if name == "task_reliability" else name
         ax.spines[["top", "right"]].set_visible(False)
         if across:
@@ -105,14 +114,18 @@ def plot_coefficients(
             ax.plot(mean[at], y, "o", color=_POINT, markersize=3.2 if n <= LABELS_UP_TO else 0.8)
             ax.axvline(average, color=_AVERAGE, linestyle="--", linewidth=0.8)
             ax.set_title(title, fontsize=9)
+            ax.locator_params(axis="x", nbins=4)
         ax.tick_params(labelsize=8)
+    dashed = "population mean" if one_population else "average"
+    legend = f"dot: mean   ·   line: {prob:.0%} interval   ·   dashed: {dashed}"
     if across:
-        axes[-1].set_xlabel(noun, fontsize=9)
+        axes[-1].set_xlabel(f"{noun}\n{legend}", fontsize=9)
     else:
         labels = [str(t) for t in tasks[at]] if n <= LABELS_UP_TO else []
         axes[0].set_yticks(range(len(labels)), labels, fontsize=label_size(n, 8.0))
         axes[0].set_ylabel(noun, fontsize=9)
         axes[0].set_ylim(-0.7, n - 0.3)
+        axes[0].figure.supxlabel(legend, fontsize=8)
     return axes
 
 

@@ -60,7 +60,13 @@ def plot_pooling(found: xr.DataTree | xr.Dataset, feature: str | None = None, *,
         start = np.clip(alone[t], low, high)
         ax.annotate("", (together[t], t), (start, t), arrowprops={"arrowstyle": "->", "color": GREY})
     ax.set_xlim(low, high)
-    ax.plot(alone, at, "o", color="white", markeredgecolor=GREY, markersize=5, label="own rows alone")
+    inside = (alone > low) & (alone < high)
+    ring = {"color": "white", "markeredgecolor": GREY, "markersize": 5}
+    ax.plot(alone[inside], at[inside], "o", label="own rows alone", **ring)
+    beyond = np.isfinite(alone) & ~inside
+    if beyond.any():
+        edge = np.clip(alone[beyond], low, high)
+        ax.plot(edge, at[beyond], "D", color=GREY, markersize=4, clip_on=False, label="alone, further out")
     ax.plot(together, at, "o", color=BLUE, markersize=5, label="together")
     rows = table["n_rows"].to_numpy()
     label_rows(ax, [f"{t}  ({n})" for t, n in zip(table["task"].to_numpy(), rows, strict=True)])
@@ -72,7 +78,7 @@ def plot_pooling(found: xr.DataTree | xr.Dataset, feature: str | None = None, *,
     ax.set_title(
         f"{feature}: {factor:.0%} decided by the other tasks{shown}", loc="left", fontsize=11, pad=26
     )
-    ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, frameon=False, fontsize=8,
+    ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=4, frameon=False, fontsize=8,
               borderaxespad=0.2, handletextpad=0.3)  # fmt: skip
     return ax
 

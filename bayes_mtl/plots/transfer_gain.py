@@ -16,7 +16,7 @@ def plot_transfer_gain(found: xr.DataTree | xr.Dataset, *, ax: Any = None) -> An
     """Draw what each task gains by learning together, in log density over its rows.
 
     Points right of zero gain; bars are one and two standard errors of the paired difference. Tasks that the
-    audit calls hurt are red, those that contradict the others have a cross.
+    audit calls hurt are orange, those that contradict the others have a cross.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def plot_transfer_gain(found: xr.DataTree | xr.Dataset, *, ax: Any = None) -> An
     )
     shown = f" ({len(gain)} of {total} tasks)" if len(gain) < total else ""
     ax.set_title(f"What each {table.attrs.get('task', 'task')} gains{shown}", loc="left", fontsize=11, pad=20)
-    note = f"red: hurt ({int(hurt.sum())})   ·   cross: contradicts the others   ·   bars: 1 and 2 se"
+    note = f"orange: hurt ({int(hurt.sum())})   ·   cross: contradicts the others   ·   bars: 1 and 2 se"
     ax.annotate(note, (0, 1), xytext=(0, 6), xycoords="axes fraction", textcoords="offset points", fontsize=8,
                 color=GREY)  # fmt: skip
     return ax

@@ -24,8 +24,17 @@ from bayes_mtl.report import html
 from bayes_mtl.report.answers import readable_summary, relations_of
 from bayes_mtl.report.by_structure import Answer, kinds_of_tasks, pairs_of_tasks
 from bayes_mtl.report.words import model_equations, structure_in_words
-from bayes_mtl.structures import CompletePooling, NoPooling, TaskMixture
+from bayes_mtl.structures import CompletePooling, NoPooling, SparsePrecision, TaskMixture
 from bayes_mtl.summaries import pooling, summary, transfer_gain
+from bayes_mtl.summaries.correlation import Kind
+
+_LITTLE = 0.1  # contraction
+_KINDS = {
+    "structural": "the correlations that the structure learns",
+    "partial": "the partial correlations that the structure learns",
+    "functions": "correlations of what tasks predict, over rows of the data",
+    "coefficients": "correlations of the tasks' coefficients, in units of their spread",
+}
 
 
 def report(
@@ -34,6 +43,7 @@ def report(
     *,
     title: str | None = None,
     question: str = "",
+    kind: Kind | None = None,
     gain: xr.Dataset | None = None,
     max_refits: int = 0,
 ) -> Path:
@@ -51,6 +61,9 @@ def report(
         Default: outcome and tasks.
     question : str
         What the fit was made to answer, in a sentence or two.
+    kind : str, optional
+        Which correlations of tasks to show, as in `task_correlation`. Default: those of the structure if the
+        data say anything of them, otherwise those of what tasks predict, or of their coefficients.
     gain : Dataset, optional
         What `transfer_gain` returned, if it is at hand. Otherwise it is computed for Gaussian outcomes; for
         others it would take two more fits, and is left out.
@@ -78,7 +91,7 @@ def report(
             ("Model", _model(idata)),
             ("Can the draws be trusted?", _diagnosis(idata)),
             ("The population of tasks", _population(idata)),
-            ("How do the tasks relate?", _relations(idata)),
+            ("How do the tasks relate?", _relations(idata, kind)),
             ("Who leans on whom?", _pooling(idata)),
             ("Who gains, who is hurt?", _gain(gain)),
             ("Predictions beside the data", _fit(idata)),
@@ -95,10 +108,11 @@ def _data(idata: xr.DataTree) -> str:
     data, schema = data_of(idata), schema_of(idata)
     counts = data.rows_per_task
     noun = schema.task or "outcome"
-    rows = (
-        f"{data.n_rows:,} rows of {data.n_tasks:,} tasks ({noun}): between {counts.min()} and "
-        f"{counts.max()} rows a task, {int(np.median(counts))} in the middle."
-    )
+    each = f"{counts.min()} rows each"
+    if counts.min() < counts.max():
+        middle = int(np.median(counts))
+        each = f"between {counts.min()} and {counts.max()} rows a task, {middle} in the middle"
+    rows = f"{data.n_rows:,} rows of {data.n_tasks:,} tasks ({noun}): {each}."
     parts = [("outcome", schema.outcome or ", ".join(map(str, schema.outcomes)))]
     parts += [("coefficients by task", ", ".join(data.features))]
     if data.shared_features:
@@ -142,16 +156,37 @@ def _population(idata: xr.DataTree) -> str:
     return html.table(readable_summary(summary(idata)))
 
 
-def _relations(idata: xr.DataTree) -> str:
+def _relations(idata: xr.DataTree, kind: Kind | None) -> str:
     structure = spec_of(idata).task_covariance
     if isinstance(structure, TaskMixture) and "cluster_mean" in idata["posterior"]:
         return _answer(kinds_of_tasks(idata))
-    relations, reason = relations_of(idata, "structural" if structure.relates_tasks else "functions")
-    text = html.paragraph(reason) if relations is None else _answer(pairs_of_tasks(relations))
+    text = _correlations(idata, kind)
     if isinstance(structure, CompletePooling):
         return text
-    caption = "The tasks' coefficients: mean and interval; dashed: the average of the tasks."
-    return text + html.figure(plot_coefficients(idata)[0].figure, caption)
+    return text + html.figure(plot_coefficients(idata)[0].figure, "The tasks' coefficients.")
+
+
+def _correlations(idata: xr.DataTree, kind: Kind | None) -> str:
+    """Return the correlations of one kind: by default the first that the data say something of."""
+    structure = spec_of(idata).task_covariance
+    kinds: list[Kind] = ["functions", "coefficients"]
+    if structure.relates_tasks:
+        kinds.insert(0, "partial" if isinstance(structure, SparsePrecision) else "structural")
+    text, reason = "", ""
+    for chosen in kinds if kind is None else [kind]:
+        relations, why = relations_of(idata, chosen)
+        reason = reason or why
+        if relations is None:
+            continue
+        update = float(relations["contraction"].median())
+        if chosen == kinds[0] and structure.relates_tasks and kind is None and update < _LITTLE:
+            text += html.paragraph(
+                f"Of {_KINDS[chosen]} the data say next to nothing (the median of 1 - posterior variance / "
+                f"prior variance is {update:.0%}): each has as many replicates as there are coefficients."
+            )
+            continue
+        return text + html.paragraph(f"Shown are {_KINDS[chosen]}.") + _answer(pairs_of_tasks(relations))
+    return text or html.paragraph(reason)
 
 
 def _answer(answer: Answer) -> str:

@@ -133,7 +133,7 @@ class Kernel(KnownRelatedness):
             "positions": places,
             "tasks": labels,
             "shape": shape,
-            "lengthscale": lengthscale,
+            "lengthscale": None if lengthscale is None else float(lengthscale),
             "columns": None if columns is None else tuple(columns),
         }
         for name, value in given.items():
@@ -213,6 +213,11 @@ class Kernel(KnownRelatedness):
     def _lengthscale(self, distance: FloatArray, name: Namer) -> Tensor:
         if self.lengthscale is not None:
             return self.lengthscale
+        if not distance.any():  # all tasks at one place: what is known of others says how far is far
+            x = np.array(self.positions)
+            distance = np.sqrt(((x[:, None] - x[None, :]) ** 2).sum(axis=-1))
+        if not distance.any():
+            return pm.LogNormal(name("lengthscale"), 0.0, 1.0)
         low, high = np.log([distance[distance > 0].min(), distance.max()])
         sigma = max(0.5, (high - low) / (2 * 1.645))
         return pm.LogNormal(name("lengthscale"), (low + high) / 2, sigma)

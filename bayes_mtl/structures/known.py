@@ -109,7 +109,7 @@ def labelled_matrix(who: str, what: str, matrix: Any, tasks: Any) -> tuple[tuple
     SpecError
         Lists everything that is wrong with it.
     """
-    if tasks is None and hasattr(matrix, "index"):
+    if tasks is None and hasattr(matrix, "columns"):
         tasks, columns = list(matrix.index), list(matrix.columns)
         if tasks != columns:
             raise SpecError(
@@ -162,6 +162,12 @@ def correlation_of(who: str, what: str, matrix: FloatArray, labels: Sequence[Lab
 def plain_labels(labels: Any) -> tuple[Label, ...]:
     """Return labels as plain Python values."""
     return tuple(v.item() if isinstance(v, np.generic) else v for v in labels)
+
+
+def plain_label(label: Any) -> Label:
+    """Return a label as a plain Python value; whole numbers are integers, as among the labels of tasks."""
+    value = label.item() if isinstance(label, np.generic) else label
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def plain_matrix(values: FloatArray) -> tuple[tuple[float, ...], ...]:

@@ -14,7 +14,7 @@ import pytensor.tensor as pt
 from bayes_mtl._typing import FloatArray, Label
 from bayes_mtl.errors import Finding, SpecError, raise_if_any
 from bayes_mtl.structures.base import Namer, TaskCovariance, TaskLoadings
-from bayes_mtl.structures.known import label_findings, plain_labels, values_of_tasks
+from bayes_mtl.structures.known import label_findings, plain_label, plain_labels, values_of_tasks
 
 OWN = "own"
 
@@ -74,6 +74,12 @@ class Tree(TaskCovariance):
         if not pairs or any(len(p) != 2 for p in pairs):
             raise SpecError(Finding("Tree", "`parents` should map tasks and groups to their group"))
         pairs = [plain_labels(p) for p in pairs]
+        if odd := [p for _, p in pairs if p is None or p != p]:
+            hint = "Leave groups at the top out: they have none"
+            raise SpecError(Finding("Tree", f"has a missing parent ({odd[0]})", hint))
+        if odd := [v for p in pairs for v in p if not isinstance(v, str | int | float)]:
+            found = f"should name tasks and groups by text or numbers, found {odd[0]!r}"
+            raise SpecError(Finding("Tree", found))
         above: dict[Label, Label] = {child: parent for child, parent in pairs}  # noqa: C416
         if len(above) < len(set(pairs)):
             twice = [c for c, _ in pairs if len({p for k, p in pairs if k == c}) > 1]
@@ -179,10 +185,8 @@ class Tree(TaskCovariance):
 
 def _chain(task: Label, levels: Sequence[str], groups: Sequence[Any]) -> list[tuple[Label, Label]]:
     """Return who is in which group, from a task up; a group is named within its outer groups."""
-    path = [
-        "/".join(f"{c}={g}" for c, g in zip(levels[: i + 1], groups, strict=False))
-        for i in range(len(levels))
-    ]
+    names = [f"{c}={plain_label(g)}" for c, g in zip(levels, groups, strict=True)]
+    path = ["/".join(names[: i + 1]) for i in range(len(names))]
     return list(pairwise([task, *reversed(path)]))
 
 

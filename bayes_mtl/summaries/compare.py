@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,9 +12,10 @@ import pandas as pd
 import xarray as xr
 
 from bayes_mtl.data import TaskData
-from bayes_mtl.errors import Finding, SpecError
+from bayes_mtl.errors import ConvergenceWarning, Finding, SpecError
 from bayes_mtl.inference import fit
 from bayes_mtl.inference.attributes import data_of, spec_of
+from bayes_mtl.inference.diagnostics import kept
 from bayes_mtl.spec import ModelSpec
 from bayes_mtl.structures import (
     Clusters,
@@ -27,6 +29,7 @@ from bayes_mtl.summaries.leave_out import MAX_PARETO_K, leave_one_task_out, row_
 from bayes_mtl.summaries.transfer_gain import alone_spec, pooled_spec
 
 _FEW_TASKS = 5  # with fewer, neither clusters nor factors can be told from chance
+_DISAGREE = 1.1  # R-hat
 _MATTERS = 4.0  # a difference below means models that predict alike (Sivula et al. 2020)
 
 
@@ -68,7 +71,8 @@ def compare(fits: Mapping[str, xr.DataTree] | Sequence[xr.DataTree], *, by: str 
     _check(named, by)
     scores = {name: _scores(idata, by) for name, idata in named.items()}
     table = arviz_compare(scores, method="stacking", round_to="none")
-    table.attrs["words"] = _words(table, by)
+    disagree = {name: r for name, idata in named.items() if (r := kept(idata).worst_r_hat) > _DISAGREE}
+    table.attrs["words"] = _words(table, by, disagree)
     return table
 
 
@@ -124,8 +128,18 @@ def choose_structure(
     else:
         ladder = {str(s): replace(spec, task_covariance=s) for s in structures}
     options = {"chains": 2, "random_seed": random_seed, **sampler}
-    fits = {name: fit(data, description, **options) for name, description in ladder.items()}
+    fits = {name: _fit_rung(name, data, description, options) for name, description in ladder.items()}
     return compare(fits), fits
+
+
+def _fit_rung(name: str, data: TaskData, spec: ModelSpec, options: dict[str, Any]) -> xr.DataTree:
+    """Fit, and say in warnings which structure they are about."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ConvergenceWarning)
+        found = fit(data, spec, **options)
+    for warning in caught:
+        warnings.warn(f"{name}: {warning.message}", warning.category, stacklevel=3)
+    return found
 
 
 def _by_structure(fits: Sequence[xr.DataTree]) -> dict[str, xr.DataTree]:
@@ -178,13 +192,20 @@ def _scores(idata: xr.DataTree, by: str) -> Any:
     )
 
 
-def _words(table: pd.DataFrame, by: str) -> str:
+def _words(table: pd.DataFrame, by: str, disagree: Mapping[str, float]) -> str:
     best = table.index[0]
     new = "rows of known tasks" if by == "row" else "new tasks"
     text = f"{best} predicts {new} best."
-    alike = [n for n in table.index[1:] if -table.elpd_diff[n] < max(_MATTERS, 2.0 * table.dse[n])]
+    loss, others = -table.elpd_diff, list(table.index[1:])
+    alike = [n for n in others if loss[n] < _MATTERS]
+    open_ = [n for n in others if _MATTERS <= loss[n] < 2.0 * table.dse[n]]
     if alike:
-        text += f" {', '.join(alike)} cannot be told from it: the simplest of these will do."
-    if worse := [n for n in table.index[1:] if n not in alike]:
+        text += f" {', '.join(alike)} predict{'s' if len(alike) == 1 else ''} as well: the simplest will do."
+    if open_:
+        text += f" Probably worse, but these rows cannot decide it: {', '.join(open_)}."
+    if worse := [n for n in others if n not in alike + open_]:
         text += f" Clearly worse: {', '.join(worse)}."
+    if disagree:
+        named = ", ".join(f"{name} ({r:.2f})" for name, r in disagree.items())
+        text += f" Do not trust yet, since chains disagree (R-hat): {named}."
     return text

@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 
 from bayes_mtl._typing import FloatArray
+from bayes_mtl.data import sum_by_task
 from bayes_mtl.errors import Finding, SpecError
 from bayes_mtl.inference.attributes import data_of, schema_of, spec_of
 from bayes_mtl.inference.deviations import task_means
@@ -90,7 +91,7 @@ def conflict_draws(idata: xr.DataTree) -> tuple[FloatArray, FloatArray]:
     out = np.empty((len(eta), data.n_tasks, data.n_tasks))
     for d in range(len(eta)):
         weight, slope = family.information(data, eta[d])
-        gradient = np.add.reduceat(data.X * slope[:, None], data.starts[:-1], axis=0)
+        gradient = sum_by_task(data.X * slope[:, None], data.starts)
         metric = np.linalg.cholesky((data.X * weight[:, None]).T @ data.X)
         white = np.linalg.solve(metric, gradient.T).T
         white /= np.maximum(np.linalg.norm(white, axis=1, keepdims=True), 1e-300)

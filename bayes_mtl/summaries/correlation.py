@@ -39,7 +39,7 @@ def task_correlation(
         -P_ts / sqrt(P_tt P_ss) with P = Omega^-1. "coefficients": the realised
         deviations beta_t - mean of two tasks across the features inside the task covariance, each in
         units of its `feature_sd`; needs two features at least. "functions": what two tasks predict
-        (linear predictor) over a reference set of rows; exists for every model.
+        (linear predictor) over a reference set of rows, under any structure; needs two slopes at least.
     grouping : str, optional
         Correlate the effects of the levels of this grouping instead of tasks ("functions": tasks only).
     ci_prob : float, optional
@@ -156,11 +156,15 @@ def _of_levels(idata: xr.DataTree, draws: xr.Dataset, kind: Kind, grouping: str)
         hint = "Choose 'structural', 'partial' or 'coefficients'"
         raise SpecError(Finding("kind", f"{kind!r} is not for groupings", hint))
     if corr not in draws:
-        name = type(spec_of(idata).levels_of(grouping)).__name__
+        structure = spec_of(idata).levels_of(grouping)
+        found = f"{type(structure).__name__} has no correlation of levels to learn"
         hint = "Use a structure that relates levels (LowRank, for example)"
-        raise SpecError(Finding("kind", f"{name} has no correlation of levels to learn", hint))
-    found = draws[corr].transpose("chain", "draw", grouping, f"{grouping}_bis").to_numpy()
-    return found if kind == "structural" else _partial(found)
+        if structure.relates_tasks:
+            found = f"the correlations of {draws.sizes[grouping]} levels were too many to store"
+            hint = "Fit with fewer draws"
+        raise SpecError(Finding("kind", found, hint))
+    matrices = draws[corr].transpose("chain", "draw", grouping, f"{grouping}_bis").to_numpy()
+    return matrices if kind == "structural" else _partial(matrices)
 
 
 def _structural(idata: xr.DataTree, draws: xr.Dataset) -> FloatArray:

@@ -75,6 +75,9 @@ def pooling(idata: xr.DataTree) -> xr.Dataset:
             every["from"].append(np.stack([known - _without(piece, s, data) for s in range(n_tasks)], axis=2))
     effective = np.concatenate(every["rows"]).mean(axis=0)
     posterior = idata["posterior"].to_dataset()
+    shared = np.zeros(0)
+    if "beta_shared" in posterior:
+        shared = posterior["beta_shared"].mean(("chain", "draw")).to_numpy()
     features, tasks = list(data.features), list(data.tasks)
     square, each = ("task", "task_bis"), ("task", "feature")
     out = xr.Dataset(
@@ -83,7 +86,7 @@ def pooling(idata: xr.DataTree) -> xr.Dataset:
             "n_rows": ("task", data.rows_per_task),
             "effective_rows": ("task", effective),
             "borrowed_rows": ("task", effective - data.rows_per_task),
-            "alone": (each, _alone(stored)[:, :n_varying]),
+            "alone": (each, _alone(stored, shared)),
             "together": (each, posterior["beta"].mean(("chain", "draw")).transpose("task", "feature").data),
         },
         coords={"task": tasks, "feature": features},
@@ -114,13 +117,18 @@ def _without(piece: LeftOut, s: int, data: TaskData) -> FloatArray:
     return _effective_rows(piece, covariance, data)
 
 
-def _alone(stored: Stored) -> FloatArray:
-    """Return least squares on each task's own rows, (T, F); NaN if they do not determine it."""
-    data, rows = stored.data, stored.rows
-    out = np.full((data.n_tasks, rows.root.shape[0]), np.nan)
+def _alone(stored: Stored, shared: FloatArray) -> FloatArray:
+    """Return least squares on each task's own rows, (T, P); NaN if they do not determine it.
+
+    Slopes that all tasks share are taken as known, as `factor` does: at their mean.
+    """
+    data, rows, P = stored.data, stored.rows, stored.data.n_features
+    out = np.full((data.n_tasks, P), np.nan)
     for t in range(data.n_tasks):
-        if rows.rank[t] == rows.root.shape[0]:
-            out[t] = rows.reference + np.linalg.lstsq(rows.root[:, :, t], rows.target[:, t], rcond=None)[0]
+        own, common = rows.root[:, :P, t], rows.root[:, P:, t]
+        if len(own) and np.linalg.matrix_rank(own) == P:
+            target = rows.target[:, t] - common @ (shared - rows.reference[P:])
+            out[t] = rows.reference[:P] + np.linalg.lstsq(own, target, rcond=None)[0]
     return out
 
 

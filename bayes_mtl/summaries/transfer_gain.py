@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from scipy.special import logit
+from scipy.stats import norm
 
 from bayes_mtl._typing import FloatArray
 from bayes_mtl.data import TaskData
+from bayes_mtl.families import Bernoulli
 from bayes_mtl.inference.attributes import data_of, schema_of, spec_of
 from bayes_mtl.inference.leave_out import is_closed
 from bayes_mtl.model import default_priors, explicit_priors
@@ -26,8 +29,7 @@ from bayes_mtl.summaries.leave_out import (
 )
 from bayes_mtl.summaries.refit import exact_rows, fit_without, quick_fit
 
-_HURT = -2.0  # standard errors
-_LEVEL = 0.05  # of the probability that any task is said to contradict the others if none does
+_LEVEL = 0.05  # of the probability that any task is called hurt, or said to contradict, if none is or does
 
 
 def transfer_gain(
@@ -77,9 +79,10 @@ def transfer_gain(
     Notes
     -----
     Rows are left out by Pareto-smoothed importance sampling; for Gaussian outcomes only over
-    hyperparameters, the rest is exact. A task is called hurt if ``gain`` is more than two standard errors
-    below zero, or if the others contradict it: ``surprise`` below 0.05 / number of tasks, so that with
-    tasks that are all alike the chance of calling any one so is 5 %. It hurts others if they contradict
+    hyperparameters, the rest is exact. A task is called hurt if ``gain`` is below zero by so many standard
+    errors that chance would do it with a probability of 0.05 / number of tasks (10 tasks: 2.6), or if the
+    others contradict it: ``surprise`` below 0.05 / number of tasks, so that with tasks that are all alike
+    the chance of calling any one so is about 5 %. It hurts others if they contradict
     it, since it makes their population look wider than it is and keeps them from leaning on each other,
     unless `gain_of_others` says otherwise (more than a standard error below zero). For outcomes that are
     not Gaussian the surprise rests on a normal approximation of what a task's rows say.
@@ -100,8 +103,8 @@ def transfer_gain(
     without_others, k_alone = _baseline(single_task, alone_spec(spec, data), data, refits)
     as_one, k_pooled = _baseline(pooled, pooled_spec(spec, data), data, refits)
     task, n_tasks = data.task_index, data.n_tasks
-    gain, gain_se = _paired(own - without_others, data)
-    over_pooled, over_pooled_se = _paired(own - as_one, data)
+    gain, gain_se = _paired(own, without_others, spec, data)
+    over_pooled, over_pooled_se = _paired(own, as_one, spec, data)
     surprise, others, others_se = np.full((3, n_tasks), np.nan)
     if is_closed(spec):
         _, surprise, unreliable = task_scores(idata)
@@ -118,11 +121,12 @@ def transfer_gain(
                 continue
             others[t], others_se[t] = change.sum(), change.std(ddof=1) * np.sqrt(len(change))
     contradicted = surprise < _LEVEL / n_tasks
-    hurt = (gain < _HURT * gain_se) | contradicted
+    z, limit = gain / np.maximum(gain_se, 1e-12), float(norm.ppf(_LEVEL / n_tasks))
+    hurt = (z < limit) | contradicted
     hurts = contradicted & (others > -others_se)
-    verdict = _verdicts(gain / np.maximum(gain_se, 1e-12), hurt, contradicted, hurts)
     worst = np.zeros(n_tasks)
     np.maximum.at(worst, task, np.max([k, k_alone, k_pooled], axis=0))
+    verdict = _verdicts(z, hurt, contradicted, hurts, worst > MAX_PARETO_K)
     columns = {
         "n_rows": data.rows_per_task,
         "elpd": np.bincount(task, own, minlength=n_tasks),
@@ -215,18 +219,32 @@ def _kept(spec: ModelSpec, names: tuple[str, ...]) -> dict[str, PriorEntry]:
     return {name: entry for name, entry in spec.priors.items() if name in names}
 
 
-def _paired(difference: FloatArray, data: TaskData) -> tuple[FloatArray, FloatArray]:
-    """Return the sum of differences of each task's rows, and its standard error."""
-    n = data.rows_per_task
+def _paired(
+    own: FloatArray, other: FloatArray, spec: ModelSpec, data: TaskData
+) -> tuple[FloatArray, FloatArray]:
+    """Return the sum of differences of each task's rows, and its standard error.
+
+    Rows of one outcome only hardly differ, so that their spread says nothing of how uncertain the sum is. If
+    the outcome is binary, with probabilities p and q of a one, the difference of a row would be
+    log(p / q) or log((1 - p) / (1 - q)), with variance m (1 - m) (logit p - logit q)^2 at m = (p + q) / 2.
+    The larger of the two variances counts.
+    """
+    n, difference = data.rows_per_task, own - other
     total, square = (
         np.bincount(data.task_index, d, minlength=data.n_tasks) for d in (difference, difference**2)
     )
     with np.errstate(invalid="ignore", divide="ignore"):
         variance = np.maximum(square - total**2 / n, 0.0) / (n - 1) * n
+    if isinstance(spec.family, Bernoulli):
+        p, q = (np.where(data.y == 1, np.exp(e), -np.expm1(e)) for e in (own, other))
+        middle = (p + q) / 2
+        by_row = middle * (1 - middle) * (logit(p) - logit(q)) ** 2
+        expected = np.bincount(data.task_index, by_row, minlength=data.n_tasks)
+        variance = np.fmax(variance, expected)
     return total, np.sqrt(variance)
 
 
-def _verdicts(z: FloatArray, hurt: Any, contradicted: Any, hurts: Any) -> list[str]:
+def _verdicts(z: FloatArray, hurt: Any, contradicted: Any, hurts: Any, unreliable: Any) -> list[str]:
     words = []
     for t in range(len(z)):
         if contradicted[t]:
@@ -234,7 +252,9 @@ def _verdicts(z: FloatArray, hurt: Any, contradicted: Any, hurts: Any) -> list[s
         elif hurt[t]:
             words.append("hurt by the others")
         else:
-            words.append("gains from the others" if z[t] > -_HURT else "no clear difference")
+            words.append("gains from the others" if z[t] > 2.0 else "no clear difference")
+        if unreliable[t]:
+            words[-1] += " (unreliable: see pareto_k)"
     return words
 
 
