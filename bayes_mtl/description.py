@@ -20,11 +20,19 @@ class Described:
         return {"name": type(self).__name__, **{k: v for k, v in plain.items() if v is not None}}
 
     @classmethod
+    def leaves(cls) -> Iterable[type[Any]]:
+        """Yield the classes that can be described."""
+        for sub in cls.__subclasses__():
+            if dataclasses.is_dataclass(sub):
+                yield sub
+            yield from sub.leaves()
+
+    @classmethod
     def from_dict(cls, values: Mapping[str, Any] | str) -> Self:
         """Build any known subclass from its name and options."""
         options = {"name": values} if isinstance(values, str) else dict(values)
         name = str(options.pop("name", ""))
-        known = {c.__name__.lower(): c for c in _leaves(cls)}
+        known = {c.__name__.lower(): c for c in cls.leaves()}
         chosen = known.get(name.lower())
         if chosen is None:
             choices = ", ".join(sorted(c.__name__ for c in known.values()))
@@ -44,10 +52,3 @@ def _required(chosen: type[Any]) -> set[str]:
     """Return the options that have no default."""
     parameters = inspect.signature(chosen).parameters.values()
     return {p.name for p in parameters if p.default is p.empty}
-
-
-def _leaves(cls: type[Any]) -> Iterable[type[Any]]:
-    for sub in cls.__subclasses__():
-        if dataclasses.is_dataclass(sub):
-            yield sub
-        yield from _leaves(sub)

@@ -115,7 +115,7 @@ class ModelSpec:
         if isinstance(self.family, str):
             object.__setattr__(self, "family", Family.from_dict(self.family))
         findings = [
-            Finding(name, f"should be a {kind.__name__}, found {value!r}")
+            Finding(name, f"should be a {kind.__name__}, found {value!r}", _instance_of(value))
             for name, kind, value in (
                 ("family", Family, self.family),
                 ("task_covariance", TaskCovariance, self.task_covariance),
@@ -389,6 +389,13 @@ def grouping_findings(groupings: Mapping[str, Any]) -> list[Finding]:
         elif isinstance(structure, CompletePooling):
             found.append(Finding(where, "is CompletePooling, so it has no effects", "Leave it out"))
     return found
+
+
+def _instance_of(value: Any) -> str:
+    """Say what to write instead of the name, or the class, of a structure."""
+    name = value if isinstance(value, str) else getattr(value, "__name__", "")
+    known = {c.__name__ for c in (*TaskCovariance.leaves(), *FeatureCovariance.leaves())}
+    return f"Write mtl.{name}(...)" if name in known else ""
 
 
 def outside_features(

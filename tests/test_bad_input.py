@@ -182,3 +182,21 @@ def test_parameters_that_the_rows_cannot_reach():
     spec = mtl.ModelSpec(groupings={"item": mtl.LowRank(1)}, independent_features=["Intercept"])
     with pytest.raises(errors.SpecError, match="no feature of the grouping 'item' inside"):
         mtl.build_model(spec, data)
+
+
+@pytest.mark.filterwarnings("ignore::bayes_mtl.errors.ConvergenceWarning")
+def test_two_classes_are_hardly_gaussian():
+    data = read(TABLE.assign(y=np.arange(N) % 2))
+    with pytest.warns(errors.DataWarning, match="two classes are 'bernoulli'"):
+        mtl.fit(data, mtl.ModelSpec(priors={"sigma": 0.5}), draws=4, tune=4, chains=1, progressbar=False)
+
+
+def test_text_that_is_the_same_in_every_row_is_said():
+    with pytest.raises(errors.DataError, match="is 'same' in every row"):
+        read(TABLE.assign(kind="same"), features=["x", "kind"])
+
+
+@pytest.mark.parametrize("given", ["LowRank", mtl.LowRank], ids=str)
+def test_structures_are_written_with_their_options(given):
+    with pytest.raises(errors.SpecError, match=r"Write mtl\.LowRank\(\.\.\.\)"):
+        mtl.ModelSpec(task_covariance=given)

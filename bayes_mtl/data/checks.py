@@ -125,7 +125,7 @@ def outcome_problems(
         Finding(
             f"outcome {name!r}",
             f"{len(one_class)} {plural} one class only: {some}",
-            "Remove them, or pass allow_one_class=True to let them learn from the other tasks",
+            "Pass allow_one_class=True to let them learn from the other tasks, or leave them out",
         )
     ]
 

@@ -249,7 +249,9 @@ def _unfit_columns(
         hint = "Rename it: the intercept is a feature of that name"
         found.append(Finding(f"column {INTERCEPT!r}", "has a reserved name", hint))
     for name, known in levels.items():
-        if any(isinstance(v, date | timedelta) for v in known):
+        if len(known) == 1:
+            found.append(Finding(f"column {name!r}", f"is {known[0]!r} in every row", "Leave it out"))
+        elif any(isinstance(v, date | timedelta) for v in known):
             hint = "Convert them to numbers (days since a start), or to text for one level each"
             found.append(Finding(f"column {name!r}", "holds dates or durations", hint))
         elif len(known) > _MANY_LEVELS and all(_is_number(v) for v in known):

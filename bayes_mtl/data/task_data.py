@@ -748,7 +748,7 @@ def _numeric(table: Any, column: str) -> FloatArray:
         as_number = pd.to_numeric(values.astype(object), errors="coerce")
         bad = values[as_number.isna() & values.notna()]
         if len(bad):
-            hint = "Code two classes as 0 and 1"
+            hint = "Make it a number or a missing value (two classes: 0 and 1)"
             raise DataError(Finding(f"column {column!r}", f"should be numeric, found {bad.iloc[0]!r}", hint))
         values = as_number
     return values.to_numpy(dtype=float, na_value=np.nan)

@@ -155,7 +155,7 @@ def _convergence(posterior: xr.Dataset, problems: list[Finding]) -> tuple[float,
         problems.append(
             Finding(
                 "R-hat",
-                f"is {worst[1]:.3f} for {worst[0]} (above {limit}): chains disagree",
+                f"is {worst[1]:.4f} for {worst[0]} (above {limit}): chains disagree",
                 "Raise tune and draws",
             )
         )

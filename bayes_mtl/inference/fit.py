@@ -17,7 +17,8 @@ import xarray as xr
 from bayes_mtl._typing import FloatArray
 from bayes_mtl.data import PseudoRows, TaskData
 from bayes_mtl.data.groupings import named
-from bayes_mtl.errors import ConvergenceWarning, Finding, SpecError, raise_if_any
+from bayes_mtl.errors import ConvergenceWarning, DataWarning, Finding, SpecError, raise_if_any
+from bayes_mtl.families import Gaussian
 from bayes_mtl.inference import components
 from bayes_mtl.inference.attributes import describe
 from bayes_mtl.inference.density import Backend, DensityGraph, compile_density, nutpie_model
@@ -121,6 +122,9 @@ def fit(
     spec = ModelSpec() if spec is None else spec
     _check(data, spec, draws, tune, chains, cores, target_accept, backend, log_likelihood)
     seeds = _seeds(random_seed)
+    if isinstance(spec.family, Gaussian) and ((data.y == 0) | (data.y == 1)).all():
+        said = "The outcome is 0 or 1 in every row, and the family is Gaussian; two classes are 'bernoulli'."
+        warnings.warn(said, DataWarning, stacklevel=2)
     collapsed = is_collapsed(spec, marginal) and not (marginal == "auto" and is_chained(spec, data))
     levels = None
     if data.groupings:
