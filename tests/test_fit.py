@@ -199,8 +199,15 @@ def test_an_interrupt_keeps_what_was_drawn(sleepstudy_case, monkeypatch):
     original = nutpie.sample
 
     def interrupted(*args, **kwargs):
-        threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT)).start()
-        return original(*args, **kwargs)
+        # Again if it goes on: Python loses an interrupt that arrives where exceptions are ignored.
+        timers = [threading.Timer(t, os.kill, (os.getpid(), signal.SIGINT)) for t in (1.5, 15.0)]
+        for timer in timers:
+            timer.start()
+        try:
+            return original(*args, **kwargs)
+        finally:
+            for timer in timers:
+                timer.cancel()
 
     monkeypatch.setattr(nutpie, "sample", interrupted)
     with warnings.catch_warnings(record=True) as caught:

@@ -509,8 +509,8 @@ def test_levels_of_new_rows(items_fit):
         mtl.predict(idata, new.assign(person=1000).drop(columns="x").assign(x=0.0))
     assert {f.where for f in caught.value.findings} == {"column 'person'", "column 'item'"}
     assert "levels that the model does not know: 'new', 'other'" in str(caught.value)
-    with pytest.raises(errors.PredictionError, match="the model knows str"):
-        mtl.predict(idata, new.assign(item=5), new_tasks="population")
+    with pytest.raises(errors.PredictionError, match="the model knows int"):
+        mtl.predict(idata, new.assign(person="3"), new_tasks="population")
     p = mtl.predict(idata, new, new_tasks="population", random_seed=2)["predictions"]["y"].to_numpy()
     eta = np.log(p) - np.log1p(-p)
     own = posterior["beta"].sel(task=3).to_numpy()[..., 0]

@@ -114,10 +114,8 @@ def exact_rows(
     if not n_folds:
         return density, k, 0
     density, k = density.copy(), k.copy()
-    data, spec = data_of(idata), spec_of(idata)
     for fold in np.array_split(bad, n_folds):
-        rest = keep_rows(data, ~np.isin(np.arange(data.n_rows), fold))
-        refit = quick_fit(rest, explicit_priors(spec, data), **sampler)
+        refit = _fit_to(idata, ~np.isin(np.arange(len(k)), fold), **sampler)
         of_rows = log_likelihood_of(idata, fold, refit)
         density[fold] = np.logaddexp.reduce(of_rows.to_numpy().reshape(-1, len(fold)), axis=0)
         density[fold] -= np.log(of_rows.sizes["chain"] * of_rows.sizes["draw"])
@@ -131,8 +129,12 @@ def fit_without(idata: xr.DataTree, t: int, **sampler: Any) -> xr.DataTree:
     The task stays, so that structures that know its place go on meaning the same; without rows it says
     nothing.
     """
+    return _fit_to(idata, data_of(idata).task_index != t, **sampler)
+
+
+def _fit_to(idata: xr.DataTree, keep: npt.NDArray[np.bool_], **sampler: Any) -> xr.DataTree:
     data, spec = data_of(idata), spec_of(idata)
-    return quick_fit(keep_rows(data, data.task_index != t), explicit_priors(spec, data), **sampler)
+    return quick_fit(keep_rows(data, keep), explicit_priors(spec, data), **sampler)
 
 
 def keep_rows(data: TaskData, keep: npt.NDArray[np.bool_]) -> TaskData:
