@@ -21,7 +21,7 @@ from bayes_mtl.inference.deviations import deviations, task_scales
 from bayes_mtl.inference.hyperdraws import CHUNK_BYTES, law_of_new_tasks
 from bayes_mtl.inference.log_likelihood import effects_of_levels, linear_predictor, sigma_of_rows
 from bayes_mtl.structures import Horseshoe, Namer, StudentT, TaskCovariance, TaskMixture
-from bayes_mtl.structures.known import values_of_tasks
+from bayes_mtl.structures.known import plain_label, values_of_tasks
 
 
 def predict(
@@ -181,8 +181,7 @@ def _rows(table: Any, schema: TaskSchema) -> tuple[pd.DataFrame, list[Label], An
 
 
 def _as_labels(column: pd.Series) -> list[Label]:
-    values = [v.item() if isinstance(v, np.generic) else v for v in column.astype(object)]
-    return [int(v) if isinstance(v, float) and v.is_integer() else v for v in values]
+    return [plain_label(v) for v in column.astype(object)]
 
 
 def _codes(

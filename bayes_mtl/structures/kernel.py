@@ -206,21 +206,24 @@ class Kernel(KnownRelatedness):
     def _known(self, at: Sequence[int], name: Namer) -> Tensor:
         if self.matrix is not None:
             return np.array(self.matrix)[np.ix_(at, at)]
-        x = np.array(self.positions)[at]
-        distance = np.sqrt(((x[:, None] - x[None, :]) ** 2).sum(axis=-1))
+        distance = _distances(np.array(self.positions)[at])
         return SHAPES[self.shape](distance / self._lengthscale(distance, name))
 
     def _lengthscale(self, distance: FloatArray, name: Namer) -> Tensor:
         if self.lengthscale is not None:
             return self.lengthscale
         if not distance.any():  # all tasks at one place: what is known of others says how far is far
-            x = np.array(self.positions)
-            distance = np.sqrt(((x[:, None] - x[None, :]) ** 2).sum(axis=-1))
+            distance = _distances(np.array(self.positions))
         if not distance.any():
             return pm.LogNormal(name("lengthscale"), 0.0, 1.0)
         low, high = np.log([distance[distance > 0].min(), distance.max()])
         sigma = max(0.5, (high - low) / (2 * 1.645))
         return pm.LogNormal(name("lengthscale"), (low + high) / 2, sigma)
+
+
+def _distances(x: FloatArray) -> FloatArray:
+    """Return the distance of every two positions."""
+    return np.asarray(np.sqrt(((x[:, None] - x[None, :]) ** 2).sum(axis=-1)))
 
 
 def _places(positions: Any, tasks: Any) -> tuple[tuple[Label, ...], FloatArray]:
