@@ -10,6 +10,8 @@ import numpy as np
 import nutpie
 import pytensor
 import pytest
+from numba.core.runtime import rtsys
+from numba.core.runtime._nrt_python import memsys_disable_stats, memsys_enable_stats
 
 import bayes_mtl as mtl
 from bayes_mtl.data import PseudoRows, TaskStatistics
@@ -205,3 +207,34 @@ def test_a_bad_pilot_does_not_make_the_answer_wrong(monkeypatch):
         mcse = [az.mcse(idata["posterior"].to_dataset())[name] for idata in (good, other)]
         z = (means[0] - means[1]) / np.sqrt(mcse[0] ** 2 + mcse[1] ** 2)
         assert float(np.abs(z).max()) < 4, name
+
+
+KINDS = {
+    "collapsed": (mtl.ModelSpec(task_covariance=mtl.LowRank(1)), gaussian(0), True),
+    "components": (mtl.ModelSpec(task_covariance=mtl.Clusters(2)), gaussian(0), True),
+    "one after the other": (mtl.ModelSpec(task_covariance=mtl.LKJ()), gaussian(0, n_tasks=23), False),
+    "whitened": (mtl.ModelSpec(family="bernoulli", task_covariance=mtl.LowRank(1)), binary(0), False),
+    "whitened components": (
+        mtl.ModelSpec(family="bernoulli", task_covariance=mtl.Clusters(2)),
+        binary(0),
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_evaluation_keeps_no_memory(kind):
+    """Subroutines that count no references must not be handed arrays that only they would free."""
+    spec, data, collapsed = KINDS[kind]
+    rows = data.pseudo_rows if spec.family.gaussian_coefficients else pilot(spec, data)
+    density = compile_density(sampling_model(spec, data, collapsed=collapsed, rows=rows).model)
+    evaluate = density.make()
+    assert np.isfinite(evaluate(density.start(1))[0])
+    memsys_enable_stats()
+    before = rtsys.get_allocation_stats()
+    for seed in range(20):
+        evaluate(density.start(seed))
+    after = rtsys.get_allocation_stats()
+    memsys_disable_stats()
+    assert after.mi_alloc - before.mi_alloc == after.mi_free - before.mi_free > 0
+    assert after.alloc - before.alloc == after.free - before.free

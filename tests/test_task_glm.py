@@ -23,7 +23,7 @@ def bernoulli(beta, *data):
 
 def exp(x):
     out = np.empty(len(x))
-    exp_to(x, out)
+    exp_to(x, out, np.empty(len(x)))
     return out
 
 

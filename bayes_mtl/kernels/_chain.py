@@ -18,7 +18,7 @@ and alpha as if the deviations of tasks were independent. It is a triangular map
 exact: log p(alpha, e) + log |d(alpha, e) / dz| is as in `_whitening`. The coordinates are independent
 standard normals only roughly, since later tasks are taken to be independent of each other.
 
-Arrays that a loop over later tasks reads have the task last.
+Arrays that a loop over later tasks reads have the task last, or all features of all tasks in one row.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import numpy as np
 from bayes_mtl._typing import FloatArray, IntArray
 from bayes_mtl.kernels._gaussian_tasks import log_likelihood
 from bayes_mtl.kernels._information import inform, pull_back_information
-from bayes_mtl.kernels._lanes import block_length, cholesky_and_solve, pull_back_cholesky
+from bayes_mtl.kernels._lanes import block_length, cholesky_and_solve, full_vectors, pull_back_cholesky
 from bayes_mtl.kernels._population import (
     add_gradient_of_cholesky,
     add_information,
@@ -43,7 +43,7 @@ from bayes_mtl.kernels._population import (
     spread,
 )
 from bayes_mtl.kernels._small_linalg import add_multiple, dot
-from bayes_mtl.kernels.compile import subroutine
+from bayes_mtl.kernels.compile import allocating_subroutine, subroutine
 
 _HALF_LOG_2PI = float(0.5 * np.log(2.0 * np.pi))
 
@@ -198,7 +198,7 @@ def gaussian(
     value[0] = found
 
 
-@subroutine
+@allocating_subroutine
 def _pull_back(
     sd: FloatArray,
     correlation: FloatArray,
@@ -225,7 +225,7 @@ def _pull_back(
 ) -> None:
     """Do the reverse sweep, after `_evaluate`; derivatives begin at zero, `weight` is that of the value."""
     H, HA, _, K_own, Y, G, K, GL, LGL, S, effects = blocks
-    after, often, G_flat, G_columns, AHL, factor, base, w, rho, e, seen, p, U, shifted = whole
+    after, often, moved, G_flat, G_columns, AHL, factor, base, w, rho, e, seen, p, U, shifted = whole
     n_tasks, n_columns, n_varying = e.shape[0], H.shape[1], sd.shape[0]
     n_inside, n_common = inside.shape[0], column.shape[0]
     n_blocks, length = K.shape[0], K.shape[3]
@@ -252,53 +252,19 @@ def _pull_back(
             for t in range(n):
                 pulled[start + t, k] = scratch[t] * (S[block, i, t] if k < n_varying else 1.0)
     d_after = np.zeros((n_tasks, n_tasks))
-    d_G_columns = np.zeros((n_inside, n_tasks * n_inside))
-    d_w = np.zeros((n_tasks, n_inside))  # by way of the steps so far
-    d_rho = np.zeros((n_tasks, n_inside))
+    size = moved.shape[1]
+    d_G_columns = np.zeros((n_inside, size))
+    d_moved = np.zeros((n_tasks, size))
+    d_w = np.zeros(rho.shape)  # by way of the steps so far
+    d_rho = np.zeros(rho.shape)
     d_v, d_q = np.empty((n_tasks, n_varying)), np.empty((n_tasks, n_varying))
-    step, given = np.empty(n_varying), np.empty(n_inside)
-    moved = np.empty(n_tasks * n_inside)
-    d_moved = np.empty(n_tasks * n_inside)
-    size = n_tasks * n_inside
-    for s in range(n_tasks - 1, -1, -1):
-        first = (s + 1) * n_inside
-        weights, others = after[s, s + 1 :], d_w[s + 1 :]
-        given[:] = 0.0
-        _add_rows(given, others, weights)
-        _add_products(d_after[s, s + 1 :], others, seen[s])
-        for i in range(n_varying):
-            step[i] = pulled[s, i] - weight * e[s, i]
-        for x in range(n_inside):
-            step[inside[x]] += given[x]
-        for i in range(n_varying):
-            for j in range(i):
-                step[i] -= factor[s, i, j] * step[j]
-            step[i] *= factor[s, i, i]
-            d_z[s, i] = step[i]
-            d_v[s, i] = step[i]
-        _solve_transposed(factor[s], step)
-        for i in range(n_varying):
-            d_q[s, i] = step[i]
-        for x in range(n_inside):
-            given[x] = step[inside[x]]
-        change, d_change, scale = moved[first:], d_moved[first:], often[s, first:]
-        change[:] = 0.0
-        _add_product(change, scale, d_rho.reshape(size)[first:], 1.0)
-        for y in range(n_inside):
-            add_multiple(d_G_columns[y, first:], change, -seen[s, y])
-        change[:] = 0.0
-        d_change[:] = 0.0
-        for y in range(n_inside):
-            add_multiple(change, G_columns[y, first:], seen[s, y])
-            add_multiple(d_change, G_columns[y, first:], given[y])
-        _add_product(rho.reshape(size)[first:], scale, change, 1.0)  # as it was before this step
-        _add_product(d_w.reshape(size)[first:], scale, d_change, -1.0)
-        _add_products(d_after[s, s + 1 :], rho[s + 1 :], given)
-        _add_outer(d_rho[s + 1 :], weights, given)
-        for x in range(n_inside):
-            d_w[s, x] += pulled[s, n_varying + x]
-        for i in range(n_varying):
-            add_multiple(d_w[s], AHL[s, i], -step[i])
+    _sweep_back(
+        weight, pulled, after, often, moved, G_columns, AHL, factor, inside, rho, rho.reshape(rho.size), e,
+        seen, d_after, d_w, d_w.reshape(rho.size), d_rho, d_rho.reshape(rho.size), d_moved, d_z, d_v, d_q,
+        np.empty(n_varying), np.empty(n_inside), np.empty(size),
+    )  # fmt: skip
+    for y in range(n_inside):
+        _add_combination(d_G_columns[y], d_moved, 0, seen[:, y].copy())
 
     # The factors K, and what later tasks gave to them.
     d_W = np.empty((n_blocks, n_varying, n_varying, length))
@@ -316,15 +282,7 @@ def _pull_back(
             for t in range(n):
                 d_W[block, i, i, t] -= weight * K[block, i, i, t]
         pull_back_cholesky(K[block], d_W[block], work, n)
-        for t in range(n):
-            s = start + t
-            for x in range(n_inside):
-                for y in range(n_inside):
-                    own_W[x * n_inside + y] = d_W[block, inside[x], inside[y], t]
-            weights, products = after[s, s + 1 :], np.zeros(n_tasks - s - 1)
-            _add_products(products, G_flat[s + 1 :], own_W)
-            _add_product(d_after[s, s + 1 :], weights, products, 2.0)
-            _add_outer(d_G_flat[s + 1 :], weights * weights, own_W)
+        _pull_back_later(d_W[block], d_after, d_G_flat, after, G_flat, inside, own_W, start, n)
     for s in range(n_tasks):
         for t in range(s + 1, n_tasks):
             d_loadings[t, s] = d_after[s, t]
@@ -470,7 +428,7 @@ def _pull_back(
     add_gradient_of_cholesky(d_L, sd, correlation, inside, d_sd, d_correlation)
 
 
-@subroutine
+@allocating_subroutine
 def _workspace(
     n_tasks: int, n_columns: int, n_varying: int, n_inside: int, n_common: int
 ) -> tuple[tuple[FloatArray, ...], tuple[FloatArray, ...]]:
@@ -490,16 +448,19 @@ def _workspace(
         np.empty((n_blocks, n_varying, length)),  # S
         np.empty((n_blocks, n_common, length)),  # effects
     )
+    size = full_vectors(n_tasks * n_inside)  # a loop over so many leaves nothing over
+    n_rows = max(n_tasks, (size + n_inside - 1) // max(1, n_inside))  # of which the last are not used
     whole = (
         np.zeros((n_tasks, n_tasks)),  # after[s, t] = lambda_ts for t > s
-        np.zeros((n_tasks, n_tasks * n_inside)),  # the same, once for every feature inside
+        np.zeros((n_tasks, size)),  # the same, once for every feature inside
+        np.zeros((n_tasks, size)),  # G_t e_s
         np.empty((n_tasks, n_inside * n_inside)),  # L'G L
-        np.empty((n_inside, n_tasks * n_inside)),  # its column y of all tasks, one task after the other
+        np.zeros((n_inside, size)),  # its column y of all tasks, one task after the other
         np.empty((n_tasks, n_varying, n_inside)),  # A'H L
         np.empty((n_tasks, n_varying, n_varying)),  # K
         np.empty((n_columns, n_tasks)),  # D alpha
         np.zeros((n_tasks, n_inside)),  # w
-        np.empty((n_tasks, n_inside)),  # rho
+        np.zeros((n_rows, n_inside)),  # rho
         np.empty((n_tasks, n_varying)),  # e
         np.empty((n_tasks, n_inside)),  # of it, what other tasks see
         np.empty((n_tasks, n_varying)),  # K^-1 q
@@ -509,7 +470,7 @@ def _workspace(
     return blocks, whole
 
 
-@subroutine
+@allocating_subroutine
 def _evaluate(
     sd: FloatArray,
     correlation: FloatArray,
@@ -531,7 +492,7 @@ def _evaluate(
 ) -> float:
     """Return the value; keep what the reverse sweep needs."""
     H, HA, W, K_own, Y, G, K, GL, LGL, S, effects = blocks
-    after, often, G_flat, G_columns, AHL, factor, base, w, rho, e, seen, p, U, shifted = whole
+    after, often, moved, G_flat, G_columns, AHL, factor, base, w, rho, e, seen, p, U, shifted = whole
     n_tasks, n_columns, n_varying = z.shape[0], root.shape[0], sd.shape[0]
     n_inside, n_common = inside.shape[0], column.shape[0]
     n_blocks, length = K.shape[0], K.shape[3]
@@ -577,7 +538,7 @@ def _evaluate(
         project(GL[block], LGL[block], Lg, G[block], G[block, n_columns], L, inside, n)
         add_information(
             U, shifted, G[block], G[block, n_columns], GL[block], LGL[block], Lg, no_factors, column,
-            effects[block], n,
+            effects[block], scratch, n,
         )  # fmt: skip
         for x in range(n_inside):
             for t in range(n):
@@ -612,12 +573,7 @@ def _evaluate(
                     K[block, i, j, t] = W[block, i, j, t]
         for t in range(n):
             log_det[t] = 0.0
-            gained[:] = 0.0
-            weights = after[start + t, start + t + 1 :]
-            _add_rows(gained, G_flat[start + t + 1 :], weights * weights)
-            for x in range(n_inside):
-                for y in range(x + 1):
-                    K[block, inside[x], inside[y], t] += gained[x * n_inside + y]
+        _add_later(K[block], after, G_flat, inside, gained, start, n)
         if not cholesky_and_solve(K[block], nothing, log_det, n):
             return -np.inf
         for t in range(n):
@@ -650,34 +606,10 @@ def _evaluate(
                 for t in range(n):
                     AHL[start + t, i, x] = scratch[t]
 
-    step, given, moved = np.empty(n_varying), np.empty(n_inside), np.empty(n_tasks * n_inside)
-    for s in range(n_tasks):
-        before, first = loadings[s], (s + 1) * n_inside
-        _add_rows(w[s], seen[:s], before)
-        weights, others = after[s, s + 1 :], rho[s + 1 :]
-        given[:] = 0.0
-        _add_rows(given, others, weights)
-        for i in range(n_varying):
-            step[i] = q[s, i] - dot(AHL[s, i], w[s])
-        for x in range(n_inside):
-            step[inside[x]] += given[x]
-        for i in range(n_varying):
-            for j in range(i):
-                step[i] -= factor[s, i, j] * p[s, j]
-            p[s, i] = step[i] * factor[s, i, i]
-        for i in range(n_varying):
-            step[i] = p[s, i] + z[s, i]
-        _solve_transposed(factor[s], step)
-        for i in range(n_varying):
-            e[s, i] = step[i]
-            value -= 0.5 * step[i] * step[i]
-        for x in range(n_inside):
-            seen[s, x] = step[inside[x]]
-        change = moved[first:]
-        change[:] = 0.0
-        for y in range(n_inside):
-            add_multiple(change, G_columns[y, first:], seen[s, y])
-        _add_product(rho.reshape(n_tasks * n_inside)[first:], often[s, first:], change, -1.0)
+    value -= 0.5 * _sweep(
+        z, q, loadings, after, often, moved, G_columns, AHL, factor, inside, w, rho, rho.reshape(rho.size), e,
+        seen, p, np.empty(n_varying), np.empty(n_inside),
+    )  # fmt: skip
     for block in range(n_blocks):
         start = block * length
         n = min(length, n_tasks - start)
@@ -696,6 +628,173 @@ def _evaluate(
             for t in range(n):
                 beta[start + t, f] += scratch[t]
     return value if abs(value) < np.inf else -np.inf
+
+
+@subroutine
+def _sweep(
+    z: FloatArray,
+    q: FloatArray,
+    loadings: FloatArray,
+    after: FloatArray,
+    often: FloatArray,
+    moved: FloatArray,
+    G_columns: FloatArray,
+    AHL: FloatArray,
+    factor: FloatArray,
+    inside: IntArray,
+    w: FloatArray,
+    rho: FloatArray,
+    flat_rho: FloatArray,
+    e: FloatArray,
+    seen: FloatArray,
+    p: FloatArray,
+    step: FloatArray,
+    given: FloatArray,
+) -> float:
+    """Do the steps of the tasks, one after the other; return the sum of squares of all e.
+
+    Some arrays come a second time, flat; `step` and `given` are overwritten.
+    """
+    n_tasks, n_varying, n_inside = z.shape[0], z.shape[1], inside.shape[0]
+    squares = 0.0
+    for s in range(n_tasks):
+        _add_rows(w[s], seen[:s], loadings[s])
+        weights, others = after[s, s + 1 :], rho[s + 1 : n_tasks]
+        given[:] = 0.0
+        _add_rows(given, others, weights)
+        for i in range(n_varying):
+            step[i] = q[s, i] - dot(AHL[s, i], w[s])
+        for x in range(n_inside):
+            step[inside[x]] += given[x]
+        for i in range(n_varying):
+            for j in range(i):
+                step[i] -= factor[s, i, j] * p[s, j]
+            p[s, i] = step[i] * factor[s, i, i]
+        for i in range(n_varying):
+            step[i] = p[s, i] + z[s, i]
+        _solve_transposed(factor[s], step)
+        for i in range(n_varying):
+            e[s, i] = step[i]
+            squares += step[i] * step[i]
+        for x in range(n_inside):
+            seen[s, x] = step[inside[x]]
+        first = _from(s + 1, n_inside)
+        change = moved[s, first:]
+        _add_combination(change, G_columns, first, seen[s])
+        _add_product(flat_rho[first : moved.shape[1]], often[s, first:], change, -1.0)
+    return squares
+
+
+@subroutine
+def _sweep_back(
+    weight: float,
+    pulled: FloatArray,
+    after: FloatArray,
+    often: FloatArray,
+    moved: FloatArray,
+    G_columns: FloatArray,
+    AHL: FloatArray,
+    factor: FloatArray,
+    inside: IntArray,
+    rho: FloatArray,
+    flat_rho: FloatArray,
+    e: FloatArray,
+    seen: FloatArray,
+    d_after: FloatArray,
+    d_w: FloatArray,
+    d_flat_w: FloatArray,
+    d_rho: FloatArray,
+    d_flat_rho: FloatArray,
+    d_moved: FloatArray,
+    d_z: FloatArray,
+    d_v: FloatArray,
+    d_q: FloatArray,
+    step: FloatArray,
+    given: FloatArray,
+    change: FloatArray,
+) -> None:
+    """Do the reverse sweep through the steps, the last task first."""
+    n_tasks, n_varying, n_inside, size = e.shape[0], e.shape[1], inside.shape[0], moved.shape[1]
+    for s in range(n_tasks - 1, -1, -1):
+        first = _from(s + 1, n_inside)
+        weights, others = after[s, s + 1 :], d_w[s + 1 : n_tasks]
+        given[:] = 0.0
+        _add_rows(given, others, weights)
+        _add_products(d_after[s, s + 1 :], others, seen[s])
+        for i in range(n_varying):
+            step[i] = pulled[s, i] - weight * e[s, i]
+        for x in range(n_inside):
+            step[inside[x]] += given[x]
+        for i in range(n_varying):
+            for j in range(i):
+                step[i] -= factor[s, i, j] * step[j]
+            step[i] *= factor[s, i, i]
+            d_z[s, i] = step[i]
+            d_v[s, i] = step[i]
+        _solve_transposed(factor[s], step)
+        for i in range(n_varying):
+            d_q[s, i] = step[i]
+        for x in range(n_inside):
+            given[x] = step[inside[x]]
+        change[first:] = 0.0
+        _add_combination(change[first:], G_columns, first, given)
+        _undo_step(
+            flat_rho[first:size], d_flat_w[first:size], d_moved[s, first:], d_flat_rho[first:size],
+            often[s, first:], moved[s, first:], change[first:],
+        )  # fmt: skip
+        _add_products(d_after[s, s + 1 :], rho[s + 1 : n_tasks], given)
+        _add_outer(d_rho[s + 1 : n_tasks], weights, given)
+        for x in range(n_inside):
+            d_w[s, x] += pulled[s, n_varying + x]
+        for i in range(n_varying):
+            add_multiple(d_w[s], AHL[s, i], -step[i])
+
+
+@subroutine
+def _add_later(
+    K: FloatArray,
+    after: FloatArray,
+    G_flat: FloatArray,
+    inside: IntArray,
+    gained: FloatArray,
+    start: int,
+    n: int,
+) -> None:
+    """Add sum_{t>s} lambda_ts^2 G'_t to each W_s of a block."""
+    n_tasks, n_inside = after.shape[0], inside.shape[0]
+    for k in range(n):
+        s = start + k
+        gained[:] = 0.0
+        for t in range(s + 1, n_tasks):
+            add_multiple(gained, G_flat[t], after[s, t] * after[s, t])
+        for x in range(n_inside):
+            for y in range(x + 1):
+                K[inside[x], inside[y], k] += gained[x * n_inside + y]
+
+
+@subroutine
+def _pull_back_later(
+    d_W: FloatArray,
+    d_after: FloatArray,
+    d_G_flat: FloatArray,
+    after: FloatArray,
+    G_flat: FloatArray,
+    inside: IntArray,
+    own_W: FloatArray,
+    start: int,
+    n: int,
+) -> None:
+    """Pull derivatives by K back through `_add_later`."""
+    n_tasks, n_inside = after.shape[0], inside.shape[0]
+    for k in range(n):
+        s = start + k
+        for x in range(n_inside):
+            for y in range(n_inside):
+                own_W[x * n_inside + y] = d_W[inside[x], inside[y], k]
+        for t in range(s + 1, n_tasks):
+            entry = after[s, t]
+            d_after[s, t] += 2.0 * entry * dot(G_flat[t], own_W)
+            add_multiple(d_G_flat[t], own_W, entry * entry)
 
 
 @subroutine
@@ -740,3 +839,40 @@ def _solve_transposed(K: FloatArray, b: FloatArray) -> None:
         for m in range(i + 1, b.shape[0]):
             b[i] -= K[m, i] * b[m]
         b[i] *= K[i, i]
+
+
+@subroutine
+def _from(task: int, n_inside: int) -> int:
+    """Return where the entries of a task begin, or less: where a vector begins."""
+    return task * n_inside // 8 * 8
+
+
+@subroutine
+def _add_combination(out: FloatArray, rows: FloatArray, first: int, weights: FloatArray) -> None:
+    """Add sum_y weights_y rows_y, from column `first` on, to `out`."""
+    n = weights.shape[0]
+    whole = n - n % 3
+    for y in range(0, whole, 3):
+        a, b, c = weights[y], weights[y + 1], weights[y + 2]
+        one, two, three = rows[y, first:], rows[y + 1, first:], rows[y + 2, first:]
+        for k in range(out.shape[0]):
+            out[k] += a * one[k] + b * two[k] + c * three[k]
+    for y in range(whole, n):
+        add_multiple(out, rows[y, first:], weights[y])
+
+
+@subroutine
+def _undo_step(
+    rho: FloatArray,
+    d_w: FloatArray,
+    d_moved: FloatArray,
+    d_rho: FloatArray,
+    scale: FloatArray,
+    moved: FloatArray,
+    d_given: FloatArray,
+) -> None:
+    """Make rho what it was before a step, and pull the step back; one loop, as loops take long to begin."""
+    for k in range(rho.shape[0]):
+        rho[k] += scale[k] * moved[k]
+        d_moved[k] = -scale[k] * d_rho[k]
+        d_w[k] -= scale[k] * d_given[k]

@@ -40,12 +40,13 @@ from bayes_mtl.kernels._lanes import (
     gram,
     product,
     take,
+    take_rows,
     times_lower,
-    weighted_sum,
 )
 from bayes_mtl.kernels._population import (
     add_gradient_of_cholesky,
     add_information,
+    add_product_with_loadings,
     apply_design,
     feature_cholesky,
     membership,
@@ -158,10 +159,7 @@ def kernel(
             square[t] = unique_sd[start + t] * unique_sd[start + t]
         for c in range(n_common):
             scaled(effects[block, c], design[c], effect_scale[c], start, here)
-        for g in range(n_columns):
-            take(right[g, n_columns], target[g], start, here)
-            for f in range(n_columns):
-                take(right[f, g], root[f, g], start, here)
+        take_rows(right, root, target, start, here)
         for g in range(n_columns):
             moved = mean[0, g]
             if per_task_mean:
@@ -208,6 +206,7 @@ def kernel(
             lam[block],
             column,
             effects[block],
+            centre,
             n,
         )
 
@@ -285,11 +284,8 @@ def kernel(
 
         # d Z = rho m' - G Z C, for the part of Z that is made of loadings and L.
         if n_factors > 0:
-            pull_back_factors(d_lam, d_L, rho, u, L, inside, m, n)
-            for x in range(n_inside):
-                for p in range(inside[x], n_varying):
-                    for f in range(n_columns):
-                        d_L[p, inside[x]] -= weighted_sum(G[block, p, f], ZC[f, x], n)
+            pull_back_factors(d_lam, d_L, rho, u, L, inside, m, EL, n)
+            add_product_with_loadings(d_L, G[block], ZC, inside, -1.0, n)
 
         # E = rho rho' + G Phi G - G, then E L S^2 and the diagonal of L'E L.
         for p in range(n_varying):

@@ -16,7 +16,7 @@ import numpy as np
 from bayes_mtl._typing import FloatArray, IntArray
 from bayes_mtl.kernels._information import inform, pull_back_information
 from bayes_mtl.kernels._lanes import block_length, solve_transposed
-from bayes_mtl.kernels.compile import subroutine
+from bayes_mtl.kernels.compile import allocating_subroutine, subroutine
 
 _HALF_LOG_2PI = float(0.5 * np.log(2.0 * np.pi))
 
@@ -259,7 +259,7 @@ def coefficients_reverse(
             )
 
 
-@subroutine
+@allocating_subroutine
 def _workspace(n_columns: int, n_varying: int, length: int) -> tuple[FloatArray, ...]:
     """Return what `inform` writes for a block of tasks; all of S is one."""
     return (
@@ -274,7 +274,7 @@ def _workspace(n_columns: int, n_varying: int, length: int) -> tuple[FloatArray,
     )
 
 
-@subroutine
+@allocating_subroutine
 def _cotangents(n_columns: int, n_varying: int, length: int) -> tuple[FloatArray, ...]:
     """Return what `pull_back_information` reads."""
     return (
@@ -302,7 +302,7 @@ def _clear(back: tuple[FloatArray, ...]) -> None:
     d_scale[:] = 0.0
 
 
-@subroutine
+@allocating_subroutine
 def _component(
     k: int, centre: FloatArray, cholesky: FloatArray, mean: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
@@ -320,7 +320,10 @@ def _usable(L: FloatArray, moved: FloatArray, sigma: FloatArray) -> bool:
     for p in range(L.shape[0]):
         for i in range(p + 1):
             total += L[p, i]
-    return bool(abs(total) < np.inf and sigma.min() > 0.0)
+    for scale in sigma:
+        if not scale > 0.0:
+            return False
+    return bool(abs(total) < np.inf)
 
 
 @subroutine
@@ -364,7 +367,7 @@ def _write_deviation(e: FloatArray, work: tuple[FloatArray, ...], z: FloatArray,
     solve_transposed(K, e, n)
 
 
-@subroutine
+@allocating_subroutine
 def _pull_back(
     k: int,
     work: tuple[FloatArray, ...],

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from bayes_mtl._typing import FloatArray
-from bayes_mtl.kernels.compile import subroutine
+from bayes_mtl.kernels.compile import allocating_subroutine
 
 _HALF_LOG_2PI = float(0.5 * np.log(2.0 * np.pi))
 
@@ -46,7 +46,7 @@ def kernel(
         d_sigma[:] = 0.0
 
 
-@subroutine
+@allocating_subroutine
 def log_likelihood(
     beta: FloatArray,
     sigma: FloatArray,

@@ -16,13 +16,13 @@ from bayes_mtl.kernels._lanes import (
     cholesky_and_solve,
     pull_back_cholesky,
     solve_transposed,
-    take,
+    take_rows,
     times_lower,
 )
-from bayes_mtl.kernels.compile import subroutine
+from bayes_mtl.kernels.compile import allocating_subroutine
 
 
-@subroutine
+@allocating_subroutine
 def inform(
     H: FloatArray,
     HA: FloatArray,
@@ -55,10 +55,7 @@ def inform(
         precision[t] = 1.0 / (scale * scale)
         log_det[t] = 0.0
 
-    for f in range(n_columns):
-        take(R[f, n_columns], target[f], start, n)
-        for g in range(n_columns):
-            take(R[f, g], root[f, g], start, n)
+    take_rows(R, root, target, start, n)
     for f in range(n_columns):
         for g in range(f, n_columns + 1):
             for t in range(n):
@@ -124,7 +121,7 @@ def inform(
     return True
 
 
-@subroutine
+@allocating_subroutine
 def pull_back_information(
     H: FloatArray,
     HA: FloatArray,

@@ -42,6 +42,16 @@ def take(out: FloatArray, source: FloatArray, start: int, n: int) -> None:
 
 
 @subroutine
+def take_rows(out: FloatArray, root: FloatArray, target: FloatArray, start: int, n: int) -> None:
+    """Copy the pseudo-rows of tasks, with the outcome as the last column; zero in the lanes beyond n."""
+    n_rows, n_columns = root.shape[0], root.shape[1]
+    for f in range(n_rows):
+        take(out[f, n_columns], target[f], start, n)
+        for g in range(n_columns):
+            take(out[f, g], root[f, g], start, n)
+
+
+@subroutine
 def weighted_sum(a: FloatArray, b: FloatArray, n: int) -> float:
     """Return sum_t a_t b_t."""
     total = 0.0

@@ -13,10 +13,10 @@ from bayes_mtl.kernels._small_linalg import (
     solve_lower,
     solve_lower_transposed,
 )
-from bayes_mtl.kernels.compile import subroutine
+from bayes_mtl.kernels.compile import allocating_subroutine, subroutine
 
 
-@subroutine
+@allocating_subroutine
 def feature_cholesky(sd: FloatArray, correlation: FloatArray, inside: IntArray) -> FloatArray:
     """Return L = diag(sd) C, with C the identity outside the task covariance."""
     L = np.zeros((sd.shape[0], sd.shape[0]))
@@ -28,7 +28,7 @@ def feature_cholesky(sd: FloatArray, correlation: FloatArray, inside: IntArray) 
     return L
 
 
-@subroutine
+@allocating_subroutine
 def add_gradient_of_cholesky(
     d_L: FloatArray,
     sd: FloatArray,
@@ -49,7 +49,7 @@ def add_gradient_of_cholesky(
             d_correlation[x, y] += entry * sd[inside[x]]
 
 
-@subroutine
+@allocating_subroutine
 def membership(inside: IntArray, n_varying: int) -> BoolArray:
     """Return which of the varying features are inside the task covariance."""
     found = np.zeros(n_varying, dtype=np.bool_)
@@ -125,11 +125,11 @@ def add_information(
     lam: FloatArray,
     column: IntArray,
     design: FloatArray,
+    weight: FloatArray,
     n: int,
 ) -> None:
-    """Add sum_t Z'G Z to Q, at least in its lower triangle, and sum_t Z'g to h."""
+    """Add sum_t Z'G Z to Q, at least in its lower triangle, and sum_t Z'g to h; `weight` is overwritten."""
     n_common, n_inside = column.shape[0], LGL.shape[0]
-    weight = np.empty(lam.shape[1])
     for c in range(n_common):
         f = column[c]
         h[c] += weighted_sum(design[c], g[f], n)
@@ -163,7 +163,7 @@ def add_information(
                         Q[i + y, j + x] += entry
 
 
-@subroutine
+@allocating_subroutine
 def spread(
     ZX: FloatArray,
     Phi: FloatArray,
@@ -298,6 +298,17 @@ def apply_design(
 
 
 @subroutine
+def add_product_with_loadings(
+    d_L: FloatArray, G: FloatArray, ZX: FloatArray, inside: IntArray, scale: float, n: int
+) -> None:
+    """Add scale * sum_t G ZX, which is the derivative by L, for a ZX as `spread` makes it."""
+    for x in range(inside.shape[0]):
+        for p in range(inside[x], d_L.shape[0]):
+            for f in range(ZX.shape[0]):
+                d_L[p, inside[x]] += scale * weighted_sum(G[p, f], ZX[f, x], n)
+
+
+@subroutine
 def pull_back_factors(
     d_lam: FloatArray,
     d_L: FloatArray,
@@ -306,12 +317,15 @@ def pull_back_factors(
     L: FloatArray,
     inside: IntArray,
     alpha: FloatArray,
+    pulled: FloatArray,
     n: int,
 ) -> None:
-    """Add the derivatives of Z alpha by the loadings and by L, given its cotangent d_phi (F)."""
+    """Add the derivatives of Z alpha by the loadings and by L, given its cotangent d_phi (F).
+
+    `pulled` is overwritten.
+    """
     n_inside = u.shape[0]
     first = alpha.shape[0] - d_lam.shape[0] * n_inside
-    pulled = np.empty(d_lam.shape[1])
     for x in range(n_inside):
         for t in range(n):
             pulled[t] = 0.0

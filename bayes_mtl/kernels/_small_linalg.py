@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bayes_mtl._typing import FloatArray
-from bayes_mtl.kernels.compile import subroutine
+from bayes_mtl.kernels.compile import allocating_subroutine, subroutine
 
 
 @subroutine
@@ -38,7 +38,7 @@ def invert_factor(factor: FloatArray, columns: FloatArray) -> None:
             columns[j, i] = -dot(factor[i, j:i], columns[j, j:i]) / factor[i, i]
 
 
-@subroutine
+@allocating_subroutine
 def inverse_from_cholesky(factor: FloatArray, inverse: FloatArray) -> None:
     """Write `(factor factor')^-1` to `inverse`."""
     n = factor.shape[0]
@@ -66,7 +66,7 @@ def solve_lower_transposed(factor: FloatArray, b: FloatArray) -> None:
             b[j] -= factor[i, j] * b[i]
 
 
-@subroutine
+@allocating_subroutine
 def pull_back_cholesky_shared(factor: FloatArray, d: FloatArray) -> None:
     """Overwrite `d`, the cotangent of the factor's lower triangle, by that of `factor factor'`.
 

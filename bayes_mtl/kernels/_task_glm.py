@@ -6,11 +6,12 @@ NaN that would stop a chain.
 
 `_sum_rows` is the pass, for any family; what a family adds is a function of some rows
 
-    log_p(y, eta, weights) -> float
+    log_p(y, eta, weights, work) -> float
 
-that returns sum w log p and overwrites eta by w (d log p / d eta). It sees many rows at once, of one task or
-of several, because loops of simple steps run several rows at a time, and because the logarithm of a product
-is cheaper than a sum of logarithms. `weights` has one entry if all rows have the same weight.
+that returns sum w log p and overwrites eta by w (d log p / d eta), and the first rows of `work`. It sees many
+rows at once, of one task or of several, because loops of simple steps run several rows at a time, and because
+the logarithm of a product is cheaper than a sum of logarithms. `weights` has one entry if all rows have the
+same weight.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from bayes_mtl.kernels.compile import subroutine
 
 _LOG2_E = float(np.log2(np.e))
 _LOG_2 = float(np.log(2.0))
+_MAX_ROWS = 256  # at a time
 
 
 def bernoulli(
@@ -54,7 +56,8 @@ def bernoulli(
     value, gradient : (1,), (T, F)
         Outputs: the log-likelihood and its derivative by beta.
     """
-    value[0] = _sum_rows(_bernoulli, beta, y, X, weights, offset, starts, gradient)
+    work = np.empty((4, _MAX_ROWS))
+    value[0] = _sum_rows(_bernoulli, beta, y, X, weights, offset, starts, gradient, work)
 
 
 def bernoulli_components(
@@ -68,7 +71,7 @@ def bernoulli_components(
     gradient: FloatArray,
 ) -> None:
     """As `bernoulli`, of each task under each component: `beta` and `gradient` (K, T, F), `value` (T, K)."""
-    own = np.zeros(2, dtype=np.int64)
+    own, work = np.zeros(2, dtype=np.int64), np.empty((4, _MAX_ROWS))
     for t in range(beta.shape[1]):
         rows = slice(starts[t], starts[t + 1])
         own[1] = rows.stop - rows.start
@@ -76,19 +79,27 @@ def bernoulli_components(
         shift = offset[rows] if len(offset) > 1 else offset
         for k in range(beta.shape[0]):
             value[t, k] = _sum_rows(
-                _bernoulli, beta[k, t : t + 1], y[rows], X[:, rows], w, shift, own, gradient[k, t : t + 1]
+                _bernoulli,
+                beta[k, t : t + 1],
+                y[rows],
+                X[:, rows],
+                w,
+                shift,
+                own,
+                gradient[k, t : t + 1],
+                work,
             )
 
 
 @subroutine
-def _bernoulli(y: FloatArray, eta: FloatArray, weights: FloatArray) -> float:
+def _bernoulli(y: FloatArray, eta: FloatArray, weights: FloatArray, work: FloatArray) -> float:
     # With e = exp(-|eta|), q = e / (1 + e), and h = 1 for eta >= 0, else 0:
     # log p = (y - h) eta - log(1 + e), with derivative y - h + (2 h - 1) q. Nothing cancels where y = h.
     n = len(eta)
-    e, linear = np.empty(n), np.empty(n)
+    e, linear = work[0, :n], work[1, :n]
     for i in range(n):
         linear[i] = -abs(eta[i])
-    _exp(linear, e)
+    _exp(linear, e, work[2, :n])
     for i in range(n):
         h = 1.0 if eta[i] >= 0.0 else 0.0
         q = e[i] / (1.0 + e[i])
@@ -108,7 +119,7 @@ def _bernoulli(y: FloatArray, eta: FloatArray, weights: FloatArray) -> float:
 
 @subroutine
 def _sum_rows(
-    log_p: Callable[[FloatArray, FloatArray, FloatArray], float],
+    log_p: Callable[[FloatArray, FloatArray, FloatArray, FloatArray], float],
     beta: FloatArray,
     y: FloatArray,
     X: FloatArray,
@@ -116,18 +127,18 @@ def _sum_rows(
     offset: FloatArray,
     starts: IntArray,
     gradient: FloatArray,
+    work: FloatArray,
 ) -> float:
     """Return the value and write the derivative of any family; see `bernoulli`."""
     F = beta.shape[1]
     total = 0.0
     gradient[:] = 0.0
-    length = min(256, max(16, 16384 // max(1, F)))  # both passes over a block find it in the cache
-    eta_block = np.empty(length)
+    length = min(_MAX_ROWS, max(16, 16384 // max(1, F)))  # both passes over a block find it in the cache
     first = 0  # task of the block's first row; a block may hold many tasks, or a part of one
     for begin in range(0, X.shape[1], length):
         rows = slice(begin, min(begin + length, X.shape[1]))
         n = rows.stop - begin
-        eta = eta_block[:n]
+        eta = work[3, :n]
         shift = offset[rows] if len(offset) > 1 else offset
         for i in range(n):
             eta[i] = shift[i] if len(offset) > 1 else shift[0]
@@ -139,7 +150,7 @@ def _sum_rows(
             for p in range(F):
                 add_multiple(eta[low:high], X[p, begin + low : begin + high], beta[t, p])
             t, low = t + 1, high
-        total += log_p(y[rows], eta, weights[rows] if len(weights) > 1 else weights)
+        total += log_p(y[rows], eta, weights[rows] if len(weights) > 1 else weights, work)
         t, low = first, 0
         while low < n:
             high = min(starts[t + 1] - begin, n)
@@ -153,10 +164,12 @@ def _sum_rows(
 
 
 @subroutine
-def _exp(x: FloatArray, out: FloatArray) -> None:
-    """Write exp(x) = 2^k exp(r), |r| < log(2) / 2, several at a time; x beyond +-708 counts as +-708."""
+def _exp(x: FloatArray, out: FloatArray, power: FloatArray) -> None:
+    """Write exp(x) = 2^k exp(r), |r| < log(2) / 2, several at a time; x beyond +-708 counts as +-708.
+
+    `power` is overwritten.
+    """
     n = len(x)
-    power = np.empty(n)
     bits = power.view(np.int64)
     for i in range(n):
         z = min(max(x[i], -708.0), 708.0)

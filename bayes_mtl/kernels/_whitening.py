@@ -26,6 +26,7 @@ from bayes_mtl.kernels._lanes import block_length, solve_transposed, take, weigh
 from bayes_mtl.kernels._population import (
     add_gradient_of_cholesky,
     add_information,
+    add_product_with_loadings,
     apply_design,
     feature_cholesky,
     membership,
@@ -38,7 +39,7 @@ from bayes_mtl.kernels._population import (
     solve_common,
     spread,
 )
-from bayes_mtl.kernels.compile import subroutine
+from bayes_mtl.kernels.compile import allocating_subroutine
 
 _HALF_LOG_2PI = float(0.5 * np.log(2.0 * np.pi))
 
@@ -255,13 +256,10 @@ def reverse(
         mix_factors(u_factors, lam[block], d_h, n)
         apply_design(d_g, u_factors, L, inside, d_h, column, effects[block], n)
         if n_factors > 0:
-            pull_back_factors(d_lam, d_L, G[block, n_columns], u_factors, L, inside, d_h, n)
+            pull_back_factors(d_lam, d_L, G[block, n_columns], u_factors, L, inside, d_h, pulled, n)
             mix_factors(u_factors, lam[block], alpha, n)
-            pull_back_factors(d_lam, d_L, d_phi[block], u_factors, L, inside, alpha, n)
-            for x in range(n_inside):
-                for p in range(inside[x], n_varying):
-                    for f in range(n_columns):
-                        d_L[p, inside[x]] += 2.0 * weighted_sum(G[block, p, f], ZQ[f, x], n)
+            pull_back_factors(d_lam, d_L, d_phi[block], u_factors, L, inside, alpha, pulled, n)
+            add_product_with_loadings(d_L, G[block], ZQ, inside, 2.0, n)
 
         # eps = K^-T (y' - Y phi + z), log|K|, and beta = ... + A eps.
         for f in range(n_columns):
@@ -295,7 +293,7 @@ def reverse(
     add_gradient_of_cholesky(d_L, sd, correlation, inside, d_sd, d_correlation)
 
 
-@subroutine
+@allocating_subroutine
 def _evaluate(
     sd: FloatArray,
     correlation: FloatArray,
@@ -393,6 +391,7 @@ def _evaluate(
             lam[block],
             column,
             effects[block],
+            centre,
             n,
         )
 

@@ -31,10 +31,24 @@ FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
 
 
 def subroutine(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Mark a function that kernels call, and nothing else: it needs no way in from Python."""
+    """Mark a function that kernels call, and nothing else; it makes no arrays and returns none."""
+    return _callable_by_kernels(function, counts_references=False)
+
+
+def allocating_subroutine(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Mark a function that kernels call, and nothing else; it makes arrays."""
+    return _callable_by_kernels(function, counts_references=True)
+
+
+def _callable_by_kernels(function: Callable[..., Any], *, counts_references: bool) -> Callable[..., Any]:
+    """Make known to numba a function that needs no way in from Python.
+
+    Where numba counts references, taking a row of an array costs as much as adding up a row of ten.
+    """
     from numba.extending import register_jitable
 
-    return register_jitable(no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
+    options = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "_nrt": counts_references}
+    return register_jitable(**options)(function)
 
 
 @dataclass(frozen=True)
