@@ -38,9 +38,23 @@ def test_own_likelihood(tmp_path):
     assert "slopes differ between clinics with sd" in out
 
 
-@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_which_structure(tmp_path, monkeypatch):
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    monkeypatch.setenv("BAYES_MTL_EXAMPLE_DRAWS", "30")
+    book = nbformat.read(EXAMPLES / "which_structure.ipynb", as_version=4)
+    assert not any(cell.get("outputs") for cell in book.cells)
+    nbclient.NotebookClient(book, timeout=500, resources={"metadata": {"path": tmp_path}}).execute()
+    outputs = [output for cell in book.cells for output in cell.get("outputs", [])]
+    shown = [output.data for output in outputs if "data" in output]
+    assert "<table" in shown[0]["text/html"]
+    assert sum("image/png" in found for found in shown) == 2
+    assert "predict" in "".join(output.text for output in outputs if output.get("name") == "stdout")
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.*")), ids=lambda path: path.name)
 def test_every_example_is_run_here(path):
-    assert f'run("{path.name}"' in Path(__file__).read_text(encoding="utf-8")
+    text = Path(__file__).read_text(encoding="utf-8")
+    assert f'run("{path.name}"' in text or f'EXAMPLES / "{path.name}"' in text
 
 
 def test_who_is_hurt(tmp_path):

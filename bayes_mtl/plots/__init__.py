@@ -5,6 +5,7 @@ from bayes_mtl.plots.clusters import plot_clusters
 from bayes_mtl.plots.coefficients import plot_coefficients
 from bayes_mtl.plots.correlation_update import plot_correlation_update
 from bayes_mtl.plots.features import plot_feature_selection
+from bayes_mtl.plots.model import plot_model
 from bayes_mtl.plots.pooling import plot_pooling
 from bayes_mtl.plots.prior_posterior import plot_prior_posterior
 from bayes_mtl.plots.task_correlation import plot_task_correlation
@@ -19,6 +20,7 @@ __all__ = [
     "plot_coefficients",
     "plot_correlation_update",
     "plot_feature_selection",
+    "plot_model",
     "plot_pooling",
     "plot_prior_posterior",
     "plot_task_correlation",
