@@ -42,6 +42,7 @@ PRIOR_NAMES: Mapping[str, tuple[str, bool, bool]] = MappingProxyType(
         "beta_shared": ("slope of each shared feature", False, True),
         "task_feature_effects": ("effect of each task feature on each coefficient", False, True),
         "feature_sd": ("how far each coefficient varies across tasks", True, True),
+        "feature_sd_scale": ("what the priors of all feature_sd are multiplied by", True, False),
         "cluster_sd": ("how far the centres of clusters lie apart in each coefficient", True, True),
         "task_sd": ("relative scale of each task's deviation", True, False),
         "sigma": ("noise scale", True, False),
@@ -199,6 +200,7 @@ class ModelSpec:
             "beta_mean": "every feature is shared" if not varying else "",
             "task_feature_effects": "" if data.task_feature_names else "there are no task features",
             "feature_sd": "nothing varies under CompletePooling" if self._pooled else "",
+            "feature_sd_scale": self._no_common_scale,
             "cluster_sd": "" if self._has_centres else "there are no clusters",
             "task_sd": "" if self.task_sd else "task_sd=False",
             "sigma": self._no_sigma(data),
@@ -247,6 +249,7 @@ class ModelSpec:
             )
         found += self.task_covariance.findings(data.tasks)
         found += self._findings_of_scales(data)
+        found += self._findings_of_common_scale(data)
         if self.task_sd and self._pooled:
             found.append(Finding("task_sd", "has nothing to scale under CompletePooling"))
         name = type(self.task_covariance).__name__
@@ -273,6 +276,35 @@ class ModelSpec:
                 )
             )
         return found
+
+    @property
+    def _no_common_scale(self) -> str:
+        """Return why `feature_sd` has no common scale to learn, or nothing."""
+        structure = self.task_covariance
+        if isinstance(structure, TaskMixture | CompletePooling | NoPooling):
+            return f"it has no meaning under {type(structure).__name__}"
+        return f"{type(self.feature_scales).__name__} has one" if self.feature_scales is not None else ""
+
+    def _findings_of_common_scale(self, data: TaskData) -> list[Finding]:
+        entry = self.priors.get("feature_sd")
+        if "feature_sd_scale" not in self.priors or entry is None:
+            return []
+        given = entry if isinstance(entry, Mapping) else dict.fromkeys(data.features, entry)
+        odd = {
+            feature: value
+            for feature, value in given.items()
+            if feature in data.features
+            and feature not in self.outside(data.features)
+            and not (
+                isinstance(value, Prior) and "sigma" in dict(value.params) and value.support == "positive"
+            )
+        }
+        if not odd:
+            return []
+        problem = f"multiplies the `sigma` of priors such as HalfNormal, and feature_sd has {odd}"
+        return [
+            Finding("prior 'feature_sd_scale'", problem, "Use HalfNormal or HalfStudentT, or leave it out")
+        ]
 
     def _findings_of_scales(self, data: TaskData) -> list[Finding]:
         if self.feature_scales is None:

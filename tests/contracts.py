@@ -24,13 +24,14 @@ MODE = Mode(
     linker="py", optimizer=None
 )  # the graph as it was written: nothing to compile, nothing to rewrite
 # What other hyperparameters are drawn from: the data say of it what they say of those.
-HYPERPRIORS = ("nu_part_log__", "concentration_log__")
+HYPERPRIORS = ("nu_part_log__", "concentration_log__", "feature_sd_scale_log__")
 REPORTED = (
     "beta",
     "beta_mean",
     "beta_shared",
     "task_feature_effects",
     "feature_sd",
+    "feature_sd_scale",
     "feature_corr",
     "task_corr",
     "task_loadings",

@@ -213,6 +213,7 @@ REPORTED = (
     "beta_shared",
     "task_feature_effects",
     "feature_sd",
+    "feature_sd_scale",
     "feature_corr",
     "feature_relevance",
     "feature_share",

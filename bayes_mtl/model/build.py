@@ -240,6 +240,7 @@ def _deviations(
         features=data.features,
         dims=(TASK, FEATURE),
         feature_sd=priors["feature_sd"] if scaled is None else scaled.feature_sd,
+        feature_sd_scale=priors["feature_sd_scale"],
         task_sd=priors["task_sd"] if spec.task_sd else None,
         name=str,
         numbers=numbers,

@@ -105,6 +105,7 @@ def coefficient_prior(
     feature_sd: Any,
     task_sd: Any,
     name: Namer,
+    feature_sd_scale: Any = 1.0,
     numbers: Numbers = constants,
 ) -> CoefficientPrior:
     """Register the hyperparameters of a coefficient block in the current model.
@@ -117,6 +118,8 @@ def coefficient_prior(
         One for all tasks; None: no scale per task.
     name : Namer
         From the names of the notation to the names in this model.
+    feature_sd_scale : Prior or float
+        What the priors of `feature_sd` inside the task covariance are multiplied by.
     numbers : callable
         How the parameters of the priors enter the graph.
     """
@@ -131,7 +134,13 @@ def coefficient_prior(
     inside = np.array([i for i, f in enumerate(features) if f not in outside], dtype=np.int64)
     sd = feature_sd
     if isinstance(feature_sd, list):
-        sd = register(name("feature_sd"), feature_sd, dims=feature_dim, numbers=numbers)
+        factor = None
+        if feature_sd_scale != 1.0 and len(inside):
+            common = feature_sd_scale
+            if isinstance(common, Prior):
+                common = register(name("feature_sd_scale"), common, shape=(), numbers=numbers)
+            factor = pt.set_subtensor(pt.ones(n_features)[inside], common)
+        sd = register(name("feature_sd"), feature_sd, dims=feature_dim, factor=factor, numbers=numbers)
     independent = isinstance(task_covariance, NoPooling) or not len(inside)
     correlation = None if independent else feature_covariance.correlation_cholesky(len(inside), name)
     if correlation is None:

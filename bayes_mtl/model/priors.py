@@ -21,6 +21,7 @@ from bayes_mtl.spec import ModelSpec, PriorEntry, PriorValue
 from bayes_mtl.structures import NoPooling
 
 WIDE = 10.0
+_MANY_SLOPES = 5  # whose variation across tasks has a scale that is learned
 
 
 class Scaled(Transform):
@@ -53,7 +54,8 @@ def default_priors(spec: ModelSpec, data: TaskData) -> tuple[dict[str, Any], dic
     ======================  ==========================================================
     `beta_mean`             Normal(0, 2.5 s_y / s_j); intercept: Normal(m_y, 2.5 s_y w)
     `beta_shared`           as `beta_mean`
-    `feature_sd`            HalfNormal(s_y / s_j); intercept: HalfNormal(s_y w)
+    `feature_sd`            HalfNormal(tau s_y / s_j); intercept: HalfNormal(tau s_y w)
+    `feature_sd_scale`      tau inside the task covariance: 1, or HalfNormal(1), see below
     `cluster_sd`            fixed at s_y / s_j; intercept: s_y w
     `task_feature_effects`  Normal(0, s_y / (s_j s_q)) for task feature q
     `task_sd`               LogNormal(0, 0.5)
@@ -63,7 +65,14 @@ def default_priors(spec: ModelSpec, data: TaskData) -> tuple[dict[str, Any], dic
     ======================  ==========================================================
 
     where w = sqrt(1 + sum_j (mean_j / s_j)^2), which is 1 for centered features, makes room for an
-    intercept that lies away from the data. Under `NoPooling`, `beta_mean` is fixed at its centre and
+    intercept that lies away from the data.
+
+    tau is learned where tasks are related and five features or more are inside the task covariance, all with
+    default priors. Each `feature_sd` then has T values to go by, and a prior that is much wider than it,
+    flat in sd where ignorance would be flat in log sd, weighs like det(Omega)^(-1 / 2T) for every feature:
+    with many features and few tasks correlations would come out far too large (Neyman & Scott 1948).
+
+    Under `NoPooling`, `beta_mean` is fixed at its centre and
     `feature_sd` at 10 times the scale above.
 
     Returns
@@ -91,6 +100,7 @@ def default_priors(spec: ModelSpec, data: TaskData) -> tuple[dict[str, Any], dic
             for f, s in zip(data.shared_features, shared, strict=True)
         ],
         "feature_sd": [float(WIDE * s) if fixed else Prior("HalfNormal", sigma=s) for s in varying],
+        "feature_sd_scale": Prior("HalfNormal", sigma=1) if _learns_scale(spec, data) else 1.0,
         "cluster_sd": [float(s) for s in varying],
         "task_feature_effects": [[Prior("Normal", mu=0, sigma=s / z) for z in task_scale] for s in varying],
         "task_sd": Prior("LogNormal", mu=0, sigma=0.5),
@@ -141,13 +151,23 @@ def explicit_priors(spec: ModelSpec, data: TaskData) -> ModelSpec:
     written: dict[str, PriorEntry] = {
         name: dict(zip(labels, priors[name], strict=True)) for name, labels in features.items()
     }
-    written |= {name: priors[name] for name in ("task_sd", "sigma", "sigma_spread")}
+    written |= {name: priors[name] for name in ("feature_sd_scale", "task_sd", "sigma", "sigma_spread")}
+    if written["feature_sd_scale"] == 1.0:
+        del written["feature_sd_scale"]
     effects = priors["task_feature_effects"]
     if data.task_feature_names and all(set(row) == {row[0]} for row in map(list, effects)):
         written["task_feature_effects"] = {f: row[0] for f, row in zip(data.features, effects, strict=True)}
     unused = {finding.where for finding in replace(spec, priors=written).findings(data)}
     used = {name: entry for name, entry in written.items() if f"prior {name!r}" not in unused}
     return replace(spec, priors={**spec.priors, **used})
+
+
+def _learns_scale(spec: ModelSpec, data: TaskData) -> bool:
+    entry = spec.priors.get("feature_sd", {})
+    inside = set(data.features) - set(spec.outside(data.features))
+    given = inside & set(entry) if isinstance(entry, Mapping) else inside
+    related = spec.task_covariance.relates_tasks and spec.feature_scales is None
+    return related and not given and len(inside) >= _MANY_SLOPES
 
 
 def _spread(values: FloatArray) -> float:
@@ -173,6 +193,7 @@ def register(
     dims: Any = None,
     scale: FloatArray | None = None,
     shape: Any = None,
+    factor: Tensor | None = None,
     numbers: Numbers = constants,
 ) -> Tensor:
     """Register a parameter in the current model, whose elements may differ in their priors.
@@ -192,6 +213,8 @@ def register(
         Size of each element, for the sampler.
     shape : tuple of int, optional
         Shape, where `priors` is a single value.
+    factor : TensorVariable, optional
+        What the `sigma` of each element's prior is multiplied by; one per element of a vector.
     numbers : callable
         How the parameters of the priors enter the graph.
 
@@ -205,14 +228,15 @@ def register(
     size = np.ones(elements.shape) if scale is None else np.broadcast_to(scale, elements.shape)
     kinds = list(dict.fromkeys(p.distribution if isinstance(p, Prior) else None for p in flat))
     if len(kinds) == 1 and kinds[0] is not None:
-        return _random(name, flat, size, elements.shape, dims, numbers)
+        return _random(name, flat, size, elements.shape, dims, numbers, factor)
     fixed = np.array([0.0 if isinstance(p, Prior) else float(p) for p in flat])
     values: Tensor = numbers(f"{name}_fixed", fixed)
     for kind in kinds:
         if kind is not None:
             at = [i for i, p in enumerate(flat) if isinstance(p, Prior) and p.distribution == kind]
             part_name, some = f"{name}_{kind.lower()}_part", [flat[i] for i in at]
-            part = _random(part_name, some, size.ravel()[at], (len(at),), None, numbers)
+            own = None if factor is None else factor[np.array(at)]
+            part = _random(part_name, some, size.ravel()[at], (len(at),), None, numbers, own)
             values = pt.set_subtensor(pt.as_tensor_variable(values)[np.array(at)], part)
     return pm.Deterministic(name, pt.as_tensor_variable(values).reshape(elements.shape), dims=dims)
 
@@ -228,13 +252,21 @@ def _object_array(nested: list[Any]) -> Any:
 
 
 def _random(
-    name: str, priors: Sequence[Prior], scale: FloatArray, shape: tuple[int, ...], dims: Any, numbers: Numbers
+    name: str,
+    priors: Sequence[Prior],
+    scale: FloatArray,
+    shape: tuple[int, ...],
+    dims: Any,
+    numbers: Numbers,
+    factor: Tensor | None = None,
 ) -> Tensor:
     distribution = getattr(pm, priors[0].distribution)
     columns = {
         key: numbers(f"{name}_{key}", np.array([dict(p.params)[key] for p in priors]).reshape(shape))
         for key, _ in priors[0].params
     }
+    if factor is not None and "sigma" in columns:
+        columns["sigma"] = factor * columns["sigma"]
     transform = {}
     if priors[0].support == "real" and not np.allclose(scale, 1.0):
         transform = {"transform": Scaled(pt.constant(power_of_two(np.asarray(scale).reshape(shape))))}

@@ -64,7 +64,7 @@ FIT_OPTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 # Structures that can be read from columns of the recipe's table.
 _TABLE_STRUCTURES: Mapping[str, Any] = MappingProxyType({"tree": Tree, "kernel": Kernel})
-_OF_STRUCTURE = ("feature_sd", "cluster_sd", "task_sd")  # priors that say how tasks vary
+_OF_STRUCTURE = ("feature_sd", "feature_sd_scale", "cluster_sd", "task_sd")  # priors that say how tasks vary
 _FROM_DATA = ("table", "task")  # arguments of `from_table` that the recipe's data give
 _SECTIONS = ("title", "question", "data", "tasks", "model", "fit", "relations")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 
 from bayes_mtl.data import TaskData
+from bayes_mtl.model import default_priors
 from bayes_mtl.spec import ModelSpec
 from bayes_mtl.structures import CompletePooling, StudentT, TaskMixture
 
@@ -30,6 +31,8 @@ def model_equations(spec: ModelSpec, data: TaskData) -> list[str]:
         spread = "Σ / λ_t" if isinstance(structure, StudentT) else "Σ"
         lines.append(f"β_t ~ Normal({centre}, {spread})")
     lines.append("Σ = diag(s) R diag(s): how coefficients vary (s) and co-vary (R) across tasks")
+    if default_priors(spec, data)[0]["feature_sd_scale"] != 1.0:
+        lines.append("s_j ~ HalfNormal(τ × scale of feature j): τ, learned, is common to all features")
     if structure.relates_tasks:
         lines.append("Ω: how tasks co-vary, a correlation matrix")
     return lines

@@ -17,6 +17,7 @@ _SHOWN = (
     "beta_shared",
     "task_feature_effects",
     "feature_sd",
+    "feature_sd_scale",
     "feature_corr",
     "task_sd",
     "sigma",
