@@ -9,7 +9,7 @@ from scipy import stats
 import bayes_mtl as mtl
 from bayes_mtl.errors import SpecError
 from bayes_mtl.inference.density import DensityGraph
-from bayes_mtl.model import sampling_model
+from bayes_mtl.model import explicit_priors, sampling_model
 from bayes_mtl.model.priors import Scaled, default_priors, power_of_two, register
 from tests import contracts
 
@@ -84,7 +84,7 @@ class TestDefaults:
     @pytest.mark.parametrize("c", [1e-3, 7.0])
     def test_they_follow_the_units(self, c):
         base = self.sizes(make_data(y_shift=2.0))
-        fixed = ("task_sd", "sigma_spread")
+        fixed = ("feature_sd_scale", "task_sd", "sigma_spread")
         for name, scaled in self.sizes(make_data(y_factor=c, y_shift=2.0)).items():
             np.testing.assert_allclose(scaled, base[name] * (1.0 if name in fixed else c), err_msg=name)
         by_feature = ("beta_mean", "feature_sd", "cluster_sd", "task_feature_effects")
@@ -94,6 +94,69 @@ class TestDefaults:
         for name, scaled in self.sizes(make_data(q_factor=c, y_shift=2.0)).items():
             factor = 1 / c if name == "task_feature_effects" else 1.0
             np.testing.assert_allclose(scaled, base[name] * factor, err_msg=name)
+
+    @pytest.mark.parametrize(
+        ("structure", "n_features", "more", "learned"),
+        [
+            (mtl.LKJ(), 5, {}, True),
+            (mtl.StudentT(mtl.LowRank(1)), 5, {}, True),
+            (mtl.LKJ(), 4, {}, False),
+            (mtl.Exchangeable(), 8, {}, False),
+            (mtl.Clusters(2), 8, {}, False),
+            (mtl.LKJ(), 8, {"feature_scales": mtl.Horseshoe(expected_features=1)}, False),
+            (mtl.LKJ(), 8, {"priors": {"feature_sd": {"x1": 2.0}}}, False),
+            (mtl.LKJ(), 8, {"priors": {"feature_sd": {"Intercept": 2.0}}}, True),
+            (mtl.LKJ(), 8, {"priors": {"feature_sd_scale": 1.0}}, False),
+            (mtl.Exchangeable(), 2, {"priors": {"feature_sd_scale": mtl.Prior("HalfNormal", sigma=2)}}, True),
+        ],
+        ids=str,
+    )
+    def test_where_the_scale_of_feature_sd_is_learned(self, structure, n_features, more, learned):
+        rng = np.random.default_rng(0)
+        X = rng.standard_normal((60, n_features))
+        data = mtl.TaskData.from_arrays(X, rng.standard_normal(60), np.repeat(list("abc"), 20))
+        spec = mtl.ModelSpec(task_covariance=structure, **more)
+        assert spec.findings(data) == []
+        model = mtl.build_model(spec, data)
+        assert ("feature_sd_scale" in model.named_vars) == learned
+        assert explicit_priors(spec, data).findings(data) == []
+        assert (
+            "feature_sd_scale" in mtl.build_model(explicit_priors(spec, data), data).named_vars
+        ) == learned
+
+    def test_the_learned_scale_multiplies_the_features_inside(self):
+        rng = np.random.default_rng(0)
+        data = mtl.TaskData.from_arrays(
+            rng.standard_normal((60, 5)), rng.standard_normal(60), np.repeat(list("abc"), 20)
+        )
+        spec = mtl.ModelSpec(task_covariance=mtl.LKJ())
+        sizes = [numbers(p)["sigma"] for p in default_priors(spec, data)[0]["feature_sd"]]
+        model = mtl.build_model(spec, data)
+        function = pytensor.function(
+            model.value_vars,
+            model.logp(vars=[model["feature_sd"]], jacobian=False),
+            mode=contracts.MODE,
+            on_unused_input="ignore",
+        )
+        point = model.initial_point()
+        sd, tau = rng.uniform(0.5, 2.0, 6), 3.0
+        point["feature_sd_log__"], point["feature_sd_scale_log__"] = np.log(sd), np.log(tau)
+        expected = stats.halfnorm(scale=np.array(sizes) * [1, *[tau] * 5]).logpdf(sd).sum()
+        contracts.assert_close(float(function(*(point[v.name] for v in model.value_vars))), expected, 1e-10)
+
+    def test_a_scale_that_would_multiply_nothing(self):
+        rng = np.random.default_rng(0)
+        data = mtl.TaskData.from_arrays(
+            rng.standard_normal((9, 1)), rng.standard_normal(9), np.repeat([0, 1, 2], 3)
+        )
+        for feature_sd in (2.0, {"x0": mtl.Prior("Exponential", lam=1)}):
+            priors = {"feature_sd": feature_sd, "feature_sd_scale": mtl.Prior("HalfNormal", sigma=1)}
+            with pytest.raises(mtl.errors.SpecError, match="feature_sd_scale"):
+                mtl.build_model(mtl.ModelSpec(priors=priors), data)
+        with pytest.raises(mtl.errors.SpecError, match="no meaning under Clusters"):
+            mtl.build_model(
+                mtl.ModelSpec(task_covariance=mtl.Clusters(2), priors={"feature_sd_scale": 2.0}), data
+            )
 
     def test_an_offset_is_not_part_of_the_outcome(self):
         rng = np.random.default_rng(1)

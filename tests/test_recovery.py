@@ -54,3 +54,15 @@ def test_one_feature_says_nothing_of_twenty_tasks(structure):
     assert abs(float(found["contraction"].median())) < 0.2
     assert (found["lower"] < 0).mean() > 0.95
     assert (found["upper"] > 0).mean() > 0.95
+
+
+def test_many_features_do_not_make_tasks_more_alike_than_they_are():
+    """Each scale has as many values to go by as there are tasks; were their priors all wide, rho would be 0.9."""
+    rng, means, covered = np.random.default_rng(1), [], 0
+    for _ in range(5):
+        beta = np.linalg.cholesky([[1.0, 0.8], [0.8, 1.0]]) @ rng.standard_normal((2, 24))
+        found = fit(beta, mtl.LKJ(1.0), n_rows=120)
+        means.append(float(found["mean"][0]))
+        covered += float(found["lower"][0]) < 0.8 < float(found["upper"][0])
+    assert 0.6 < np.mean(means) < 0.88
+    assert covered >= 3

@@ -296,7 +296,7 @@ class TestFindings:
         return {f.where: f.problem for f in caught.value.findings}
 
     def test_nothing_to_find(self):
-        everything = dict.fromkeys([name for name in PRIOR_NAMES if name != "cluster_sd"], 1.0)
+        everything = dict.fromkeys(PRIOR_NAMES.keys() - {"cluster_sd", "feature_sd_scale"}, 1.0)
         spec = mtl.ModelSpec(family=mtl.Gaussian(task_noise=True), task_sd=True, priors=everything)
         assert spec.findings(make_data(shared=["v"], task_features=["q"])) == []
 
