@@ -224,7 +224,7 @@ def test_own_rows_are_asked_given_what_all_tasks_share():
     y = 1.0 + task * 0.5 + x + 3.0 * z + 0.5 * rng.standard_normal(180)
     frame = pd.DataFrame({"task": task, "x": x, "z": z, "y": y})
     data = mtl.TaskData.from_table(frame, task="task", formula="y ~ x + z", shared_features=["z"])
-    idata = mtl.fit(data, chains=2, draws=500, random_seed=1, progressbar=False)
+    idata = mtl.fit(data, chains=2, draws=1500, random_seed=1, progressbar=False)
     slope = float(idata["posterior"]["beta_shared"].mean())
     own = frame[frame.task == 2]
     X = np.column_stack([np.ones(30), own.x])

@@ -54,8 +54,8 @@ def default_priors(spec: ModelSpec, data: TaskData) -> tuple[dict[str, Any], dic
     ======================  ==========================================================
     `beta_mean`             Normal(0, 2.5 s_y / s_j); intercept: Normal(m_y, 2.5 s_y w)
     `beta_shared`           as `beta_mean`
-    `feature_sd`            HalfNormal(tau s_y / s_j); intercept: HalfNormal(tau s_y w)
-    `feature_sd_scale`      tau inside the task covariance: 1, or HalfNormal(1), see below
+    `feature_sd`            HalfNormal(c s_y / s_j); intercept: HalfNormal(c s_y w)
+    `feature_sd_scale`      c, inside the task covariance: 1, or HalfNormal(1), see below
     `cluster_sd`            fixed at s_y / s_j; intercept: s_y w
     `task_feature_effects`  Normal(0, s_y / (s_j s_q)) for task feature q
     `task_sd`               LogNormal(0, 0.5)
@@ -67,7 +67,7 @@ def default_priors(spec: ModelSpec, data: TaskData) -> tuple[dict[str, Any], dic
     where w = sqrt(1 + sum_j (mean_j / s_j)^2), which is 1 for centered features, makes room for an
     intercept that lies away from the data.
 
-    tau is learned where tasks are related and five features or more are inside the task covariance, all with
+    c is learned where tasks are related and five features or more are inside the task covariance, all with
     default priors. Each `feature_sd` then has T values to go by, and a prior that is much wider than it,
     flat in sd where ignorance would be flat in log sd, weighs like det(Omega)^(-1 / 2T) for every feature:
     with many features and few tasks correlations would come out far too large (Neyman & Scott 1948).

@@ -64,7 +64,7 @@ def plot_model(model: pm.Model, *, ax: Any = None) -> Any:
 
 
 def model_parents(model: pm.Model) -> dict[str, list[str]]:
-    """Return, per variable that has dims or is a number, which others it depends on.
+    """Return, per variable that has dims, is a number or is observed, which others it depends on.
 
     What depends on a variable that is left out depends on what is reported of that instead. A variable that
     another one in between depends on is not repeated.
@@ -75,7 +75,7 @@ def model_parents(model: pm.Model) -> dict[str, list[str]]:
         for name, var in model.named_vars.items()
         if name in direct
         and var not in model.data_vars
-        and (not var.ndim or name in model.named_vars_to_dims)
+        and (not var.ndim or name in model.named_vars_to_dims or var in model.observed_RVs)
     ]
     needed = set().union(*direct.values())
     reports = [d.name for d in model.deterministics if d.name in shown and d.name not in needed]

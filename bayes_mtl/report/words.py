@@ -32,7 +32,7 @@ def model_equations(spec: ModelSpec, data: TaskData) -> list[str]:
         lines.append(f"β_t ~ Normal({centre}, {spread})")
     lines.append("Σ = diag(s) R diag(s): how coefficients vary (s) and co-vary (R) across tasks")
     if default_priors(spec, data)[0]["feature_sd_scale"] != 1.0:
-        lines.append("s_j ~ HalfNormal(τ × scale of feature j): τ, learned, is common to all features")
+        lines.append("s_j ~ HalfNormal(c × scale of feature j): c, learned, is common to all features")
     if structure.relates_tasks:
         lines.append("Ω: how tasks co-vary, a correlation matrix")
     return lines
