@@ -315,8 +315,8 @@ def selected():
 
 @pytest.fixture(scope="module")
 def dirty():
-    # In one run of six a chain stays for a while with the other explanation (that x9 varies across all tasks),
-    # and R-hat says so; not with this seed.
+    # In one run of six a chain stays for a while with the other explanation (x9 varies across all tasks), and
+    # R-hat says so; not with this seed.
     return fit(mtl.Horseshoe(expected_features=3, task_specific=True), random_seed=2)
 
 

@@ -57,7 +57,7 @@ def test_one_feature_says_nothing_of_twenty_tasks(structure):
 
 
 def test_many_features_do_not_make_tasks_more_alike_than_they_are():
-    """Each scale has as many values to go by as there are tasks; were their priors all wide, rho would be 0.9."""
+    """A scale has a value per task to go by; were the priors of all of them wide, rho would be 0.9."""
     rng, means, covered = np.random.default_rng(1), [], 0
     for _ in range(5):
         beta = np.linalg.cholesky([[1.0, 0.8], [0.8, 1.0]]) @ rng.standard_normal((2, 24))
