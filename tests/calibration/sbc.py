@@ -34,9 +34,11 @@ from bayes_mtl.structures import FeatureScales, TaskCovariance, TaskMixture
 
 TASKS = [f"t{i}" for i in range(6)]
 _GROUPS = {"t0": "a", "t1": "a", "t2": "b", "t3": "b", "t4": "c", "t5": "c", "a": "A", "b": "A", "c": "B"}
+_COMMON_SCALE = "LKJ, feature_sd_scale"
 STRUCTURES: dict[str, TaskCovariance] = {
     "Exchangeable": mtl.Exchangeable(),
     "LKJ": mtl.LKJ(2.0),
+    _COMMON_SCALE: mtl.LKJ(2.0),
     "LowRank": mtl.LowRank(1),
     "Kernel": mtl.Kernel(positions={t: i for i, t in enumerate(TASKS)}),
     "Graph": mtl.Graph({a: [b] for a, b in pairwise(TASKS)}),
@@ -107,6 +109,8 @@ def _problem(structure: str, family: str) -> tuple[mtl.ModelSpec, mtl.TaskData]:
         features += _MORE
         frame[_MORE] = rng.standard_normal((len(frame), len(_MORE)))
         priors = {name: {"Intercept": prior} for name, prior in priors.items()}
+    if structure == _COMMON_SCALE:
+        priors["feature_sd_scale"] = mtl.Prior("HalfNormal", sigma=1)
     if family == "gaussian":
         priors["sigma"] = mtl.Prior("HalfNormal", sigma=1)
     chosen = STRUCTURES.get(structure, mtl.Exchangeable())
@@ -186,7 +190,8 @@ def _fit(spec: mtl.ModelSpec, data: mtl.TaskData, seed: int) -> xr.Dataset:
 def _quantities(draws: xr.Dataset, spec: mtl.ModelSpec) -> Iterator[tuple[str, np.ndarray]]:
     """Yield what is ranked, for every draw."""
     scales = spec.feature_scales.parameters if spec.feature_scales else ()
-    for name in ("beta_mean", "feature_sd", "sigma", "beta", *spec.task_covariance.parameters, *scales):
+    names = ("beta_mean", "feature_sd", "feature_sd_scale", "sigma", "beta")
+    for name in (*names, *spec.task_covariance.parameters, *scales):
         if name in draws:
             values = draws[name].to_numpy()[0].reshape(draws.sizes["draw"], -1)
             for i in range(min(2, values.shape[1])):
