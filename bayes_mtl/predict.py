@@ -20,8 +20,8 @@ from bayes_mtl.inference.components import draw_labels
 from bayes_mtl.inference.deviations import deviations, task_scales
 from bayes_mtl.inference.hyperdraws import CHUNK_BYTES, law_of_new_tasks
 from bayes_mtl.inference.log_likelihood import effects_of_levels, linear_predictor, sigma_of_rows
-from bayes_mtl.structures import Horseshoe, Namer, StudentT, TaskCovariance, TaskMixture
-from bayes_mtl.structures.known import plain_label, values_of_tasks
+from bayes_mtl.structures import Clusters, Horseshoe, Namer, StudentT, TaskCovariance, TaskMixture
+from bayes_mtl.structures.known import label_findings, plain_label, values_of_tasks
 
 
 def predict(
@@ -54,7 +54,8 @@ def predict(
         theirs: under `Kernel`, `Graph` and `Tree`, tasks that the description names although the data did
         not have them, and under `Kernel.from_table` and `Tree.from_table` all tasks, whose places are
         read from the same columns of `table`. All others are independent of the known tasks, which under
-        `Graph` and `Tree` means that they have no neighbours and share no group.
+        `Graph` and `Tree` means that they have no neighbours and share no group. Under `Clusters` with
+        `gating`, new tasks fall into clusters by their values there, or in its columns of `table`.
     random_seed : int or Generator, optional
         For "response" and "population".
 
@@ -303,7 +304,7 @@ def _with_new_tasks(
             relate = partial(_given_known, structure, posterior, str, known, D, unknown)
         beta = mean + _deviations(posterior, str, n_new, inside_of(idata), rng, relate)
         if "cluster_mean" in posterior:
-            beta = beta + _cluster_deviations(posterior, n_new, rng)
+            beta = beta + _cluster_deviations(posterior, structure, unknown, rng)
     coords = {"task": list(unknown), "feature": posterior["feature"]}
     new = {"beta": xr.DataArray(beta, dims=("chain", "draw", "task", "feature"), coords=coords)}
     keep = {"beta": posterior["beta"]}
@@ -421,10 +422,18 @@ def _given_known(
     return out
 
 
-def _cluster_deviations(posterior: xr.Dataset, n_new: int, rng: np.random.Generator) -> FloatArray:
+def _cluster_deviations(
+    posterior: xr.Dataset, structure: TaskCovariance, unknown: list[Label], rng: np.random.Generator
+) -> FloatArray:
     """Return where the clusters of new tasks lie, drawn by their weights, (chain, draw, task, feature)."""
     weight = posterior["cluster_weight"].transpose("chain", "draw", "cluster").to_numpy()
-    label = draw_labels(np.repeat(weight[..., None, :], n_new, axis=-2), rng)
+    weight = np.repeat(weight[..., None, :], len(unknown), axis=-2)
+    if "cluster_gating" in posterior:
+        assert isinstance(structure, Clusters)
+        raise_if_any(label_findings("Clusters", unknown, dict(structure.gating)), PredictionError)
+        effect = posterior["cluster_gating"].transpose("chain", "draw", "gate", "cluster").to_numpy()
+        weight = structure.weights(weight, effect, unknown, posterior["task"].to_numpy().tolist())
+    label = draw_labels(weight, rng)
     deviation = posterior["cluster_mean"] - posterior["beta_mean"]
     centre = deviation.transpose("chain", "draw", "cluster", "feature").to_numpy()
     return np.take_along_axis(centre, label[..., None], axis=2)

@@ -31,6 +31,7 @@ GROUPS = {"t0": "a", "t1": "b", "t2": "a", "t3": "b", "t4": "b"}
 MIXTURES = {
     "Clusters": mtl.Clusters(3),
     "Factors": mtl.Clusters(2, rank=2),
+    "Gated": mtl.Clusters(3, gating={f"t{i}": [i, 100.0 * (i % 2)] for i in range(5)}, columns=["g", "h"]),
     "DirichletProcess": mtl.DirichletProcess(3),
     "OrthogonalGroups": mtl.OrthogonalGroups(GROUPS),
 }
@@ -181,7 +182,8 @@ def describe(name, **options):
 
 def law_of(model, spec, data, point):
     """Return log weights (T, K), means (K, T, P) and covariances (K, P, P), evaluated at a point."""
-    names = [n for n in ("cluster_weight", "cluster_mean", "feature_corr") if n in model.named_vars]
+    known = ("cluster_weight", "cluster_gating", "cluster_mean", "feature_corr")
+    names = [n for n in known if n in model.named_vars]
     wanted = [model[n] for n in ("beta_mean", "feature_sd", "task_feature_effects", "beta_shared", *names)]
     extra = [v for v in model.free_RVs if v.name.startswith(("direction", "cluster_factor"))]
     values = model.replace_rvs_by_values([*wanted, *extra])
@@ -193,6 +195,10 @@ def law_of(model, spec, data, point):
     means = mean + data.task_features @ effects.T
     if "cluster_mean" in named:
         log_weight = np.tile(np.log(named["cluster_weight"]), (data.n_tasks, 1))
+        if "cluster_gating" in named:
+            g = np.array([v for _, v in spec.task_covariance.gating])
+            log_weight += (g - g.mean(axis=0)) / g.std(axis=0) @ named["cluster_gating"].T
+            log_weight -= logsumexp(log_weight, axis=1, keepdims=True)
         means = means + (named["cluster_mean"] - mean)[:, None, :]
         factors = [np.zeros((len(sd), 1))] * log_weight.shape[1]
         if "cluster_factor_offset" in named:
@@ -286,7 +292,7 @@ def test_directions_of_all_groups_are_orthogonal():
     assert TaskCovariance.from_dict(structure.to_dict()) == structure
 
 
-@pytest.mark.parametrize("name", ["Clusters", "OrthogonalGroups"])
+@pytest.mark.parametrize("name", ["Clusters", "Gated", "OrthogonalGroups"])
 def test_binary_outcomes(name):
     """In coordinates of a pilot, the density is that of the coefficients of each component, summed."""
     rng = np.random.default_rng(3)
@@ -388,6 +394,55 @@ def test_every_chain_finds_the_two_kinds(family):
     assert 0.2 < (drawn > (low + high) / 2).mean() < 0.8
 
 
+def test_gating_tells_kinds_that_rows_do_not():
+    """Three rows a task say little; how large each is says nearly all, of a new task too."""
+    data, kind, _ = two_kinds("gaussian", n_tasks=14, n_rows=3, seed=4)
+    rng = np.random.default_rng(0)
+    size = 1000.0 * (kind + 0.15 * rng.standard_normal(14))
+    gating = {int(t): [s, z] for t, s, z in zip(data.tasks, size, rng.standard_normal(14), strict=True)}
+    settings = {"draws": 1500, "random_seed": 1, "progressbar": False}
+    plain, gated = (
+        mtl.fit(data, mtl.ModelSpec(task_covariance=structure), **settings)
+        for structure in (mtl.Clusters(2), mtl.Clusters(2, gating=gating | {"new": [1000.0, 0.0]}))
+    )
+    same = np.equal.outer(kind, kind)[np.triu_indices(14, 1)]
+
+    def score(idata, name="co_clustering"):
+        p = mtl.clusters(idata)[name].to_numpy()[np.triu_indices(14, 1)]
+        return np.log(np.where(same, p, 1 - p)).mean()
+
+    assert score(gated) > 0.3 * score(plain)  # of the log probability of the truth, per pair
+    assert score(gated) >= score(gated, "co_clustering_by_gating") > np.log(0.7)
+    assert "with_new_task" not in mtl.clusters(gated)
+    assert gated["posterior"]["gating_sd"].quantile(0.05) > 0.5
+
+    # The new task is large, so of the second kind, which is at -1 where the first is at 3.
+    new = pd.DataFrame({"x0": [1.0], "x1": [0.0], "task": ["new"]})
+    options = {"new_tasks": "population", "random_seed": 1}
+    assert (mtl.predict(gated, new, **options)["predictions"]["y"] < 1.0).mean() > 0.8
+    assert 0.2 < (mtl.predict(plain, new, **options)["predictions"]["y"] < 1.0).mean() < 0.8
+    with pytest.raises(mtl.errors.PredictionError, match="does not know 1 of the tasks: 'other'"):
+        mtl.predict(gated, new.assign(task="other"), **options)
+
+
+def test_gating_of_new_tasks_is_read_from_the_table():
+    data, kind, _ = two_kinds("gaussian", n_tasks=8, n_rows=10)
+    frame = pd.DataFrame(data.X[:, 1:], columns=["x0", "x1"])
+    frame = frame.assign(
+        task=data.task_index, y=data.y, size=kind[data.task_index] * 1000.0 + data.task_index
+    )
+    data = mtl.TaskData.from_table(frame, task="task", outcome="y", features=["x0", "x1"])
+    gated = mtl.Clusters.from_table(frame, task="task", columns=["size"], n=2)
+    spec = mtl.ModelSpec(task_covariance=gated)
+    idata = mtl.fit(data, spec, target_accept=0.95, random_seed=1, progressbar=False)
+    new = pd.DataFrame({"x0": 1.0, "x1": 0.0, "task": ["small", "large"], "size": [10.0, 990.0]})
+    y = mtl.predict(idata, new, new_tasks="population", random_seed=1)["predictions"]["y"]
+    assert (y.isel(row=0) > 1.0).mean() > 0.75
+    assert (y.isel(row=1) < 1.0).mean() > 0.75
+    with pytest.raises(mtl.errors.PredictionError, match="'size'"):
+        mtl.predict(idata, new.drop(columns="size"), new_tasks="population")
+
+
 def test_point_partition_minimises_binders_loss():
     rng = np.random.default_rng(0)
     member = rng.dirichlet(np.full(3, 0.3), size=(50, 5))
@@ -440,11 +495,18 @@ def test_mistakes_are_named():
         (mtl.Clusters(2), {"independent_features": ("Intercept",)}, "independent_features"),
         (mtl.OrthogonalGroups({0: "a", 1: "b"}), {}, "does not know 2 of the tasks: 2, 3"),
         (mtl.Exchangeable(), {"priors": {"cluster_sd": 1.0}}, "there are no clusters"),
+        (mtl.Clusters(2, gating={0: 1.0, 1: 2.0}), {}, "does not know 2 of the tasks: 2, 3"),
+        (mtl.Clusters(2, gating=dict.fromkeys(range(4), 1.0)), {}, "column 1 of `gating` with one value"),
     ):
         with pytest.raises(mtl.errors.SpecError, match=words):
             mtl.build_model(mtl.ModelSpec(task_covariance=structure, **options), data)
     for make, words in (
         (lambda: mtl.Clusters(1), "`n` should be an integer of at least 2"),
+        (lambda: mtl.Clusters(2, gating={0: np.nan, 1: 1.0}), r"`gating` should be finite.*\[0\]"),
+        (lambda: mtl.Clusters(2, gating={0: [1, 2], 1: [3]}), "as many numbers for each task"),
+        (lambda: mtl.Clusters(2, gating={0: [1, 2]}, columns=["a"]), "a name for each of 2 columns"),
+        (lambda: mtl.Clusters(2, columns=["a"]), "no meaning without `gating`"),
+        (lambda: mtl.Clusters(0, gating=[3.0]), r"`n` should.*\n.*`gating` should be a mapping"),
         (lambda: mtl.DirichletProcess(0), "`truncation`"),
         (lambda: mtl.OrthogonalGroups({0: "a"}), "two groups at least"),
         (lambda: mtl.OrthogonalGroups({0: "a", 1: "b"}, rank=0), "`rank` should be an integer"),

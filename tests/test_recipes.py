@@ -180,6 +180,11 @@ COUNTRIES = {
                 positions={"a": 0, "b": 1, "c": 5}, shape="exponential", lengthscale=2, columns=["km"]
             ),
         ),
+        (
+            "Clusters",
+            {"columns": ["km"], "n": 2},
+            mtl.Clusters(2, gating={"a": 0, "b": 1, "c": 5}, columns=["km"]),
+        ),
     ],
 )
 def test_a_structure_that_is_read_from_the_table(name, options, structure):
@@ -212,7 +217,7 @@ def test_a_structure_that_cannot_be_had_by_name(name, message):
 @pytest.mark.parametrize(
     ("structure", "message"),
     [
-        ({"name": "Graph", "from_table": {}}, "is for Tree, Kernel, found 'Graph'"),
+        ({"name": "Graph", "from_table": {}}, "is for Tree, Kernel, Clusters, found 'Graph'"),
         ({"name": "Tree", "from_table": {"level": ["land"]}}, "'level' is not a key. Keys: levels"),
         ({"name": "Tree", "from_table": {"levels": "land"}}, "levels: should be a list of texts"),
         ({"name": "Kernel", "from_table": {"columns": ["km"], "shape": [3]}}, "shape: should be a text"),

@@ -23,7 +23,8 @@ _TAKEN = {
     "task_feature_effects", "feature_sd", "feature_sd_scale", "feature_corr", "task_corr", "task_sd",
     "task_reliability",
     "task_loadings", "task_unique_sd", "task_precision", "cluster_mean", "cluster_sd", "cluster_weight",
-    "cluster_probability", "sigma", "sigma_mean", "sigma_spread", "rho", "nu", "lengthscale",
+    "cluster_probability", "cluster_gating", "gating_sd", "gate",
+    "sigma", "sigma_mean", "sigma_spread", "rho", "nu", "lengthscale",
     "level_share", "concentration", "X", "X_shared", "y", "task_index", "task_features", "weights",
     "offset", "noise", "row_task",
 }  # fmt: skip

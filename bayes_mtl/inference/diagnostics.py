@@ -29,6 +29,7 @@ _NOT_IDENTIFIED = (
     "_unique_sd",
     "cluster_mean",
     "cluster_weight",
+    "cluster_gating",
     "cluster_probability",
 )
 

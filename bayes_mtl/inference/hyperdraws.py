@@ -222,6 +222,7 @@ REPORTED = (
     "variance_share",
     "beta_specific",
     "cluster_weight",
+    "cluster_gating",
     "cluster_sd",
     "cluster_mean",
     "task_corr",

@@ -19,6 +19,7 @@ from bayes_mtl.recipes.errors import RecipeError
 from bayes_mtl.recipes.sources import DataSource, FileData, source_from_dict
 from bayes_mtl.spec import ModelSpec
 from bayes_mtl.structures import (
+    Clusters,
     CompletePooling,
     Exchangeable,
     Kernel,
@@ -63,7 +64,9 @@ FIT_OPTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 # Structures that can be read from columns of the recipe's table.
-_TABLE_STRUCTURES: Mapping[str, Any] = MappingProxyType({"tree": Tree, "kernel": Kernel})
+_TABLE_STRUCTURES: Mapping[str, Any] = MappingProxyType(
+    {"tree": Tree, "kernel": Kernel, "clusters": Clusters}
+)
 _OF_STRUCTURE = ("feature_sd", "feature_sd_scale", "cluster_sd", "task_sd")  # priors that say how tasks vary
 _FROM_DATA = ("table", "task")  # arguments of `from_table` that the recipe's data give
 _SECTIONS = ("title", "question", "data", "tasks", "model", "fit", "relations")

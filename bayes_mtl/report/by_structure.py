@@ -165,7 +165,7 @@ def kinds_of_tasks(idata: xr.DataTree) -> Answer:
             "Chains found different divisions: look at co_clustering_range of mtl.clusters before you rely "
             "on this one."
         )
-    columns = ["partition", "certainty", "with_new_task"]
+    columns = [c for c in ("partition", "certainty", "with_new_task") if c in found]
     table = found[columns].to_dataframe().reset_index().rename(columns={"partition": "cluster"})
     members = pd.DataFrame(
         {

@@ -18,7 +18,7 @@ from bayes_mtl.structures.known import (
     KnownRelatedness,
     correlation_of,
     labelled_matrix,
-    plain_labels,
+    numbers_of_tasks,
     plain_matrix,
     positions_of,
     values_of_tasks,
@@ -123,7 +123,9 @@ class Kernel(KnownRelatedness):
             labels, values = labelled_matrix("Kernel", "matrix", matrix, tasks)
             fixed = plain_matrix(correlation_of("Kernel", "matrix", values, labels))
         else:
-            labels, values = _places(positions, tasks)
+            labels, values = numbers_of_tasks("Kernel", "positions", positions, tasks)
+            if len(labels) > 1 and not np.ptp(values, axis=0).any():
+                raise SpecError(Finding("Kernel", "has all tasks at one place", "Use Exchangeable()"))
             places = plain_matrix(values)
             if columns is not None and (isinstance(columns, str) or len(columns) != values.shape[1]):
                 found = f"`columns` should be a name for each of {values.shape[1]} coordinates"
@@ -224,36 +226,6 @@ class Kernel(KnownRelatedness):
 def _distances(x: FloatArray) -> FloatArray:
     """Return the distance of every two positions."""
     return np.asarray(np.sqrt(((x[:, None] - x[None, :]) ** 2).sum(axis=-1)))
-
-
-def _places(positions: Any, tasks: Any) -> tuple[tuple[Label, ...], FloatArray]:
-    if isinstance(positions, Mapping):
-        tasks, positions = list(positions), [np.atleast_1d(v) for v in positions.values()]
-    elif tasks is None and hasattr(positions, "index") and not isinstance(positions, list | tuple):
-        tasks = list(positions.index)
-    if tasks is None:
-        hint = "Or pass `positions` as a mapping or a data frame"
-        raise SpecError(Finding("Kernel", "needs `tasks`, the labels of the positions", hint))
-    labels = plain_labels(tasks)
-    try:
-        values = np.asarray(positions, dtype=float)
-    except (TypeError, ValueError) as err:
-        raise SpecError(
-            Finding("Kernel", "`positions` should hold as many numbers for each task", str(err))
-        ) from err
-    values = values.reshape(len(values), -1)
-    findings = []
-    if len(values) != len(labels):
-        findings.append(Finding("Kernel", f"has {len(values)} positions for {len(labels)} labels"))
-    elif not np.isfinite(values).all():
-        missing = [t for t, row in zip(labels, values, strict=True) if not np.isfinite(row).all()]
-        findings.append(Finding("Kernel", f"`positions` should be finite, found others for {missing[:5]}"))
-    if len(set(labels)) < len(labels):
-        findings.append(Finding("Kernel", "has a label more than once"))
-    if len(labels) > 1 and not np.ptp(values, axis=0).any():
-        findings.append(Finding("Kernel", "has all tasks at one place", "Use Exchangeable()"))
-    raise_if_any(findings, SpecError)
-    return labels, values
 
 
 def _is_number(value: Any) -> bool:

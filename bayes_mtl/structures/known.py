@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -99,6 +99,47 @@ def values_of_tasks(
         raise SpecError(Finding(f"column {task!r}", found, hint))
     values = [plain_labels(row) for row in rows[list(columns)].itertuples(index=False)]
     return dict(zip(plain_labels(rows[task]), map(tuple, values), strict=True))
+
+
+def numbers_of_tasks(
+    who: str, option: str, values: Any, tasks: Any = None
+) -> tuple[tuple[Label, ...], FloatArray]:
+    """Return labels, and as many numbers for each of them.
+
+    Parameters
+    ----------
+    values : mapping from label to number(s), data frame, series, or array beside `tasks`
+
+    Raises
+    ------
+    SpecError
+        Lists everything that is wrong with it.
+    """
+    if isinstance(values, Mapping):
+        tasks, values = list(values), [np.atleast_1d(v) for v in values.values()]
+    elif tasks is None and hasattr(values, "index") and not isinstance(values, list | tuple):
+        tasks = list(values.index)
+    if tasks is None:
+        hint = f"Or pass `{option}` as a mapping or a data frame"
+        raise SpecError(Finding(who, f"needs `tasks`, the labels of `{option}`", hint))
+    labels = plain_labels(tasks)
+    try:
+        numbers = np.asarray(values, dtype=float)
+    except (TypeError, ValueError) as err:
+        raise SpecError(
+            Finding(who, f"`{option}` should hold as many numbers for each task", str(err))
+        ) from err
+    numbers = numbers.reshape(len(numbers), -1)
+    findings = []
+    if len(numbers) != len(labels):
+        findings.append(Finding(who, f"has {len(numbers)} {option} for {len(labels)} labels"))
+    elif not np.isfinite(numbers).all():
+        missing = [t for t, row in zip(labels, numbers, strict=True) if not np.isfinite(row).all()]
+        findings.append(Finding(who, f"`{option}` should be finite, found others for {missing[:5]}"))
+    if len(set(labels)) < len(labels):
+        findings.append(Finding(who, "has a label more than once"))
+    raise_if_any(findings, SpecError)
+    return labels, numbers
 
 
 def labelled_matrix(who: str, what: str, matrix: Any, tasks: Any) -> tuple[tuple[Label, ...], FloatArray]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 from scipy.cluster.hierarchy import fcluster, linkage
@@ -11,6 +13,7 @@ from bayes_mtl._typing import FloatArray, IntArray
 from bayes_mtl.errors import Finding, SpecError
 from bayes_mtl.inference.attributes import schema_of, spec_of
 from bayes_mtl.inference.components import draw_labels
+from bayes_mtl.structures import Clusters
 
 
 def clusters(idata: xr.DataTree) -> xr.Dataset:
@@ -31,6 +34,8 @@ def clusters(idata: xr.DataTree) -> xr.Dataset:
         ``certainty`` (task): the probability that the task is with another of its cluster, on average (of
         being alone, for a cluster of one). ``n_clusters`` (count): probability of the number of clusters in
         use. ``with_new_task`` (task): the probability that a new task is in the cluster of this one.
+        Of clusters with `gating`, where a new task falls depends on what is known of it (`predict`), and
+        there is ``co_clustering_by_gating`` (task, task_bis) instead: what `gating` says by itself.
 
     Raises
     ------
@@ -61,6 +66,15 @@ def clusters(idata: xr.DataTree) -> xr.Dataset:
     counts = np.arange(1, member.shape[3] + 1)
     tasks = posterior["task"].to_numpy()
     square = ("task", "task_bis")
+    of_weights: dict[str, Any]
+    if isinstance(structure, Clusters) and structure.gating is not None:
+        effect = posterior["cluster_gating"].transpose("chain", "draw", "gate", "cluster").to_numpy()
+        labels_of_tasks = tasks.tolist()
+        before = structure.weights(weight[..., None, :], effect, labels_of_tasks, labels_of_tasks)
+        of_weights = {"co_clustering_by_gating": (square, _together(before.reshape(-1, *before.shape[2:])))}
+    else:
+        with_new = np.einsum("cdtk,cdk->t", member, weight) / weight[..., 0].size
+        of_weights = {"with_new_task": ("task", with_new)}
     return xr.Dataset(
         {
             "co_clustering": (square, same),
@@ -68,7 +82,7 @@ def clusters(idata: xr.DataTree) -> xr.Dataset:
             "partition": ("task", partition),
             "certainty": ("task", _certainty(same, partition)),
             "n_clusters": ("count", np.array([(used == c).mean() for c in counts])),
-            "with_new_task": ("task", np.einsum("cdtk,cdk->t", member, weight) / weight[..., 0].size),
+            **of_weights,
         },
         coords={"task": tasks, "task_bis": tasks, "count": counts},
         attrs={"task": schema_of(idata).task or "outcome", "structure": type(structure).__name__},

@@ -48,6 +48,7 @@ STRUCTURES: dict[str, TaskCovariance] = {
     "SparsePrecision": mtl.SparsePrecision(),
     "StudentT": mtl.StudentT(),
     "Clusters": mtl.Clusters(2),
+    "Clusters, gating": mtl.Clusters(2, gating={t: i % 3 for i, t in enumerate(TASKS)}),
     "DirichletProcess": mtl.DirichletProcess(3),
     "OrthogonalGroups": mtl.OrthogonalGroups({t: "p" if i < 3 else "q" for i, t in enumerate(TASKS)}),
 }
