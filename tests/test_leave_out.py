@@ -1,5 +1,7 @@
 """What is left out in closed form is what a dense computation leaves out, and what a fit without it says."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -28,7 +30,8 @@ def joint_law(stored, d):
     sigma = piece.hyper.sigma[d] if piece.hyper.sigma.shape[1] == 1 else piece.hyper.sigma[d][task]
     covariance += np.diag(np.ones(data.n_rows) * sigma**2)
     mean = np.broadcast_to(piece.hyper.mean[d], (data.n_tasks, X.shape[1]))
-    return (X * mean[task]).sum(axis=1), covariance
+    known = data.levels.times(piece.hyper.levels[d]) if data.groupings else 0.0
+    return (X * mean[task]).sum(axis=1) + data.offset + known, covariance
 
 
 def given_the_rest(y, mean, covariance, part):
@@ -42,10 +45,70 @@ def given_the_rest(y, mean, covariance, part):
     )
 
 
-@pytest.mark.parametrize("fixture", ["sleepstudy_fit", "related_fit"])
+def crossed(family="gaussian", seed=0):
+    """Return rows of 8 tasks crossed with 5 items, and effects of items; one feature of three matters."""
+    rng = np.random.default_rng(seed)
+    task, item = (a.ravel() for a in np.meshgrid(np.arange(8), np.tile(np.arange(5), 4)))
+    X = rng.standard_normal((len(task), 3))
+    beta, effect = 1.5 + 0.5 * rng.standard_normal((8, 1)), rng.standard_normal(5)
+    y = (beta[task] * X[:, :1]).sum(axis=1) + effect[item] + 0.5 * rng.standard_normal(len(task))
+    if family == "bernoulli":
+        y = (y > 0).astype(int)
+    columns = {f"x{j}": X[:, j] for j in range(3)}
+    return pd.DataFrame({"task": task, "item": [f"i{i}" for i in item], "y": y, **columns}), effect
+
+
+@pytest.fixture(scope="module")
+def crossed_fit():
+    frame, _ = crossed()
+    frame = frame.drop(index=range(0, len(frame), 3))  # unbalanced
+    data = mtl.TaskData.from_table(
+        frame, task="task", outcome="y", features=["x0", "x1"], groupings={"item": ["Intercept", "x1"]}
+    )
+    return mtl.fit(data, target_accept=0.95, random_seed=1, progressbar=False)
+
+
+def selected(task_specific):
+    frame, _ = crossed()
+    data = mtl.TaskData.from_table(frame, task="task", outcome="y", features=["x0", "x1", "x2"])
+    spec = mtl.ModelSpec(feature_scales=mtl.Horseshoe(expected_features=1, task_specific=task_specific))
+    options = {"draws": 1500, "target_accept": 0.99, "random_seed": 1, "progressbar": False}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", mtl.errors.ConvergenceWarning)  # the horseshoe's funnels
+        return mtl.fit(data, spec, **options)
+
+
+@pytest.fixture(scope="module")
+def selected_fit():
+    return selected(task_specific=False)
+
+
+@pytest.fixture(scope="module")
+def exceptions_fit():
+    return selected(task_specific=True)
+
+
+@pytest.mark.parametrize("fixture", ["sleepstudy_fit", "crossed_fit", "selected_fit", "exceptions_fit"])
+def test_coefficients_given_what_is_read_are_those_of_the_posterior(fixture, request):
+    """E[beta] = E[E[beta | theta, y]] and Var(beta) = E[Var(beta | theta, y)] + Var(E[beta | theta, y])."""
+    idata = request.getfixturevalue(fixture)
+    stored = Stored.read(idata)
+    pieces = [piece.coefficients for _, piece in stored.chunks()]
+    mean, covariance = (np.concatenate(parts) for parts in zip(*pieces, strict=True))
+    beta = idata["posterior"]["beta"].transpose("chain", "draw", "task", "feature").to_numpy()
+    drawn = beta.reshape(-1, *beta.shape[2:])
+    sd = drawn.std(axis=0)
+    np.testing.assert_allclose((mean.mean(axis=0) - drawn.mean(axis=0)) / sd, 0.0, atol=0.1)
+    whole = np.einsum("dtff->dtf", covariance).mean(axis=0) + mean.var(axis=0)
+    np.testing.assert_allclose(np.sqrt(whole) / sd, 1.0, atol=0.1)
+
+
+@pytest.mark.parametrize(
+    "fixture", ["sleepstudy_fit", "related_fit", "crossed_fit", "selected_fit", "exceptions_fit"]
+)
 def test_densities_are_those_of_the_joint_normal_law(fixture, request):
     idata = request.getfixturevalue(fixture)
-    stored = Stored.read(idata if fixture == "sleepstudy_fit" else idata[0], draws=5)
+    stored = Stored.read(idata[0] if fixture == "related_fit" else idata, draws=5)
     data = stored.data
     _, piece = next(stored.chunks())
     by_task, by_row = piece.task_log_density(data), piece.row_log_density(data)
@@ -57,6 +120,16 @@ def test_densities_are_those_of_the_joint_normal_law(fixture, request):
         for i in range(0, data.n_rows, 37):
             expected = given_the_rest(data.y, mean, covariance, np.arange(data.n_rows) == i)
             assert by_row[d, i] == pytest.approx(expected, rel=1e-8)
+
+
+def test_with_levels_a_task_left_out_is_predicted_as_by_a_fit_without_it(crossed_fit):
+    """With effects of levels, which most of what a task says of its rows goes through."""
+    found = mtl.leave_one_task_out(crossed_fit, refit=False)
+    t = int(np.argmin(found["pareto_k"].to_numpy()))
+    rest = fit_without(crossed_fit, t, draws=1000, target_accept=0.95, random_seed=3)
+    elpd, surprise = score_of_absent(rest, Stored.read(crossed_fit).data, t)
+    assert float(found["elpd"][t]) == pytest.approx(elpd, abs=0.3)
+    assert float(found["surprise"][t]) == pytest.approx(surprise, abs=0.1)
 
 
 def test_a_task_left_out_is_predicted_as_by_a_fit_without_it(sleepstudy_fit):
@@ -109,6 +182,21 @@ def test_the_audit_names_the_task_that_contradicts_the_others():
     assert found["hurts_others"].to_numpy().tolist() == [False] * 9 + [True]
     assert "task 9" in found.attrs["remedy"]
     assert "StudentT" in found.attrs["remedy"]
+
+
+def test_pooling_beside_effects_of_levels(crossed_fit):
+    found, data = mtl.pooling(crossed_fit), Stored.read(crossed_fit).data
+    effects = crossed_fit["posterior"]["item_effects"].mean(("chain", "draw")).to_numpy().ravel()
+    left = data.y - data.levels.times(effects)
+    for t in range(data.n_tasks):
+        at = data.task_index == t
+        expected = np.linalg.lstsq(data.X[at], left[at], rcond=None)[0]
+        np.testing.assert_allclose(found["alone"][t], expected, rtol=0.02, atol=0.02)
+    assert "Levels of item have effects of their own (Intercept, x1)" in found.attrs["words"]
+    assert ((found["factor"] > 0) & (found["factor"] < 1)).all()
+    # x0 differs much between tasks, and the rest hardly: only that is decided by a task's own rows.
+    factor = found["factor"].mean("task")
+    assert factor.sel(feature="x0") < 0.5 * factor.sel(feature="x1")
 
 
 def test_pooling_is_the_share_of_the_prior_in_the_precision(sleepstudy_fit):

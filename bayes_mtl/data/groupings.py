@@ -18,7 +18,7 @@ MAX_EFFECTS = 300
 _TAKEN = {
     "chain", "draw", "row", "task", "task_bis", "feature", "feature_bis", "shared_feature",
     "task_feature", "candidate_feature", "factor", "level", "cluster", "direction", "term", "beta",
-    "beta_mean", "beta_shared", "beta_specific", "beta_specific_scale", "feature_relevance",
+    "beta_mean", "beta_mean_sd", "beta_shared", "beta_specific", "beta_specific_scale", "feature_relevance",
     "feature_relevance_scale", "feature_share", "feature_shrinkage", "r2", "variance_share",
     "task_feature_effects", "feature_sd", "feature_sd_scale", "feature_corr", "task_corr", "task_sd",
     "task_reliability",

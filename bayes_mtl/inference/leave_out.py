@@ -10,13 +10,15 @@ and for a row with mean f_i, posterior variance k_i and noise s_i^2, with l_i = 
 
     y_i | the other rows  ~  N(y_i - (y_i - f_i) / (1 - l_i), s_i^2 / (1 - l_i)).
 
+Effects gamma of the levels of groupings are taken as known, draw by draw, as hyperparameters are.
+
 References: Marshall & Spiegelhalter (2007), Bayesian Analysis 2; Vehtari et al. (2016), JMLR 17.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -24,7 +26,8 @@ import xarray as xr
 from scipy.stats import chi2
 
 from bayes_mtl._typing import FloatArray, IntArray
-from bayes_mtl.data import PseudoRows, TaskData
+from bayes_mtl.data import LevelRows, PseudoRows, TaskData
+from bayes_mtl.data.groupings import named
 from bayes_mtl.inference.attributes import data_of, inside_of, spec_of
 from bayes_mtl.inference.conditional import Conditional
 from bayes_mtl.inference.hyperdraws import CHUNK_BYTES, Hyperdraws, thinned
@@ -36,8 +39,7 @@ from bayes_mtl.structures import CompletePooling, TaskMixture
 
 def is_closed(spec: ModelSpec) -> bool:
     """Whether the coefficients of every task are Gaussian given what is read here."""
-    mixed = isinstance(spec.task_covariance, TaskMixture)
-    return not (mixed or spec.groupings or spec.feature_scales is not None)
+    return not isinstance(spec.task_covariance, TaskMixture)
 
 
 _LOG_2PI = float(np.log(2 * np.pi))
@@ -58,6 +60,9 @@ class Stored:
     data : TaskData
     rows : PseudoRows
         Exact for Gaussian outcomes, else an approximation of what the rows say of each task.
+    levels : LevelRows or None
+        What the rows of each task say of effects of levels, if there are any and outcomes are Gaussian; for
+        others, `data` and `rows` have them in the offset, at their mean.
     """
 
     hyper: Hyperdraws
@@ -65,17 +70,23 @@ class Stored:
     inside: IntArray
     data: TaskData
     rows: PseudoRows
+    levels: LevelRows | None = None
 
     @classmethod
     def read(cls, idata: xr.DataTree, *, data: TaskData | None = None, draws: int = 1000) -> Stored:
         """Read at most `draws` draws, evenly spaced; `data` replaces the rows of the fit, not its priors."""
         spec, own = spec_of(idata), data_of(idata)
         data = own if data is None else data
-        rows = data.pseudo_rows if spec.family.gaussian_coefficients else pilot(spec, data)
         effects = integrated_population(spec, own)
         posterior = thinned(idata["posterior"].to_dataset(), draws)
         inside = np.flatnonzero(np.isin(data.features, inside_of(idata)))
-        return cls(_hyperdraws(posterior, effects, inside, data), effects, inside, data, rows)
+        hyper = _hyperdraws(posterior, effects, inside, data)
+        if spec.family.gaussian_coefficients:
+            levels = data.level_rows(by_task=True) if data.groupings else None
+            return cls(hyper, effects, inside, data, data.pseudo_rows, levels)
+        moved = data.levels.times(hyper.levels.mean(axis=0))
+        data = replace(data, offset=data.offset + moved, groupings=())
+        return cls(hyper, effects, inside, data, pilot(spec, data))
 
     @classmethod
     def at(cls, spec: ModelSpec, data: TaskData, sigma: FloatArray) -> Stored:
@@ -106,7 +117,13 @@ class Stored:
         per_draw = 8 * (n_tasks * n_columns * (6 * n_columns + 4 * size + 4) + 4 * size**2)
         everything = np.arange(self.data.n_features)
         for at, piece in self.hyper.chunks(max(1, CHUNK_BYTES // per_draw)):
-            yield at, LeftOut(piece, self.population, self.inside, everything, self.rows)
+            shift: FloatArray | float = 0.0
+            if self.levels is not None:
+                shift = np.einsum("tfc,dc->dtf", self.levels.slope, piece.levels, optimize=True)
+            yield (
+                at,
+                LeftOut(piece, self.population, self.inside, everything, self.rows, shift, self.levels),
+            )
 
 
 @dataclass(frozen=True)
@@ -114,6 +131,17 @@ class LeftOut(Conditional):
     """What the law of the coefficients says of rows and tasks that are left out."""
 
     rows: PseudoRows
+    shift: FloatArray | float = 0.0
+    levels: LevelRows | None = None
+
+    @cached_property
+    def _rest(self) -> FloatArray:
+        """Squares of what no coefficient of a task explains, (T,) or (D, T)."""
+        if self.levels is None:
+            return self.rows.rest
+        root, target = np.moveaxis(self.levels.root, -1, 0), self.levels.target.T
+        left = target[:, None, :] - self.hyper.levels @ np.swapaxes(root, -1, -2)
+        return self.levels.rest + (left**2).sum(axis=-1).T
 
     @cached_property
     def _common(self) -> tuple[FloatArray, FloatArray]:
@@ -136,7 +164,7 @@ class LeftOut(Conditional):
     def log_marginal(self, data: TaskData) -> FloatArray:
         """Return log p(y | theta), (D,), up to a constant."""
         (_, v, log_det), (Q, h) = self.whitened, self.common
-        square = (v**2).sum(axis=(1, 2)) + (self.rows.rest / self.hyper.sigma**2).sum(axis=1)
+        square = (v**2).sum(axis=(1, 2)) + (self._rest / self.hyper.sigma**2).sum(axis=1)
         square -= (h * self._common[0]).sum(axis=1)
         scale = (np.log(self.hyper.sigma) * data.statistics.count).sum(axis=1)
         return -0.5 * (square + log_det.sum(axis=1) + np.linalg.slogdet(Q)[1]) - scale
@@ -147,7 +175,7 @@ class LeftOut(Conditional):
         count = data.statistics.count
         scale = np.log(self.hyper.sigma) * count
         weight = np.bincount(data.task_index, np.log(data.precision), minlength=data.n_tasks)
-        rest = self.rows.rest / self.hyper.sigma**2
+        rest = self._rest / self.hyper.sigma**2
         return 0.5 * (log_det - square - self.whitened[2] - rest + weight - count * _LOG_2PI) - scale
 
     def task_surprise(self) -> FloatArray:
@@ -212,13 +240,16 @@ class LeftOut(Conditional):
         """Return log p(y_i | all other rows, theta), (D, N)."""
         beta, covariance = self.coefficients
         X, task = data.full_matrix, data.task_index
+        y = data.y - data.offset
+        if self.levels is not None:
+            y = y - data.levels.times(self.hyper.levels)
         sigma = self.hyper.sigma if self.hyper.sigma.shape[1] == 1 else self.hyper.sigma[:, task]
         variance = sigma**2 / data.precision
         out = np.empty((len(beta), data.n_rows))
         for t in range(data.n_tasks):
             at = slice(data.starts[t], data.starts[t + 1])
             x = X[at]
-            error = data.y[at] - data.offset[at] - beta[:, t] @ x.T
+            error = y[..., at] - beta[:, t] @ x.T
             known = variance[:, at]
             spare = 1.0 - np.einsum("nf,dfg,ng->dn", x, covariance[:, t], x, optimize=True) / known
             out[:, at] = -0.5 * (_LOG_2PI + np.log(known / spare) + error**2 / (known * spare))
@@ -261,9 +292,29 @@ def _hyperdraws(posterior: xr.Dataset, effects: Population, inside: IntArray, da
         unique_sd=scale * unique_sd,
         sigma=sigma,
         mean=_mean(posterior, effects, data, n),
-        effect_scale=np.ones((n, len(effects.column))),
-        levels=np.zeros((n, 0)),
+        effect_scale=_effect_scale(posterior, effects, data, n),
+        levels=_levels(posterior, data, n),
     )
+
+
+def _effect_scale(posterior: xr.Dataset, effects: Population, data: TaskData, n: int) -> FloatArray:
+    """Return what of the sizes of effects that are integrated out was learned, (n, C)."""
+    out = np.ones((n, len(effects.column)))
+    if "beta_mean_sd" in posterior:
+        at = np.isin(data.features, posterior["candidate_feature"].to_numpy())
+        position = effects.integrated["beta_mean"].position[at]
+        out[:, position] = posterior["beta_mean_sd"].transpose("draw", "candidate_feature").to_numpy()
+    return out
+
+
+def _levels(posterior: xr.Dataset, data: TaskData, n: int) -> FloatArray:
+    """Return the effects of the levels of all groupings, (n, C)."""
+    found = [np.zeros((n, 0))]
+    for grouping in data.groupings:
+        dims = (grouping.name, named(grouping.name, "feature"))
+        effects = posterior[named(grouping.name, "beta")].transpose("draw", *dims)
+        found.append(effects.to_numpy().reshape(n, grouping.n_effects))
+    return np.concatenate(found, axis=1)
 
 
 def _mean(posterior: xr.Dataset, effects: Population, data: TaskData, n: int) -> FloatArray:
@@ -280,5 +331,10 @@ def _mean(posterior: xr.Dataset, effects: Population, data: TaskData, n: int) ->
         )
     if "task_feature_effects" in sampled:
         moved = posterior["task_feature_effects"].transpose("draw", "feature", "task_feature").to_numpy()
+        mean = mean + np.zeros((n, data.n_tasks, 1))
         mean[:, :, :n_varying] += np.einsum("tq,nfq->ntf", data.task_features, moved)
+    if "beta_specific" in posterior:  # taken as known
+        at = np.flatnonzero(np.isin(data.features, posterior["candidate_feature"].to_numpy()))
+        mean = mean + np.zeros((n, data.n_tasks, 1))
+        mean[:, :, at] += posterior["beta_specific"].transpose("draw", "task", "candidate_feature").to_numpy()
     return mean

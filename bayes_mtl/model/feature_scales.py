@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,10 +79,16 @@ def scaled_features(
         own = [priors["feature_sd"][i] for i in rest]
         sd = place(sd, np.array(rest), register("feature_sd_part", own, numbers=numbers))
     sd = pm.Deterministic("feature_sd", place(sd, at, law.feature_sd), dims=FEATURE)
+    pm.Deterministic("beta_mean_sd", law.mean_sd, dims=CANDIDATE)
     signal = (law.mean_sd**2 + law.feature_sd**2) / (candidates.noise * candidates.inverse_sd) ** 2
     pm.Deterministic("feature_shrinkage", 1.0 / (1.0 + candidates.rows_per_task * signal), dims=CANDIDATE)
-    priors["beta_mean"] = [STANDARD if i in at else p for i, p in enumerate(priors["beta_mean"])]
+    priors["beta_mean"] = standardised(priors["beta_mean"], at)
     return ScaledFeatures(at, law, sd)
+
+
+def standardised(priors: Sequence[Any], at: IntArray) -> list[Any]:
+    """Return the priors of population means, standard normal `at` the candidate features."""
+    return [STANDARD if i in at else p for i, p in enumerate(priors)]
 
 
 def _noise_scale(spec: ModelSpec, data: TaskData, sigma: Tensor | None, numbers: Numbers) -> Tensor:

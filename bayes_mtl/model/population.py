@@ -18,7 +18,7 @@ from bayes_mtl._typing import FloatArray, IntArray, Tensor
 from bayes_mtl.data import TaskData
 from bayes_mtl.kernels import product, repeat
 from bayes_mtl.model.coords import CANDIDATE, FEATURE, SHARED_FEATURE, TASK, TASK_FEATURE, model_coords
-from bayes_mtl.model.feature_scales import STANDARD, ScaledFeatures, place
+from bayes_mtl.model.feature_scales import STANDARD, ScaledFeatures, place, standardised
 from bayes_mtl.model.numbers import Numbers, constants
 from bayes_mtl.model.priors import default_priors, register
 from bayes_mtl.prior import Prior
@@ -167,9 +167,13 @@ def population(
 
 
 def integrated_population(spec: ModelSpec, data: TaskData) -> Population:
-    """Return the population as `sampling_model` has it, without that model; not for scales of features."""
+    """Return the population as `sampling_model` has it, without that model, and without learned scales."""
+    priors, scales = default_priors(spec, data)
+    if spec.feature_scales is not None:
+        at = np.flatnonzero(np.isin(data.features, spec.candidates(data)))
+        priors = {**priors, "beta_mean": standardised(priors["beta_mean"], at)}
     with pm.Model(coords=model_coords(data)):
-        return population(data, *default_priors(spec, data), integrate=True)
+        return population(data, priors, scales, integrate=True)
 
 
 def _scaled(

@@ -156,7 +156,7 @@ def row_elpd_by_quadrature(spec: ModelSpec, data: TaskData) -> FloatArray | None
 
     sigma is integrated over a grid of its posterior, so nothing is sampled. None if there is more to sample.
     """
-    if not is_closed(spec):
+    if not is_closed(spec) or data.groupings or spec.feature_scales is not None:
         return None
     prior = default_priors(spec, data)[0]["sigma"]
     if data.noise is not None:
@@ -208,6 +208,4 @@ def read_stored(
     if isinstance(spec.task_covariance, TaskMixture):
         found = f"under {type(spec.task_covariance).__name__} a task is in one of several populations"
         raise SpecError(Finding(who, found, "Look at `clusters` instead"))
-    if not is_closed(spec):
-        raise SpecError(Finding(who, "does not know groupings or scales of features yet"))
     return Stored.read(idata, data=data, draws=draws)

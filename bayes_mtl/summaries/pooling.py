@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
 import numpy as np
 import xarray as xr
 
@@ -40,7 +43,7 @@ def pooling(idata: xr.DataTree) -> xr.Dataset:
     Raises
     ------
     SpecError
-        For mixtures, groupings, and scales of features.
+        For mixtures.
 
     Notes
     -----
@@ -49,7 +52,8 @@ def pooling(idata: xr.DataTree) -> xr.Dataset:
     `factor` = Gamma_t / V_t on the diagonal: for one coefficient, the share of the prior in the precision
     (Gelman & Pardoe 2006). With rows x_i of rank r, n rows alone would leave a mean variance of x_i'beta of
     r sigma^2 / n, so `effective_rows` = r sigma^2 / mean_i x_i' Gamma_t x_i. For outcomes that are not
-    Gaussian, what rows say is approximated by a normal density.
+    Gaussian, what rows say is approximated by a normal density. Effects of the levels of groupings, and what
+    single tasks have of their own under `Horseshoe(task_specific=True)`, are taken as known.
 
     References
     ----------
@@ -90,7 +94,10 @@ def pooling(idata: xr.DataTree) -> xr.Dataset:
             "together": (each, posterior["beta"].mean(("chain", "draw")).transpose("task", "feature").data),
         },
         coords={"task": tasks, "feature": features},
-        attrs={"task": schema_of(idata).task or "outcome", "words": in_words(spec, list(features))},
+        attrs={
+            "task": schema_of(idata).task or "outcome",
+            "words": in_words(spec, list(features), schema_of(idata).groupings),
+        },
     )
     if "beta_mean" in posterior:
         out["population"] = ("feature", posterior["beta_mean"].mean(("chain", "draw")).to_numpy())
@@ -120,19 +127,26 @@ def _without(piece: LeftOut, s: int, data: TaskData) -> FloatArray:
 def _alone(stored: Stored, shared: FloatArray) -> FloatArray:
     """Return least squares on each task's own rows, (T, P); NaN if they do not determine it.
 
-    Slopes that all tasks share are taken as known, as `factor` does: at their mean.
+    Slopes that all tasks share and effects of levels are taken as known: at their mean.
     """
     data, rows, P = stored.data, stored.rows, stored.data.n_features
+    moved = np.zeros((data.n_tasks, rows.root.shape[1]))
+    if stored.levels is not None:
+        moved = stored.levels.slope @ stored.hyper.levels.mean(axis=0)
     out = np.full((data.n_tasks, P), np.nan)
     for t in range(data.n_tasks):
         own, common = rows.root[:, :P, t], rows.root[:, P:, t]
         if len(own) and np.linalg.matrix_rank(own) == P:
-            target = rows.target[:, t] - common @ (shared - rows.reference[P:])
+            target = (
+                rows.target[:, t] - rows.root[:, :, t] @ moved[t] - common @ (shared - rows.reference[P:])
+            )
             out[t] = rows.reference[:P] + np.linalg.lstsq(own, target, rcond=None)[0]
     return out
 
 
-def in_words(spec: ModelSpec, features: list[str]) -> str:
+def in_words(
+    spec: ModelSpec, features: list[str], groupings: Mapping[str, Sequence[str]] = MappingProxyType({})
+) -> str:
     """Say what is pooled over what."""
     structure = spec.task_covariance
     named = ", ".join(features) if len(features) <= 8 else f"{len(features)} coefficients"
@@ -151,4 +165,9 @@ def in_words(spec: ModelSpec, features: list[str]) -> str:
         text += f" In {', '.join(inside)}, tasks lean most on those that {name} relates to them."
         if outside:
             text += f" {', '.join(outside)} lean{'s' if len(outside) == 1 else ''} on all tasks alike."
+    for name, features_of_levels in groupings.items():
+        text += (
+            f" Levels of {name} have effects of their own ({', '.join(features_of_levels)}), the same in "
+            "every task; here they are taken as known."
+        )
     return text

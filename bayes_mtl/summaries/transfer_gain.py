@@ -70,8 +70,8 @@ def transfer_gain(
         By task: ``n_rows``; ``elpd``, the expected log density of a row of the task given all others,
         summed over its rows; ``gain`` and ``gain_se``, by how much it exceeds learning alone, with the
         standard error of the sum of paired differences; ``gain_over_pooled`` and ``gain_over_pooled_se``;
-        ``surprise``, the probability that a task like the others would lie further out (NaN for mixtures,
-        groupings and scales of features); ``gain_of_others`` and ``gain_of_others_se``, what the other
+        ``surprise``, the probability that a task like the others would lie further out (NaN for mixtures);
+        ``gain_of_others`` and ``gain_of_others_se``, what the other
         tasks gain if it is left out (NaN where that was not looked at: a task that fits in hurts nobody);
         ``hurt``, ``hurts_others``; ``verdict`` in words; ``pareto_k``, the largest of its rows that were
         left out by weighting (above 0.7 the numbers of the task are unreliable). Attribute ``remedy``.
