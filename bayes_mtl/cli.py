@@ -220,8 +220,9 @@ def fit_recipe(recipe: Recipe, folder: Path) -> xr.DataTree:
     """
     from bayes_mtl.inference import fit, save
     from bayes_mtl.report.answers import readable_summary, shorten
-    from bayes_mtl.report.by_structure import answers
+    from bayes_mtl.report.by_structure import answers, effects_of_levels
     from bayes_mtl.summaries import summary
+    from bayes_mtl.summaries.correlation import interval_probability
 
     data, spec = recipe.load()
     folder.mkdir(
@@ -246,8 +247,9 @@ def fit_recipe(recipe: Recipe, folder: Path) -> xr.DataTree:
     _table(readable_summary(shown), index=True)
     for name, count in hidden.items():
         print(f"... and {count} more rows of {name} in summary.csv")
-    files |= _levels(idata, list(data.schema.groupings), folder)
-    for answer in answers(idata, recipe.relations):
+    prob = interval_probability(None)
+    of_levels = [a for name in data.schema.groupings for a in effects_of_levels(idata, name, prob)]
+    for answer in [*of_levels, *answers(idata, recipe.relations)]:
         files |= _show(answer, folder)
 
     _heading("Can the draws be trusted?")
@@ -258,27 +260,6 @@ def fit_recipe(recipe: Recipe, folder: Path) -> xr.DataTree:
         print(f"{folder / name!s:{width}}  {what}")
     _next_steps(folder, recipe, files)
     return idata
-
-
-def _levels(idata: xr.DataTree, groupings: list[str], folder: Path) -> dict[str, str]:
-    """Show the effects of the levels of each grouping, the largest first; return the files written."""
-    from arviz_base import rcParams
-
-    from bayes_mtl.report.answers import coefficient_table, readable_coefficients
-
-    files, prob = {}, float(rcParams["stats.ci_prob"])
-    for grouping in groupings:
-        _heading(f"What is added by each {grouping}")
-        effects = coefficient_table(idata, prob, grouping)
-        effects = effects.sort_values(["feature", "mean"], ascending=[True, False], kind="stable")
-        name = f"{grouping}_effects.csv"
-        effects.to_csv(folder / name, index=False)
-        readable = readable_coefficients(effects, prob)
-        _table(readable)
-        if len(readable) < len(effects):
-            print(f"... and {len(effects) - len(readable)} more rows in {name}")
-        files[name] = f"the effects of every {grouping}"
-    return files
 
 
 def _show(answer: Answer, folder: Path) -> dict[str, str]:

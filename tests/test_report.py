@@ -6,6 +6,7 @@ import subprocess
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 
 import bayes_mtl as mtl
@@ -24,12 +25,34 @@ addEventListener('load', () => {
 
 
 @pytest.fixture(scope="module")
-def pages(sleepstudy_fit, binary_fit, related_fit, tmp_path_factory):
+def crossed_fit():
+    """Tasks, one unlike the others, crossed with items that are related; and an idle feature."""
+    rng = np.random.default_rng(0)
+    task, item = (a.ravel() for a in np.meshgrid(np.arange(8), np.tile(np.arange(4), 5)))
+    X, side = rng.standard_normal((len(task), 2)), np.array([1.5, 1.0, -1.0, -1.5])
+    slope = np.array([1.0] * 7 + [-3.0])
+    y = slope[task] * X[:, 0] + side[item] * (1.0 + X[:, 1]) + 0.5 * rng.standard_normal(len(task))
+    frame = pd.DataFrame(
+        {"task": task, "item": np.array(list("abcd"))[item], "y": y, "x": X[:, 0], "z": X[:, 1]}
+    )
+    groupings = {"item": ["Intercept", "z"]}
+    data = mtl.TaskData.from_table(frame, task="task", outcome="y", features=["x", "z"], groupings=groupings)
+    spec = mtl.ModelSpec(task_covariance=mtl.StudentT(), groupings={"item": mtl.LKJ()})
+    return mtl.fit(data, spec, draws=1500, target_accept=0.95, random_seed=1, progressbar=False)
+
+
+@pytest.fixture(scope="module")
+def pages(sleepstudy_fit, binary_fit, related_fit, crossed_fit, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     plt.close("all")  # what other tests have left open
     return {
         name: mtl.report(idata, folder / f"{name}.html", question="Who is <alike>?", max_refits=0)
-        for name, idata in (("sleep", sleepstudy_fit), ("binary", binary_fit[0]), ("related", related_fit[0]))
+        for name, idata in (
+            ("sleep", sleepstudy_fit),
+            ("binary", binary_fit[0]),
+            ("related", related_fit[0]),
+            ("crossed", crossed_fit),
+        )
     }
 
 
@@ -51,6 +74,20 @@ def test_pages_say_what_was_found(pages, sleepstudy_fit, related_fit):
     relations = mtl.task_correlation(related_fit[0])
     surest = relations.isel(pair=int(np.argmax(np.abs(relations["p_positive"].to_numpy() - 0.5))))
     assert f"{float(surest['mean']):.2f}" in pages["related"].read_text(encoding="utf-8")
+
+
+def test_page_of_crossed_factors(pages, crossed_fit):
+    text = pages["crossed"].read_text(encoding="utf-8")
+    assert "effects by item" in text
+    assert "Intercept, z (4 levels)" in text
+    assert "zᵢ′v[item(i)]" in text
+    assert "<h2>What is added by each item</h2>" in text
+    assert "<h3>How the levels of item relate</h3>" in text
+    assert "<h3>Is a task unlike the others?</h3>" in text
+    assert "here they are taken as known" in text
+    assert "7: Try StudentT" not in text  # it is one already
+    effect = float(crossed_fit["posterior"]["item_effects"].sel(item="a", item_feature="z").mean())
+    assert f"{effect:.2f}" in text
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from bayes_mtl._typing import FloatArray
+from bayes_mtl.data.groupings import named
 from bayes_mtl.errors import Finding, SpecError, raise_if_any
 from bayes_mtl.inference.attributes import schema_of, spec_of
 from bayes_mtl.plots._common import LABELS_UP_TO, label_size
@@ -25,11 +26,13 @@ def plot_coefficients(
     *,
     order: str = "value",
     ci_prob: float | None = None,
+    grouping: str | None = None,
 ) -> Any:
     """Draw the posterior of every task's coefficients, one panel per feature.
 
     A dot is the posterior mean, a line the equal-tailed interval; the dashed line is the population mean
-    (under mixtures and `NoPooling`, which have none, the average of the tasks). Where tasks have a
+    (under mixtures and `NoPooling`, which have none, and with task features, on which it depends, the average
+    of the tasks). Where tasks have a
     reliability (`StudentT`), a last panel shows it. Tasks whose labels are numbers, in the order of their
     labels, are drawn along the horizontal axis.
 
@@ -43,6 +46,8 @@ def plot_coefficients(
         Tasks by the coefficient of the first panel, or as in the data.
     ci_prob : float, optional
         Probability of the interval; default ArviZ's ``stats.ci_prob``.
+    grouping : str, optional
+        Draw the effects of the levels of this grouping instead, around zero.
 
     Returns
     -------
@@ -52,7 +57,7 @@ def plot_coefficients(
     Raises
     ------
     SpecError
-        If a feature is not in the fit, or `order` is neither.
+        If a feature or the grouping is not in the fit, or `order` is neither.
 
     Examples
     --------
@@ -60,8 +65,14 @@ def plot_coefficients(
     """
     import matplotlib.pyplot as plt
 
-    spec_of(idata)  # says so if this is not a fit of ours
+    spec, schema = spec_of(idata), schema_of(idata)
+    if grouping is not None and grouping not in schema.groupings:
+        have = f"It has: {', '.join(schema.groupings) or 'none'}"
+        raise SpecError(Finding("grouping", f"{grouping!r} is not a grouping of this fit", have))
     posterior = idata["posterior"].to_dataset()
+    if grouping is not None:
+        renamed = {named(grouping, "beta"): "beta", grouping: "task", named(grouping, "feature"): "feature"}
+        posterior = posterior[[named(grouping, "beta")]].rename(renamed)
     known = [str(f) for f in posterior["feature"].to_numpy()]
     chosen = list(known[:MAX_PANELS] if features is None else features)
     findings = []
@@ -90,12 +101,14 @@ def plot_coefficients(
             1, k, figsize=(1.5 + 2.3 * k, height), sharey=True, squeeze=False, layout="constrained"
         )
     axes = axes.ravel()
-    noun = f"{schema_of(idata).task or 'outcome'} ({n})"
-    structure = spec_of(idata).task_covariance
-    one_population = "beta_mean" in posterior and not isinstance(structure, TaskMixture | NoPooling)
+    noun = f"{grouping or schema.task or 'outcome'} ({n})"
+    without_mean = isinstance(spec.task_covariance, TaskMixture | NoPooling)
+    one_population = "beta_mean" in posterior and not (without_mean or schema.task_design)
     for ax, (name, (mean, lower, upper)) in zip(axes, values.items(), strict=True):
         if name == "task_reliability":
             average = 1.0
+        elif grouping is not None:
+            average = 0.0
         else:
             average = float(
                 posterior["beta_mean"].sel(feature=name).mean() if one_population else mean.mean()
@@ -116,7 +129,7 @@ def plot_coefficients(
             ax.set_title(title, fontsize=9)
             ax.locator_params(axis="x", nbins=4)
         ax.tick_params(labelsize=8)
-    dashed = "population mean" if one_population else "average"
+    dashed = "population mean" if one_population else "average" if grouping is None else "no effect"
     legend = f"dot: mean   ·   line: {prob:.0%} interval   ·   dashed: {dashed}"
     if across:
         axes[-1].set_xlabel(f"{noun}\n{legend}", fontsize=9)

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from bayes_mtl.errors import SpecError
 from bayes_mtl.inference.attributes import spec_of
 from bayes_mtl.inference.diagnostics import unique_elements
 from bayes_mtl.plots import (
@@ -36,7 +37,7 @@ from bayes_mtl.report.answers import (
     what_data_added,
 )
 from bayes_mtl.structures import Kernel, StudentT, TaskMixture
-from bayes_mtl.summaries import clusters, feature_selection
+from bayes_mtl.summaries import clusters, feature_selection, task_correlation
 from bayes_mtl.summaries.correlation import Kind
 
 _TASKS_SHOWN = 30
@@ -50,6 +51,8 @@ MEANINGS: Mapping[str, str] = MappingProxyType(
         "lengthscale": "how far apart tasks may be and still be alike, in the units of their positions",
         "level_share": "what part of the variance of the coefficients the groups of a level share; 'own' is "
         "what is left to each task alone",
+        "gating_sd": "how much what is known of tasks says of their cluster, in log odds for one standard "
+        "deviation of it (0: nothing)",
         "direction_scale": "how far the tasks of a group vary along its directions, relative to all others",
     }
 )
@@ -95,7 +98,20 @@ def answers(idata: xr.DataTree, kind: Kind | None = None) -> list[Answer]:
 
     prob = float(rcParams["stats.ci_prob"])
     structure = spec_of(idata).task_covariance
-    out = []
+    out = particular_answers(idata, prob)
+    relations, reason = relations_of(idata, kind)
+    if relations is not None:
+        out.append(pairs_of_tasks(relations))
+    ordered = isinstance(structure, Kernel) and structure.positions is not None
+    show = relations is None and not isinstance(structure, TaskMixture)
+    heading = "Coefficients of the tasks" if out else "How the tasks relate"
+    out.append(coefficients(idata, prob, heading, reason if not out else "", show=show, ordered=ordered))
+    return out
+
+
+def particular_answers(idata: xr.DataTree, prob: float) -> list[Answer]:
+    """Return what only some structures have to say."""
+    structure, out = spec_of(idata).task_covariance, []
     if "cluster_mean" in idata["posterior"]:
         out.append(kinds_of_tasks(idata))
     if isinstance(structure, StudentT):
@@ -104,13 +120,30 @@ def answers(idata: xr.DataTree, kind: Kind | None = None) -> list[Answer]:
         out.append(features_that_matter(idata))
     if any(name in MEANINGS for name in structure.parameters):
         out.append(what_was_known(idata, prob))
-    relations, reason = relations_of(idata, kind)
-    if relations is not None:
-        out.append(pairs_of_tasks(relations))
-    ordered = isinstance(structure, Kernel) and structure.positions is not None
-    show = relations is None and not isinstance(structure, TaskMixture)
-    heading = "Coefficients of the tasks" if out else "How the tasks relate"
-    out.append(coefficients(idata, prob, heading, reason if not out else "", show=show, ordered=ordered))
+    return out
+
+
+def effects_of_levels(idata: xr.DataTree, grouping: str, prob: float) -> list[Answer]:
+    """Say what each level of a grouping adds, the largest first, and how levels relate if that is learned."""
+    table = coefficient_table(idata, prob, grouping)
+    table = table.sort_values(["feature", "mean"], ascending=[True, False], kind="stable")
+    readable = readable_coefficients(table, prob)
+    title = f"The first {len(readable)} of {len(table)}" if len(readable) < len(table) else ""
+    files: dict[str, tuple[str, Callable[[Target], Any]]] = {
+        f"{grouping}_effects.csv": (f"the effects of every {grouping}", partial(_write_table, table))
+    }
+    if table["feature"].nunique() <= MAX_PANELS:
+        draw = partial(plot_coefficients, idata, grouping=grouping)
+        files[f"{grouping}_effects.png"] = ("the same as a picture", partial(_draw, draw))
+    out = [Answer(f"What is added by each {grouping}", [], [(title, readable)], files)]
+    if spec_of(idata).levels_of(grouping).relates_tasks:
+        try:
+            relations = task_correlation(idata, grouping=grouping)
+        except SpecError as err:
+            found = f"How they relate is not shown: {err.findings[0]}"
+            out.append(Answer(f"How levels of {grouping} relate", [found]))
+        else:
+            out.append(pairs_of_tasks(relations, grouping))
     return out
 
 
@@ -269,10 +302,12 @@ def what_was_known(idata: xr.DataTree, prob: float) -> Answer:
     )
 
 
-def pairs_of_tasks(relations: xr.Dataset) -> Answer:
-    """Say which pairs of tasks are surely related."""
+def pairs_of_tasks(relations: xr.Dataset, grouping: str | None = None) -> Answer:
+    """Say which pairs of tasks, or of levels of a grouping, are surely related."""
     n_pairs = relations.sizes["pair"]
     text, tables = [what_data_added(relations)], []
+    noun = "tasks" if grouping is None else f"levels of {grouping}"
+    prefix = "task" if grouping is None else grouping
     for positive, sign in ((True, "positive"), (False, "negative")):
         pairs = surest_pairs(relations, positive=positive)
         count = (
@@ -285,15 +320,15 @@ def pairs_of_tasks(relations: xr.Dataset) -> Answer:
         else:
             text.append(f"No pair is more likely {sign} than not.")
     return Answer(
-        "How the tasks relate",
+        f"How the {noun} relate",
         text,
         tables,
         {
-            "task_correlation.csv": (
+            f"{prefix}_correlation.csv": (
                 f"all {n_pairs} pairs, kind {relations.attrs['kind']!r}",
                 partial(_write_table, relations.to_dataframe()),
             ),
-            "task_correlation.png": (
+            f"{prefix}_correlation.png": (
                 "the same as a picture",
                 partial(_draw, partial(plot_task_correlation, relations)),
             ),

@@ -27,6 +27,7 @@ body {
   font: 16px/1.55 system-ui, sans-serif; overflow-wrap: anywhere;
 }
 h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 .3rem; }
+h3 { font-size: 1.0rem; margin: 1.6rem 0 .4rem; }
 h2 { font-size: 1.2rem; margin: 2.6rem 0 .6rem; padding-top: .8rem; border-top: 1px solid var(--line); }
 p { max-width: 46rem; margin: .6rem 0; }
 .quiet { color: var(--quiet); }
@@ -72,6 +73,11 @@ def page(title: str, sections: Sequence[tuple[str, str]], lead: str) -> str:
 def paragraph(text: str, kind: str = "") -> str:
     """Return a paragraph of plain text."""
     return f'<p class="{kind}">{escape(text)}</p>' if kind else f"<p>{escape(text)}</p>"
+
+
+def subheading(text: str) -> str:
+    """Return a heading within a section."""
+    return f"<h3>{escape(text)}</h3>"
 
 
 def equations(lines: Sequence[str]) -> str:

@@ -22,11 +22,11 @@ from bayes_mtl.plots import (
 )
 from bayes_mtl.report import html
 from bayes_mtl.report.answers import readable_summary, relations_of
-from bayes_mtl.report.by_structure import Answer, kinds_of_tasks, pairs_of_tasks
+from bayes_mtl.report.by_structure import Answer, effects_of_levels, pairs_of_tasks, particular_answers
 from bayes_mtl.report.words import model_equations, structure_in_words
 from bayes_mtl.structures import CompletePooling, NoPooling, SparsePrecision, TaskMixture
 from bayes_mtl.summaries import pooling, summary, transfer_gain
-from bayes_mtl.summaries.correlation import Kind
+from bayes_mtl.summaries.correlation import Kind, interval_probability
 
 _LITTLE = 0.1  # contraction
 _KINDS = {
@@ -92,6 +92,7 @@ def report(
             ("Can the draws be trusted?", _diagnosis(idata)),
             ("The population of tasks", _population(idata)),
             ("How do the tasks relate?", _relations(idata, kind)),
+            *((f"What is added by each {name}", _levels(idata, name)) for name in schema.groupings),
             ("Who leans on whom?", _pooling(idata)),
             ("Who gains, who is hurt?", _gain(gain)),
             ("Predictions beside the data", _fit(idata)),
@@ -115,6 +116,9 @@ def _data(idata: xr.DataTree) -> str:
     rows = f"{data.n_rows:,} rows of {data.n_tasks:,} tasks ({noun}): {each}."
     parts = [("outcome", schema.outcome or ", ".join(map(str, schema.outcomes)))]
     parts += [("coefficients by task", ", ".join(data.features))]
+    for grouping in data.groupings:
+        of_levels = f"{', '.join(grouping.features)} ({len(grouping.levels)} levels)"
+        parts.append((f"effects by {grouping.name}", of_levels))
     if data.shared_features:
         parts.append(("one slope for all", ", ".join(data.shared_features)))
     if data.task_feature_names:
@@ -136,7 +140,9 @@ def _outcome_of(data: TaskData) -> str:
 
 def _model(idata: xr.DataTree) -> str:
     spec, data = spec_of(idata), data_of(idata)
-    text = html.equations(model_equations(spec, data)) + html.paragraph(structure_in_words(spec))
+    text = html.equations(model_equations(spec, data)) + html.paragraph(
+        structure_in_words(spec.task_covariance)
+    )
     outside = spec.outside(data.features)
     if outside and spec.task_covariance.relates_tasks:
         text += html.paragraph(
@@ -158,12 +164,23 @@ def _population(idata: xr.DataTree) -> str:
 
 def _relations(idata: xr.DataTree, kind: Kind | None) -> str:
     structure = spec_of(idata).task_covariance
+    particular = particular_answers(idata, interval_probability(None))
+    text = "".join(html.subheading(answer.heading) + _answer(answer) for answer in particular)
     if isinstance(structure, TaskMixture) and "cluster_mean" in idata["posterior"]:
-        return _answer(kinds_of_tasks(idata))
-    text = _correlations(idata, kind)
+        return text
+    if particular:
+        text += html.subheading("Pairs of tasks")
+    text += _correlations(idata, kind)
     if isinstance(structure, CompletePooling):
         return text
     return text + html.figure(plot_coefficients(idata)[0].figure, "The tasks' coefficients.")
+
+
+def _levels(idata: xr.DataTree, grouping: str) -> str:
+    first, *others = effects_of_levels(idata, grouping, interval_probability(None))
+    words = structure_in_words(spec_of(idata).levels_of(grouping), f"Structure of the levels of {grouping}")
+    text = html.paragraph(words) + _answer(first)
+    return text + "".join(html.subheading(answer.heading) + _answer(answer) for answer in others)
 
 
 def _correlations(idata: xr.DataTree, kind: Kind | None) -> str:
@@ -192,7 +209,8 @@ def _correlations(idata: xr.DataTree, kind: Kind | None) -> str:
 def _answer(answer: Answer) -> str:
     """Return words, tables and pictures of an answer."""
     parts = [html.paragraph(text, "note") for text in answer.text]
-    parts += [html.paragraph(f"{title}:") + html.table(table, index=False) for title, table in answer.tables]
+    for title, table in answer.tables:
+        parts.append((html.paragraph(f"{title}:") if title else "") + html.table(table, index=False))
     for name, (what, write) in answer.files.items():
         if name.endswith(".png"):
             buffer = io.BytesIO()

@@ -155,5 +155,5 @@ def keep_rows(data: TaskData, keep: npt.NDArray[np.bool_]) -> TaskData:
 
 def quick_fit(data: TaskData, spec: ModelSpec, **sampler: Any) -> xr.DataTree:
     """Fit with fewer draws than usual, which are enough for a mean over them."""
-    options = {"chains": 2, "progressbar": False, **sampler}
+    options = {"chains": 2, "target_accept": 0.95, "progressbar": False, **sampler}
     return fit(data, spec, **options)

@@ -18,7 +18,7 @@ from bayes_mtl.inference.leave_out import is_closed
 from bayes_mtl.model import default_priors, explicit_priors
 from bayes_mtl.prior import Prior
 from bayes_mtl.spec import ModelSpec, PriorEntry, PriorValue
-from bayes_mtl.structures import CompletePooling, NoPooling
+from bayes_mtl.structures import CompletePooling, NoPooling, StudentT, TaskCovariance, TaskMixture
 from bayes_mtl.summaries.leave_out import (
     MAX_PARETO_K,
     row_elpd,
@@ -127,6 +127,7 @@ def transfer_gain(
     worst = np.zeros(n_tasks)
     np.maximum.at(worst, task, np.max([k, k_alone, k_pooled], axis=0))
     verdict = _verdicts(z, hurt, contradicted, hurts, worst > MAX_PARETO_K)
+    remedy = _remedy(list(data.tasks), hurt, hurts, spec.task_covariance)
     columns = {
         "n_rows": data.rows_per_task,
         "elpd": np.bincount(task, own, minlength=n_tasks),
@@ -145,7 +146,7 @@ def transfer_gain(
     return xr.Dataset(
         {name: ("task", values) for name, values in columns.items()},
         coords={"task": list(data.tasks)},
-        attrs={"task": schema_of(idata).task or "outcome", "remedy": _remedy(list(data.tasks), hurt, hurts)},
+        attrs={"task": schema_of(idata).task or "outcome", "remedy": remedy},
     )
 
 
@@ -258,15 +259,20 @@ def _verdicts(z: FloatArray, hurt: Any, contradicted: Any, hurts: Any, unreliabl
     return words
 
 
-def _remedy(tasks: list[Any], hurt: Any, hurts: Any) -> str:
+def _remedy(tasks: list[Any], hurt: Any, hurts: Any, structure: TaskCovariance) -> str:
     """Say what to do about tasks that are hurt or hurt others."""
     named = [str(t) for t, bad in zip(tasks, hurt | hurts, strict=True) if bad]
     if not named:
         return "No task is hurt: nothing needs to be done."
-    share = len(named) / len(tasks)
-    several = (
-        "Many tasks do not fit in: try Clusters(2), which lets there be several populations."
-        if share > 0.2
-        else "Try StudentT(...) around the structure: single tasks then stand apart without pulling others."
-    )
-    return f"{', '.join(named)}: {several} Or fit these tasks apart (NoPooling), and compare."
+    several = len(named) > 0.2 * len(tasks) and not isinstance(structure, TaskMixture)
+    advice = ""
+    if several:
+        advice = "Many tasks do not fit in: try Clusters(2), which lets there be several populations. Or "
+    elif isinstance(structure, StudentT):
+        advice = "StudentT lets them stand apart already. If that is not enough, "
+    elif not isinstance(structure, TaskMixture | CompletePooling | NoPooling):
+        advice = (
+            "Try StudentT(...) around the structure: tasks can then stand apart without pulling others. Or "
+        )
+    apart = "fit these tasks apart (NoPooling), and compare."
+    return f"{', '.join(named)}: {advice}{apart if advice else apart[0].upper() + apart[1:]}"
