@@ -81,11 +81,12 @@ def transfer_gain(
     Rows are left out by Pareto-smoothed importance sampling; for Gaussian outcomes only over
     hyperparameters, the rest is exact. A task is called hurt if ``gain`` is below zero by so many standard
     errors that chance would do it with a probability of 0.05 / number of tasks (10 tasks: 2.6), or if the
-    others contradict it: ``surprise`` below 0.05 / number of tasks, so that with tasks that are all alike
-    the chance of calling any one so is about 5 %. It hurts others if they contradict
-    it, since it makes their population look wider than it is and keeps them from leaning on each other,
-    unless `gain_of_others` says otherwise (more than a standard error below zero). For outcomes that are
-    not Gaussian the surprise rests on a normal approximation of what a task's rows say.
+    others contradict it, unless ``gain`` says otherwise (more than a standard error above zero: with few
+    rows a task may be unlike the others and yet be better off than alone). Contradicted is a ``surprise``
+    below 0.05 / number of tasks, so that with tasks that are all alike the chance of calling any one so is
+    about 5 %. It hurts others if they contradict it, since it makes their population look wider than it is
+    and keeps them from leaning on each other, unless `gain_of_others` says otherwise (more than a standard
+    error below zero). For outcomes that are not Gaussian the surprise rests on a normal approximation of what a task's rows say.
 
     References
     ----------
@@ -122,7 +123,7 @@ def transfer_gain(
             others[t], others_se[t] = change.sum(), change.std(ddof=1) * np.sqrt(len(change))
     contradicted = surprise < _LEVEL / n_tasks
     z, limit = gain / np.maximum(gain_se, 1e-12), float(norm.ppf(_LEVEL / n_tasks))
-    hurt = (z < limit) | contradicted
+    hurt = (z < limit) | (contradicted & (z < 1.0))
     hurts = contradicted & (others > -others_se)
     worst = np.zeros(n_tasks)
     np.maximum.at(worst, task, np.max([k, k_alone, k_pooled], axis=0))
@@ -249,7 +250,8 @@ def _verdicts(z: FloatArray, hurt: Any, contradicted: Any, hurts: Any, unreliabl
     words = []
     for t in range(len(z)):
         if contradicted[t]:
-            words.append("contradicts the others, and hurts them" if hurts[t] else "contradicts the others")
+            harm = "contradicts the others" + (", and hurts them" if hurts[t] else "")
+            words.append(harm if hurt[t] else f"{harm}, yet is better off than alone")
         elif hurt[t]:
             words.append("hurt by the others")
         else:
