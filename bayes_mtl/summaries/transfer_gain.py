@@ -86,7 +86,8 @@ def transfer_gain(
     below 0.05 / number of tasks, so that with tasks that are all alike the chance of calling any one so is
     about 5 %. It hurts others if they contradict it, since it makes their population look wider than it is
     and keeps them from leaning on each other, unless `gain_of_others` says otherwise (more than a standard
-    error below zero). For outcomes that are not Gaussian the surprise rests on a normal approximation of what a task's rows say.
+    error below zero). For outcomes that are not Gaussian the surprise rests on a normal approximation of what
+    a task's rows say.
 
     References
     ----------
