@@ -21,7 +21,7 @@ from bayes_mtl.inference.deviations import deviations, task_scales
 from bayes_mtl.inference.hyperdraws import CHUNK_BYTES, law_of_new_tasks
 from bayes_mtl.inference.log_likelihood import effects_of_levels, linear_predictor, sigma_of_rows
 from bayes_mtl.structures import Clusters, Horseshoe, Namer, StudentT, TaskCovariance, TaskMixture
-from bayes_mtl.structures.known import label_findings, plain_label, values_of_tasks
+from bayes_mtl.structures.known import plain_label, values_of_tasks
 
 
 def predict(
@@ -430,7 +430,10 @@ def _cluster_deviations(
     weight = np.repeat(weight[..., None, :], len(unknown), axis=-2)
     if "cluster_gating" in posterior:
         assert isinstance(structure, Clusters)
-        raise_if_any(label_findings("Clusters", unknown, dict(structure.gating)), PredictionError)
+        if missing := [task for task in unknown if task not in dict(structure.gating)]:
+            found = f"has no values for {missing[:5]}, which say where new tasks fall"
+            hint = "Put them into `gating` when you fit, or describe it by Clusters.from_table"
+            raise PredictionError(Finding("gating", found, hint))
         effect = posterior["cluster_gating"].transpose("chain", "draw", "gate", "cluster").to_numpy()
         weight = structure.weights(weight, effect, unknown, posterior["task"].to_numpy().tolist())
     label = draw_labels(weight, rng)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
 from math import isfinite
@@ -42,7 +42,11 @@ PRIOR_NAMES: Mapping[str, tuple[str, bool, bool]] = MappingProxyType(
         "beta_shared": ("slope of each shared feature", False, True),
         "task_feature_effects": ("effect of each task feature on each coefficient", False, True),
         "feature_sd": ("how far each coefficient varies across tasks", True, True),
-        "feature_sd_scale": ("what the priors of all feature_sd are multiplied by", True, False),
+        "feature_sd_scale": (
+            "what the priors of feature_sd inside the task covariance are multiplied by",
+            True,
+            False,
+        ),
         "cluster_sd": ("how far the centres of clusters lie apart in each coefficient", True, True),
         "task_sd": ("relative scale of each task's deviation", True, False),
         "sigma": ("noise scale", True, False),
@@ -50,7 +54,11 @@ PRIOR_NAMES: Mapping[str, tuple[str, bool, bool]] = MappingProxyType(
     }
 )
 
+_UNUSED = "would not be used"
 _LEVEL_SD = ("how far each coefficient varies across levels", True, True)
+_LEVEL_SD_SCALE = ("what the priors of these are multiplied by, for features that relate levels", True, False)
+# Priors whose `sigma` is the scale of what they say.
+_OF_SCALES = ("HalfNormal", "HalfStudentT")
 
 
 @dataclass(frozen=True)
@@ -139,6 +147,7 @@ class ModelSpec:
         if self.independent_features is not None:
             object.__setattr__(self, "independent_features", tuple(self.independent_features))
         scales = {named(name, "feature_sd"): _LEVEL_SD for name in self.groupings}
+        scales |= {named(name, "feature_sd_scale"): _LEVEL_SD_SCALE for name in self.groupings}
         raise_if_any(prior_findings(self.priors, {**PRIOR_NAMES, **scales}), SpecError)
         frozen = {
             k: MappingProxyType(dict(v)) if isinstance(v, Mapping) else v for k, v in self.priors.items()
@@ -200,7 +209,7 @@ class ModelSpec:
             "beta_mean": "every feature is shared" if not varying else "",
             "task_feature_effects": "" if data.task_feature_names else "there are no task features",
             "feature_sd": "nothing varies under CompletePooling" if self._pooled else "",
-            "feature_sd_scale": self._no_common_scale,
+            "feature_sd_scale": self._no_common_scale(self.task_covariance, varying, self.feature_scales),
             "cluster_sd": "" if self._has_centres else "there are no clusters",
             "task_sd": "" if self.task_sd else "task_sd=False",
             "sigma": self._no_sigma(data),
@@ -212,9 +221,12 @@ class ModelSpec:
                 have = f"The data have: {', '.join(by_level)}" if by_level else "The data have none"
                 found.append(Finding(f"grouping {name!r}", "is not a grouping of the data", have))
                 unused[named(name, "feature_sd")] = "the data have no such grouping"
+                unused[named(name, "feature_sd_scale")] = "the data have no such grouping"
         for grouping in data.groupings:
             where = f"grouping {grouping.name!r}"
             structure = self.levels_of(grouping.name)
+            key = named(grouping.name, "feature_sd_scale")
+            unused[key] = self._no_common_scale(structure, grouping.features)
             odd = structure.findings(grouping.levels)
             found += [replace(f, where=f"{where}, {f.where}") for f in odd]
             outside = outside_features(structure, self.independent_features, grouping.features)
@@ -228,7 +240,7 @@ class ModelSpec:
             found.append(Finding("task_covariance", problem, "Use another, or data without groupings"))
         for name, entry in self.priors.items():
             if unused.get(name):
-                found.append(Finding(f"prior {name!r}", f"would not be used: {unused[name]}", "Remove it"))
+                found.append(Finding(f"prior {name!r}", f"{_UNUSED}: {unused[name]}", "Remove it"))
             elif isinstance(entry, Mapping):
                 for feature in set(entry) - set(known[name]):
                     found.append(
@@ -249,7 +261,11 @@ class ModelSpec:
             )
         found += self.task_covariance.findings(data.tasks)
         found += self._findings_of_scales(data)
-        found += self._findings_of_common_scale(data)
+        blocks = {"feature_sd": (self.task_covariance, varying)}
+        blocks |= {named(g.name, "feature_sd"): (self.levels_of(g.name), g.features) for g in data.groupings}
+        for name, (structure, features) in blocks.items():
+            outside = outside_features(structure, self.independent_features, features)
+            found += common_scale_findings(self.priors, name, set(features) - set(outside))
         if self.task_sd and self._pooled:
             found.append(Finding("task_sd", "has nothing to scale under CompletePooling"))
         name = type(self.task_covariance).__name__
@@ -277,34 +293,18 @@ class ModelSpec:
             )
         return found
 
-    @property
-    def _no_common_scale(self) -> str:
-        """Return why `feature_sd` has no common scale to learn, or nothing."""
-        structure = self.task_covariance
-        if isinstance(structure, TaskMixture | CompletePooling | NoPooling):
-            return f"it has no meaning under {type(structure).__name__}"
-        return f"{type(self.feature_scales).__name__} has one" if self.feature_scales is not None else ""
+    def _no_common_scale(
+        self, structure: TaskCovariance, features: Sequence[str], instead: FeatureScales | None = None
+    ) -> str:
+        outside = outside_features(structure, self.independent_features, features)
+        return no_common_scale(structure, set(features) - set(outside)) or (
+            f"{type(instead).__name__} has one" if instead is not None else ""
+        )
 
-    def _findings_of_common_scale(self, data: TaskData) -> list[Finding]:
-        entry = self.priors.get("feature_sd")
-        if "feature_sd_scale" not in self.priors or entry is None:
-            return []
-        given = entry if isinstance(entry, Mapping) else dict.fromkeys(data.features, entry)
-        odd = {
-            feature: value
-            for feature, value in given.items()
-            if feature in data.features
-            and feature not in self.outside(data.features)
-            and not (
-                isinstance(value, Prior) and "sigma" in dict(value.params) and value.support == "positive"
-            )
-        }
-        if not odd:
-            return []
-        problem = f"multiplies the `sigma` of priors such as HalfNormal, and feature_sd has {odd}"
-        return [
-            Finding("prior 'feature_sd_scale'", problem, "Use HalfNormal or HalfStudentT, or leave it out")
-        ]
+    def without_unused_priors(self, data: TaskData) -> ModelSpec:
+        """Return the same without the priors that would not be used with these data."""
+        unused = {f.where for f in self.findings(data) if f.problem.startswith(_UNUSED)}
+        return replace(self, priors={k: v for k, v in self.priors.items() if f"prior {k!r}" not in unused})
 
     def _findings_of_scales(self, data: TaskData) -> list[Finding]:
         if self.feature_scales is None:
@@ -439,6 +439,30 @@ def outside_features(
     if structure.relates_tasks and INTERCEPT in features and len(features) > 1:
         return (INTERCEPT,)
     return ()
+
+
+def no_common_scale(structure: TaskCovariance, inside: Collection[str]) -> str:
+    """Return why the scales of features have no common factor, or nothing."""
+    if isinstance(structure, TaskMixture | CompletePooling | NoPooling):
+        return f"it has no meaning under {type(structure).__name__}"
+    return "" if inside else "no feature is inside the covariance"
+
+
+def common_scale_findings(priors: Mapping[str, Any], name: str, inside: Collection[str]) -> list[Finding]:
+    """Say which priors `name` of features inside the covariance the factor `{name}_scale` cannot scale."""
+    entry = priors.get(name)
+    if f"{name}_scale" not in priors or entry is None:
+        return []
+    given = entry if isinstance(entry, Mapping) else dict.fromkeys(inside, entry)
+    odd = {
+        feature: value
+        for feature, value in given.items()
+        if feature in inside and getattr(value, "distribution", None) not in _OF_SCALES
+    }
+    if not odd:
+        return []
+    problem = f"multiplies the `sigma` of a {' or '.join(_OF_SCALES)}, and {name} has {odd}"
+    return [Finding(f"prior '{name}_scale'", problem, "Use one of these, or leave it out")]
 
 
 def prior_findings(

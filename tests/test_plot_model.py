@@ -51,3 +51,17 @@ def test_every_variable_is_in_the_picture_once_and_above_what_depends_on_it(stru
     assert all(height[p] > height[name] for name, above in parents.items() for p in above)
     assert any("task (6) × feature (3)" in text.get_text() for text in ax.texts)
     plt.close("all")
+
+
+def test_what_is_not_a_model_is_refused():
+    for odd, words in ((mtl.ModelSpec(), "found ModelSpec"), (pm.Model(), "no variables")):
+        with pytest.raises(mtl.errors.SpecError, match=words):
+            mtl.plot_model(odd)
+
+
+def test_a_variable_that_reaches_another_on_two_ways_has_both_arrows():
+    with pm.Model() as model:
+        s = pm.HalfNormal("s")
+        b = pm.Normal("b", 0.0, s)
+        pm.Normal("y", b, s, observed=1.0)
+    assert model_parents(model)["y"] == ["s", "b"]

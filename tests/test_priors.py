@@ -1,6 +1,7 @@
 """Default priors, how a prior becomes a random variable, and the coefficients as a part of any model."""
 
 import numpy as np
+import pandas as pd
 import pymc as pm
 import pytensor
 import pytest
@@ -124,6 +125,44 @@ class TestDefaults:
             "feature_sd_scale" in mtl.build_model(explicit_priors(spec, data), data).named_vars
         ) == learned
 
+    def test_levels_of_groupings_have_one_too(self):
+        rng = np.random.default_rng(0)
+        names = [f"x{i}" for i in range(5)]
+        frame = pd.DataFrame(rng.standard_normal((60, 5)), columns=names)
+        frame = frame.assign(y=rng.standard_normal(60), task=np.arange(60) % 3, item=np.arange(60) % 4)
+        data = mtl.TaskData.from_table(
+            frame, task="task", outcome="y", features=names, groupings={"item": names}
+        )
+        for structure, learned in ((mtl.LKJ(), True), (mtl.Exchangeable(), False)):
+            spec = mtl.ModelSpec(groupings={"item": structure})
+            for described in (spec, explicit_priors(spec, data)):
+                assert ("item_sd_scale" in mtl.build_model(described, data).named_vars) == learned
+        given = mtl.ModelSpec(priors={"item_sd_scale": 2.0}, groupings={"item": mtl.NoPooling()})
+        with pytest.raises(mtl.errors.SpecError, match="no meaning under NoPooling"):
+            mtl.build_model(given, data)
+        assert explicit_priors(mtl.ModelSpec(), data).findings(data) == []  # of groupings not described
+
+    def test_coefficients_in_anyones_model_have_one_too(self):
+        for n, structure, priors, learned in (
+            (5, mtl.LKJ(), {}, True),
+            (4, mtl.LKJ(), {}, False),
+            (5, mtl.LKJ(), {"feature_sd": 1.0}, False),
+            (5, mtl.Exchangeable(), {}, False),
+            (2, mtl.Exchangeable(), {"feature_sd_scale": mtl.Prior("HalfNormal", sigma=1)}, True),
+        ):
+            with pm.Model(coords={"task": list("abc"), "feature": range(n)}) as model:
+                mtl.task_coefficients("b", task_covariance=structure, priors=priors)
+            assert ("b_feature_sd_scale" in model.named_vars) == learned
+        with pm.Model(coords={"task": list("abc"), "feature": range(2)}):
+            for structure, priors, words in (
+                (mtl.NoPooling(), {}, "no meaning under NoPooling"),
+                (mtl.LKJ(), {"feature_sd": mtl.Prior("LogNormal", mu=0, sigma=1)}, "HalfNormal"),
+            ):
+                with pytest.raises(mtl.errors.SpecError, match=words):
+                    mtl.task_coefficients(
+                        "b", task_covariance=structure, priors={**priors, "feature_sd_scale": 2.0}
+                    )
+
     def test_the_learned_scale_multiplies_the_features_inside(self):
         rng = np.random.default_rng(0)
         data = mtl.TaskData.from_arrays(
@@ -149,7 +188,8 @@ class TestDefaults:
         data = mtl.TaskData.from_arrays(
             rng.standard_normal((9, 1)), rng.standard_normal(9), np.repeat([0, 1, 2], 3)
         )
-        for feature_sd in (2.0, {"x0": mtl.Prior("Exponential", lam=1)}):
+        log_normal = mtl.Prior("LogNormal", mu=0, sigma=1)  # whose sigma is one of logs
+        for feature_sd in (2.0, log_normal, {"x0": mtl.Prior("Exponential", lam=1)}):
             priors = {"feature_sd": feature_sd, "feature_sd_scale": mtl.Prior("HalfNormal", sigma=1)}
             with pytest.raises(mtl.errors.SpecError, match="feature_sd_scale"):
                 mtl.build_model(mtl.ModelSpec(priors=priors), data)
@@ -157,6 +197,9 @@ class TestDefaults:
             mtl.build_model(
                 mtl.ModelSpec(task_covariance=mtl.Clusters(2), priors={"feature_sd_scale": 2.0}), data
             )
+        outside = mtl.ModelSpec(independent_features=data.features, priors={"feature_sd_scale": 2.0})
+        with pytest.raises(mtl.errors.SpecError, match="no feature is inside"):
+            mtl.build_model(outside, data)
 
     def test_an_offset_is_not_part_of_the_outcome(self):
         rng = np.random.default_rng(1)

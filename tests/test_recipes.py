@@ -29,6 +29,7 @@ SHIPPED = [
     "countries",
     "eight_schools",
     "faces",
+    "few_mails",
     "mixed_tastes",
     "per_user_spam",
     "radon",

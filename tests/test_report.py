@@ -8,8 +8,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
 import bayes_mtl as mtl
+from bayes_mtl.report.words import model_equations
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
 # Prints the widths of what sticks out, and the number of pictures that did not load.
@@ -84,7 +86,7 @@ def test_page_of_crossed_factors(pages, crossed_fit):
     assert "<h2>What is added by each item</h2>" in text
     assert "<h3>How the levels of item relate</h3>" in text
     assert "<h3>Is a task unlike the others?</h3>" in text
-    assert "here they are taken as known" in text
+    assert "which are taken as known here" in text
     assert "7: Try StudentT" not in text  # it is one already
     effect = float(crossed_fit["posterior"]["item_effects"].sel(item="a", item_feature="z").mean())
     assert f"{effect:.2f}" in text
@@ -112,6 +114,45 @@ def test_nothing_sticks_out_and_no_picture_is_broken(pages, width, tmp_path):
         title = re.search(r"<title>(.*?)</title>", done.stdout)
         assert title is not None, done.stdout[:500] + done.stderr[-500:]
         assert title.group(1) == "wide= scroll=false broken=0", name
+
+
+def test_what_does_not_belong_is_refused_before_anything_is_computed(sleepstudy_fit, related_fit, tmp_path):
+    audit = xr.Dataset({"verdict": ("task", ["fine"]), "n_rows": ("task", [3])}, {"task": [1]})
+    for options, words in (
+        ({"gain": audit}, "other tasks or rows"),
+        ({"gain": mtl.pooling(sleepstudy_fit)}, "should be what transfer_gain returned"),
+        ({"kind": "friends"}, "`?kind`?: should be one of structural"),
+    ):
+        with pytest.raises(mtl.errors.SpecError, match=words):
+            mtl.report(sleepstudy_fit, tmp_path / "x.html", **options)
+    with pytest.raises(mtl.errors.SpecError, match="folder that is not there"):
+        mtl.report(sleepstudy_fit, tmp_path / "none" / "x.html")
+    assert not (tmp_path / "x.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("structure", "options", "there", "not_there"),
+    [
+        (mtl.Exchangeable(), {}, "u_t ~ Normal(0, Σ)", "λ_t"),
+        (mtl.StudentT(mtl.LKJ()), {}, "u_t / √λ_t,   Cov(u_t, u_s) = Ω_ts Σ", "×"),
+        (mtl.LKJ(), {"task_sd": True}, "u_t × τ_t", "λ_t"),
+        (mtl.NoPooling(), {}, "nothing is learned from other tasks", "R diag"),
+        (mtl.Clusters(2), {}, "∑ₖ πₖ Normal(μ + mₖ, Σ)", "π_tk"),
+        (mtl.Clusters(2, rank=1), {}, "Σₖ = D (R + FₖFₖ′) D", "π_tk"),
+        (mtl.Clusters(2, gating={"a": 0.0, "b": 1.0}), {}, "π_tk ∝ πₖ exp(uₖ′g_t)", "Fₖ"),
+        (mtl.OrthogonalGroups({"a": "p", "b": "q"}), {}, "task t of group g", "mₖ"),
+        (mtl.Exchangeable(), {"feature_scales": mtl.R2D2M2()}, "R2D2M2, decided for all", "c times"),
+        (mtl.LKJ(), {"priors": {"feature_sd_scale": 2.0}}, "c = 2 is common to x0", "learned"),
+    ],
+    ids=str,
+)
+def test_equations_are_those_of_the_model(structure, options, there, not_there):
+    data = mtl.TaskData.from_arrays(np.arange(8.0)[:, None] ** 2, np.arange(8.0), list("aaaabbbb"))
+    spec = mtl.ModelSpec(task_covariance=structure, **options)
+    assert spec.findings(data) == []
+    text = "\n".join(model_equations(spec, data))
+    assert there in text
+    assert not_there not in text
 
 
 def test_command_writes_the_page(sleepstudy_fit, tmp_path, capsys):

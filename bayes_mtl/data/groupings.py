@@ -68,7 +68,7 @@ def named(grouping: str, key: str) -> str:
     """Return what a part of the notation is called for a grouping: "task_corr" becomes "item_corr"."""
     if key.startswith("beta"):
         return f"{grouping}_effects{key.removeprefix('beta')}"
-    return f"{grouping}_{'sd' if key == 'feature_sd' else key.removeprefix('task_')}"
+    return f"{grouping}_{key.replace('feature_sd', 'sd').removeprefix('task_')}"
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,16 @@ def _clashes(names: Sequence[str]) -> list[Finding]:
     """Say which variables or dims of a fit would bear a name twice."""
     found, used = [], dict.fromkeys(_TAKEN, "the model itself")
     for name in dict.fromkeys(names):
-        keys = ("beta", "feature", "feature_bis", "feature_sd", "feature_corr", "task_corr", "index")
+        keys = (
+            "beta",
+            "feature",
+            "feature_bis",
+            "feature_sd",
+            "feature_sd_scale",
+            "feature_corr",
+            "task_corr",
+            "index",
+        )
         own = [name, f"{name}_bis", f"X_{name}", *(named(name, key) for key in keys)]
         if twice := [n for n in own if n in used]:
             problem = f"would give the fit a second {twice[0]!r}, a name that belongs to {used[twice[0]]}"

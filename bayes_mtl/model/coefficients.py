@@ -16,9 +16,17 @@ from bayes_mtl.kernels import product, repeat
 from bayes_mtl.model.coords import FACTOR, bis
 from bayes_mtl.model.mixture import latent_mixture, mixture_prior
 from bayes_mtl.model.numbers import Numbers, constants
-from bayes_mtl.model.priors import WIDE, register
+from bayes_mtl.model.priors import WIDE, common_scale, register
 from bayes_mtl.prior import Prior
-from bayes_mtl.spec import PRIOR_NAMES, PriorEntry, PriorValue, outside_features, prior_findings
+from bayes_mtl.spec import (
+    PRIOR_NAMES,
+    PriorEntry,
+    PriorValue,
+    common_scale_findings,
+    no_common_scale,
+    outside_features,
+    prior_findings,
+)
 from bayes_mtl.structures import (
     LKJ,
     CompletePooling,
@@ -255,8 +263,9 @@ def task_coefficients(
         Population mean, broadcast to (task, feature). Default: ``{name}_mean`` with prior Normal(0, 2.5);
         under `NoPooling` it is fixed at 0.
     priors : mapping, optional
-        `beta_mean`, `feature_sd` (default HalfNormal(1), fixed at 10 under `NoPooling`), `cluster_sd`
-        (default 1) and `task_sd`, as in `ModelSpec`.
+        `beta_mean`, `feature_sd` (default HalfNormal(c), fixed at 10 under `NoPooling`), `feature_sd_scale`
+        (c; default HalfNormal(1) if tasks are related by five features or more with default priors, else 1),
+        `cluster_sd` (default 1) and `task_sd`, as in `ModelSpec`.
     independent_features, task_sd
         As in `ModelSpec`.
 
@@ -283,7 +292,7 @@ def task_coefficients(
     priors = dict(priors or {})
     model = pm.modelcontext(None)
     mixed = isinstance(task_covariance, TaskMixture)
-    names = ("beta_mean", "feature_sd", "cluster_sd" if mixed else "task_sd")
+    names = ("beta_mean", "feature_sd", *(("cluster_sd",) if mixed else ("feature_sd_scale", "task_sd")))
     usable = {k: PRIOR_NAMES[k] for k in names}
     if len(dims) != 2:
         raise SpecError(Finding("dims", f"should be two, of tasks and of features, found {dims!r}"))
@@ -334,6 +343,10 @@ def task_coefficients(
             )
         )
     findings += task_covariance.findings(tasks)
+    inside = [f for f in features if f not in outside]
+    if "feature_sd_scale" in priors and (reason := no_common_scale(task_covariance, inside)):
+        findings.append(Finding("prior 'feature_sd_scale'", f"would not be used: {reason}"))
+    findings += common_scale_findings(priors, "feature_sd", inside)
     if mean is not None and "beta_mean" in priors:
         findings.append(Finding("prior 'beta_mean'", "would not be used: `mean` is given"))
     if mixed and (task_sd or independent_features):
@@ -358,6 +371,7 @@ def task_coefficients(
         centre = 0.0 if alone else Prior("Normal", mu=0, sigma=2.5)
         mean = register(namer("beta_mean"), per_feature("beta_mean", centre), dims=dims[1])
     mean = pt.broadcast_to(pt.as_tensor_variable(mean), (len(tasks), len(features)))
+    of_sd = priors.get("feature_sd", {})
     scale = per_feature("feature_sd", WIDE if alone else Prior("HalfNormal", sigma=1))
     if isinstance(task_covariance, TaskMixture):
         mixture = mixture_prior(
@@ -380,6 +394,7 @@ def task_coefficients(
         features=features,
         dims=dims,
         feature_sd=scale,
+        feature_sd_scale=priors.get("feature_sd_scale", common_scale(task_covariance, inside, of_sd)),
         task_sd=priors.get("task_sd", Prior("LogNormal", mu=0, sigma=0.5)) if task_sd else None,
         name=namer,
     )

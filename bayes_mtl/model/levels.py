@@ -80,6 +80,7 @@ def level_priors(spec: ModelSpec, data: TaskData, priors: Any, numbers: Numbers)
             features=grouping.features,
             dims=level_dims(grouping),
             feature_sd=priors[named(grouping.name, "feature_sd")],
+            feature_sd_scale=priors[named(grouping.name, "feature_sd_scale")],
             task_sd=None,
             name=partial(named, grouping.name),
             numbers=numbers,

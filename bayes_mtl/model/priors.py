@@ -17,8 +17,8 @@ from bayes_mtl.data.groupings import named
 from bayes_mtl.data.schema import INTERCEPT
 from bayes_mtl.model.numbers import Numbers, constants
 from bayes_mtl.prior import Prior
-from bayes_mtl.spec import ModelSpec, PriorEntry, PriorValue
-from bayes_mtl.structures import NoPooling
+from bayes_mtl.spec import ModelSpec, PriorEntry, PriorValue, outside_features
+from bayes_mtl.structures import NoPooling, TaskCovariance
 
 WIDE = 10.0
 _MANY_SLOPES = 5  # whose variation across tasks has a scale that is learned
@@ -61,16 +61,16 @@ def default_priors(spec: ModelSpec, data: TaskData) -> tuple[dict[str, Any], dic
     `task_sd`               LogNormal(0, 0.5)
     `sigma`                 HalfNormal(s_y)
     `sigma_spread`          HalfNormal(0.3)
-    `{grouping}_sd`         as `feature_sd`
+    `{grouping}_sd`         as `feature_sd`, with `{grouping}_sd_scale`
     ======================  ==========================================================
 
     where w = sqrt(1 + sum_j (mean_j / s_j)^2), which is 1 for centered features, makes room for an
     intercept that lies away from the data.
 
-    c is learned where tasks are related and five features or more are inside the task covariance, all with
-    default priors. Each `feature_sd` then has T values to go by, and a prior that is much wider than it,
-    flat in sd where ignorance would be flat in log sd, weighs like det(Omega)^(-1 / 2T) for every feature:
-    with many features and few tasks correlations would come out far too large (Neyman & Scott 1948).
+    c is learned where tasks (or levels) are related and five features or more are inside their covariance,
+    all with default priors. Each `feature_sd` then has T values to go by, and a prior that is much wider than
+    it, flat in sd where ignorance would be flat in log sd, weighs like det(Omega)^(-1 / 2T) for every
+    feature: with many features and few tasks correlations would come out far too large (Neyman & Scott 1948).
 
     Under `NoPooling`, `beta_mean` is fixed at its centre and
     `feature_sd` at 10 times the scale above.
@@ -90,6 +90,7 @@ def default_priors(spec: ModelSpec, data: TaskData) -> tuple[dict[str, Any], dic
     def location(name: str) -> float:
         return unit.location if name == INTERCEPT else 0.0
 
+    entry = spec.priors.get("feature_sd", {})
     defaults: dict[str, Any] = {
         "beta_mean": [
             location(f) if fixed else Prior("Normal", mu=location(f), sigma=2.5 * s)
@@ -100,7 +101,11 @@ def default_priors(spec: ModelSpec, data: TaskData) -> tuple[dict[str, Any], dic
             for f, s in zip(data.shared_features, shared, strict=True)
         ],
         "feature_sd": [float(WIDE * s) if fixed else Prior("HalfNormal", sigma=s) for s in varying],
-        "feature_sd_scale": Prior("HalfNormal", sigma=1) if _learns_scale(spec, data) else 1.0,
+        "feature_sd_scale": (
+            1.0
+            if spec.feature_scales is not None
+            else common_scale(spec.task_covariance, _inside(spec, spec.task_covariance, data.features), entry)
+        ),
         "cluster_sd": [float(s) for s in varying],
         "task_feature_effects": [[Prior("Normal", mu=0, sigma=s / z) for z in task_scale] for s in varying],
         "task_sd": Prior("LogNormal", mu=0, sigma=0.5),
@@ -119,6 +124,10 @@ def default_priors(spec: ModelSpec, data: TaskData) -> tuple[dict[str, Any], dic
         sizes = _scales(grouping.X, grouping.features, columns, unit.scale)
         defaults[name] = [WIDE * s if wide else Prior("HalfNormal", sigma=s) for s in sizes]
         labels[name], by_level[name] = grouping.features, np.array(sizes)
+        structure = spec.levels_of(grouping.name)
+        defaults[f"{name}_scale"] = common_scale(
+            structure, _inside(spec, structure, grouping.features), spec.priors.get(name, {})
+        )
     for name, entry in spec.priors.items():
         if name == "task_feature_effects":
             defaults[name] = [
@@ -152,23 +161,35 @@ def explicit_priors(spec: ModelSpec, data: TaskData) -> ModelSpec:
     written: dict[str, PriorEntry] = {
         name: dict(zip(labels, priors[name], strict=True)) for name, labels in features.items()
     }
-    written |= {name: priors[name] for name in ("feature_sd_scale", "task_sd", "sigma", "sigma_spread")}
-    if written["feature_sd_scale"] == 1.0:
-        del written["feature_sd_scale"]
+    written |= {name: priors[name] for name in ("task_sd", "sigma", "sigma_spread")}
+    factors = ["feature_sd_scale", *(named(g.name, "feature_sd_scale") for g in data.groupings)]
+    written |= {name: priors[name] for name in factors if priors[name] != 1.0}
     effects = priors["task_feature_effects"]
     if data.task_feature_names and all(set(row) == {row[0]} for row in map(list, effects)):
         written["task_feature_effects"] = {f: row[0] for f, row in zip(data.features, effects, strict=True)}
-    unused = {finding.where for finding in replace(spec, priors=written).findings(data)}
-    used = {name: entry for name, entry in written.items() if f"prior {name!r}" not in unused}
+    used = replace(spec, priors=written).without_unused_priors(data).priors
     return replace(spec, priors={**spec.priors, **used})
 
 
-def _learns_scale(spec: ModelSpec, data: TaskData) -> bool:
-    entry = spec.priors.get("feature_sd", {})
-    inside = set(data.features) - set(spec.outside(data.features))
-    given = inside & set(entry) if isinstance(entry, Mapping) else inside
-    related = spec.task_covariance.relates_tasks and spec.feature_scales is None
-    return related and not given and len(inside) >= _MANY_SLOPES
+def common_scale(structure: TaskCovariance, inside: Sequence[str], given: Any) -> PriorValue:
+    """Return the default prior of `feature_sd_scale`: 1 unless the scales of many features relate tasks.
+
+    Parameters
+    ----------
+    structure : TaskCovariance
+    inside : sequence of str
+        The features inside its covariance.
+    given : prior, or mapping from feature to prior
+        What the description says of `feature_sd`.
+    """
+    named_features = set(inside) & set(given) if isinstance(given, Mapping) else inside
+    learned = structure.relates_tasks and not named_features and len(inside) >= _MANY_SLOPES
+    return Prior("HalfNormal", sigma=1) if learned else 1.0
+
+
+def _inside(spec: ModelSpec, structure: TaskCovariance, features: Sequence[str]) -> list[str]:
+    outside = outside_features(structure, spec.independent_features, features)
+    return [f for f in features if f not in outside]
 
 
 def _spread(values: FloatArray) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 import pymc as pm
 from pymc.model_graph import ModelGraph
 
+from bayes_mtl.errors import Finding, SpecError
 from bayes_mtl.plots._common import BLUE, GREY, axes
 
 _WIDTH, _HEIGHT = 2.3, 1.25  # inches that a variable takes
@@ -30,11 +31,23 @@ def plot_model(model: pm.Model, *, ax: Any = None) -> Any:
     -------
     matplotlib.axes.Axes
 
+    Raises
+    ------
+    SpecError
+        If this is not a model, or one without variables.
+
     Examples
     --------
     >>> mtl.plot_model(mtl.build_model(spec, data, marginal=False))  # doctest: +SKIP
     """
+    if not isinstance(model, pm.Model):
+        found = f"should be a pymc.Model, found {type(model).__name__}"
+        raise SpecError(Finding("model", found, "Pass build_model(spec, data), or a model of your own"))
     parents = model_parents(model)
+    if not parents:
+        raise SpecError(
+            Finding("model", "has no variables to draw", "Give vectors dims: only those are shown")
+        )
     layers = _layers(parents)
     ax = axes(ax, _WIDTH * max(map(len, layers)), _HEIGHT * len(layers))
     place = {
@@ -66,8 +79,8 @@ def plot_model(model: pm.Model, *, ax: Any = None) -> Any:
 def model_parents(model: pm.Model) -> dict[str, list[str]]:
     """Return, per variable that has dims, is a number or is observed, which others it depends on.
 
-    What depends on a variable that is left out depends on what is reported of that instead. A variable that
-    another one in between depends on is not repeated.
+    What depends on a variable that is left out depends on what is reported of that instead. What another
+    parent is computed from, or is reached only on the way through it, is not repeated.
     """
     direct = {str(k): {str(p) for p in above} for k, above in ModelGraph(model).make_compute_graph().items()}
     shown = [
@@ -91,10 +104,13 @@ def model_parents(model: pm.Model) -> dict[str, list[str]]:
         return found
 
     found = {name: above(name, name) for name in shown}
-    return {
-        name: [p for p in shown if p in of and not any(p in found[q] for q in of)]
-        for name, of in found.items()
-    }
+    computed = {d.name for d in model.deterministics}
+
+    def repeated(p: str, name: str) -> bool:
+        between = [q for q in found[name] if p in found[q]]
+        return any(q in computed or p not in direct[name] for q in between)
+
+    return {name: [p for p in shown if p in of and not repeated(p, name)] for name, of in found.items()}
 
 
 def _layers(parents: dict[str, list[str]]) -> list[list[str]]:

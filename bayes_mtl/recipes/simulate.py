@@ -52,6 +52,7 @@ def per_user_spam(
     contrast: float = 1.5,
     individual_sd: float = 0.3,
     word_rate: float = 0.35,
+    contact_sd: float | None = None,
     seed: int = 1,
 ) -> Simulation:
     """Simulate the mails of users who agree on some words and contradict each other on others.
@@ -80,6 +81,10 @@ def per_user_spam(
         How far users differ within their group.
     word_rate : float
         Probability of each word in each mail.
+    contact_sd : float, optional
+        Adds a column ``russian_contacts``, the same in all mails of a user: the share of Russian addresses
+        that they write to, 0.3 on average for readers of English and 0.7 for the others, with this standard
+        deviation.
     seed : int
         The same seed gives the same table.
 
@@ -115,6 +120,9 @@ def per_user_spam(
     table = pd.DataFrame(present.astype(int), columns=words)
     table.insert(0, "user", np.array(users, dtype=object)[user])
     table["spam"] = spam.astype(int)
+    if contact_sd is not None:
+        share = 0.5 - 0.2 * sign + contact_sd * rng.standard_normal(n_users)
+        table["russian_contacts"] = np.clip(share, 0.0, 1.0).round(2)[user]
     coefficients = pd.DataFrame(
         np.column_stack([intercept, weights]), index=users, columns=[INTERCEPT, *words]
     )

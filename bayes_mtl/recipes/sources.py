@@ -135,9 +135,10 @@ class SimulatedData(DataSource):
                 valid = ", ".join(signature)
                 found.append(Finding(where, f"{key!r} is not a parameter", f"Parameters: {valid}"))
                 continue
-            number = (int, float) if isinstance(signature[key].default, float) else int
+            any_number = "float" in str(signature[key].annotation)
+            number = (int, float) if any_number else int
             if isinstance(value, bool) or not isinstance(value, number):
-                kind = "a number" if isinstance(signature[key].default, float) else "an integer"
+                kind = "a number" if any_number else "an integer"
                 found.append(Finding(where, f"{key} should be {kind}, found {value!r}"))
         raise_if_any(found, RecipeError)
         object.__setattr__(self, "parameters", MappingProxyType(dict(self.parameters)))

@@ -107,8 +107,10 @@ def what_data_added(relations: xr.Dataset) -> str:
         middle = float(np.median(contraction))
         size = "next to nothing" if middle < 0.1 else "something" if middle < 0.5 else "a good deal"
         pairs = "1 pair" if n_pairs == 1 else f"the {n_pairs} pairs"
+        moved = middle < -0.1
+        added = "The data moved them to where they are less certain" if moved else f"The data added {size}"
         text = (
-            f"The data added {size}: the median contraction from prior to posterior over {pairs} "
+            f"{added}: the median contraction from prior to posterior over {pairs} "
             f"is {middle:.0%} (0%: as wide as the prior; 100%: known exactly)."
         )
     else:

@@ -11,7 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from bayes_mtl.data import TaskData
-from bayes_mtl.errors import SpecError
+from bayes_mtl.errors import Finding, SpecError, raise_if_any
 from bayes_mtl.inference.attributes import data_of, schema_of, spec_of
 from bayes_mtl.inference.diagnostics import kept
 from bayes_mtl.plots import (
@@ -24,7 +24,7 @@ from bayes_mtl.report import html
 from bayes_mtl.report.answers import readable_summary, relations_of
 from bayes_mtl.report.by_structure import Answer, effects_of_levels, pairs_of_tasks, particular_answers
 from bayes_mtl.report.words import model_equations, structure_in_words
-from bayes_mtl.structures import CompletePooling, NoPooling, SparsePrecision, TaskMixture
+from bayes_mtl.structures import CompletePooling, NoPooling, OrthogonalGroups, SparsePrecision, TaskMixture
 from bayes_mtl.summaries import pooling, summary, transfer_gain
 from bayes_mtl.summaries.correlation import Kind, interval_probability
 
@@ -75,15 +75,21 @@ def report(
     Path
         The file.
 
+    Raises
+    ------
+    SpecError
+        Before anything is computed, if `gain` is of another fit, `kind` is not one, or the folder is missing.
+
     Examples
     --------
     >>> mtl.report(idata, "report.html", question="Which schools are alike?")  # doctest: +SKIP
     """
     import matplotlib as mpl
 
-    schema = schema_of(idata)
+    spec, schema, path = spec_of(idata), schema_of(idata), Path(path)
+    _check(idata, kind, gain, path)
     noun = schema.task or "outcome"
-    if gain is None and spec_of(idata).family.gaussian_coefficients:
+    if gain is None and spec.family.gaussian_coefficients:
         gain = transfer_gain(idata, max_refits=max_refits)
     with mpl.rc_context({"font.family": "sans-serif", "figure.max_open_warning": 0}):
         sections = [
@@ -100,9 +106,26 @@ def report(
         ]
     heading = title or f"{schema.outcome or 'Outcomes'} by {noun}"
     text = html.page(heading, sections, html.paragraph(question, "quiet") if question else "")
-    path = Path(path)
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def _check(idata: xr.DataTree, kind: Kind | None, gain: xr.Dataset | None, path: Path) -> None:
+    found = []
+    if kind is not None and kind not in _KINDS:
+        found.append(Finding("kind", f"should be one of {', '.join(_KINDS)}, found {kind!r}"))
+    if not path.absolute().parent.is_dir():
+        found.append(Finding("path", f"is in a folder that is not there: {path.parent}", "Make it first"))
+    if gain is not None:
+        data = data_of(idata)
+        if not isinstance(gain, xr.Dataset) or "verdict" not in gain:
+            found.append(Finding("gain", "should be what transfer_gain returned"))
+        elif gain["task"].to_numpy().tolist() != list(data.tasks) or not np.array_equal(
+            gain["n_rows"], data.rows_per_task
+        ):
+            hint = "Pass transfer_gain of this fit, or leave it out"
+            found.append(Finding("gain", "is the audit of a fit of other tasks or rows", hint))
+    raise_if_any(found, SpecError)
 
 
 def _data(idata: xr.DataTree) -> str:
@@ -222,7 +245,11 @@ def _answer(answer: Answer) -> str:
 def _pooling(idata: xr.DataTree) -> str:
     structure = spec_of(idata).task_covariance
     if isinstance(structure, TaskMixture):
-        return html.paragraph("Tasks lean on those of their own kind.")
+        return html.paragraph(
+            "All tasks lean on one population mean, and tasks of a group on its directions."
+            if isinstance(structure, OrthogonalGroups)
+            else "Tasks lean on those of their own kind."
+        )
     try:
         found = pooling(idata)
     except SpecError as err:

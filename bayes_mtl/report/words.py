@@ -6,8 +6,17 @@ import inspect
 
 from bayes_mtl.data import TaskData
 from bayes_mtl.model import default_priors
+from bayes_mtl.prior import Prior
 from bayes_mtl.spec import ModelSpec
-from bayes_mtl.structures import CompletePooling, StudentT, TaskCovariance, TaskMixture
+from bayes_mtl.structures import (
+    Clusters,
+    CompletePooling,
+    NoPooling,
+    OrthogonalGroups,
+    StudentT,
+    TaskCovariance,
+    TaskMixture,
+)
 
 
 def model_equations(spec: ModelSpec, data: TaskData) -> list[str]:
@@ -15,6 +24,7 @@ def model_equations(spec: ModelSpec, data: TaskData) -> list[str]:
     groupings = [g.name for g in data.groupings]
     eta = "xᵢ′β[t(i)]" + (" + wᵢ′γ" if data.shared_features else "")
     eta += "".join(f" + zᵢ′v[{name}(i)]" for name in groupings)
+    eta += " + oᵢ (known)" if data.offset.any() else ""
     if spec.family.has_noise:
         scale = "sᵢ (known)" if data.noise is not None else "σ"
         scale = "σ[t(i)]" if getattr(spec.family, "task_noise", False) else scale
@@ -29,26 +39,48 @@ def _law_of_tasks(spec: ModelSpec, data: TaskData) -> list[str]:
     centre = "μ" + (" + Γz_t" if data.task_feature_names else "")
     if isinstance(structure, CompletePooling):
         return [f"β_t = {centre} for every task t"]
+    if isinstance(structure, NoPooling):
+        return [f"β_t ~ Normal({centre}, diag(s)²), where s is wide and nothing is learned from other tasks"]
     if isinstance(structure, TaskMixture):
-        lines = [f"β_t ~ Σₖ πₖ Normal({centre} + mₖ, Σ)", "Σ = diag(s) R diag(s)"]
-        if getattr(structure, "gating", None) is not None:
-            lines[0] = lines[0].replace("πₖ", "π_tk")
-            lines.append("π_tk ∝ πₖ exp(uₖ′g_t): g_t is what is known of task t, standardised")
-        return lines
+        return _law_of_mixture(structure, centre)
+    robust, inner = isinstance(structure, StudentT), getattr(structure, "inner", structure)
+    scale = " / √λ_t" if robust else ""
+    scale += " × τ_t" if spec.task_sd else ""
     if structure.relates_tasks:
-        lines = [f"β_t = {centre} + u_t,   Cov(u_t, u_s) = Ω_ts Σ"]
+        lines = [f"β_t = {centre} + u_t{scale},   Cov(u_t, u_s) = Ω_ts Σ"]
     else:
-        spread = "Σ / λ_t" if isinstance(structure, StudentT) else "Σ"
-        lines = [f"β_t ~ Normal({centre}, {spread})"]
+        lines = [f"β_t = {centre} + u_t{scale},   u_t ~ Normal(0, Σ)"]
+    if robust:
+        lines.append("λ_t ~ Gamma(ν/2, ν/2): the reliability of task t, small if it is unlike the others")
+    if spec.task_sd:
+        lines.append("τ_t: the scale of task t")
     lines.append("Σ = diag(s) R diag(s): how coefficients vary (s) and co-vary (R) across tasks")
-    if default_priors(spec, data)[0]["feature_sd_scale"] != 1.0:
-        lines.append("s_j ~ HalfNormal(c × scale of feature j): c, learned, is common to all features")
+    inside = [f for f in data.features if f not in spec.outside(data.features)]
+    factor = default_priors(spec, data)[0]["feature_sd_scale"]
+    if factor != 1.0 and inside:
+        learned = "c, learned," if isinstance(factor, Prior) else f"c = {factor:g}"
+        lines.append(f"priors of s_j are c times as wide: {learned} is common to {', '.join(inside)}")
     if spec.feature_scales is not None:
-        lines.append(
-            f"s_j and the scale of μ_j: {type(spec.feature_scales).__name__}, for all features together"
-        )
+        scales = type(spec.feature_scales).__name__
+        lines.append(f"s_j and the scale of μ_j: {scales}, decided for all features together")
     if structure.relates_tasks:
-        lines.append("Ω: how tasks co-vary, a correlation matrix")
+        lines.append(f"Ω: how tasks co-vary, a correlation matrix ({type(inner).__name__})")
+    return lines
+
+
+def _law_of_mixture(structure: TaskMixture, centre: str) -> list[str]:
+    if isinstance(structure, OrthogonalGroups):
+        return [
+            f"β_t ~ Normal({centre}, D (w² R + U_g diag(s_g)² U_g′) D) for a task t of group g, D = diag(s)",
+            "U_g: the directions of a group, orthogonal to those of all other groups",
+        ]
+    gated = isinstance(structure, Clusters) and structure.gating is not None
+    several = isinstance(structure, Clusters) and structure.rank
+    weight, width = ("π_tk" if gated else "πₖ"), ("Σₖ" if several else "Σ")
+    lines = [f"β_t ~ ∑ₖ {weight} Normal({centre} + mₖ, {width}): task t is of one of several kinds k"]
+    lines.append(f"{width} = D (R + FₖFₖ′) D, D = diag(s)" if several else "Σ = diag(s) R diag(s)")
+    if gated:
+        lines.append("π_tk ∝ πₖ exp(uₖ′g_t): g_t is what is known of task t, standardised")
     return lines
 
 

@@ -214,7 +214,7 @@ class Clusters(TaskMixture):
             pm.modelcontext(None).add_coord(name("gate"), self._gate_names(g.shape[1]))
             dims = (name("cluster"), name("gate"))
             scale = pm.HalfNormal(name("gating_sd"), _GATING_SCALE)
-            u = scale * pm.Normal(name("cluster_gating_part"), 0.0, 1.0, dims=dims)
+            u = scale * pm.Normal(name("cluster_gating_part"), 0.0, 1.0, shape=(self.n, g.shape[1]))
             pm.Deterministic(name("cluster_gating"), u, dims=dims)
             log_weight = pt.special.log_softmax(log_weight + pt.dot(g, u.T), axis=1)
         factors = None
@@ -235,11 +235,17 @@ class Clusters(TaskMixture):
 
 
 def _from_pairs(gating: Any) -> Any:
-    """Return (task, numbers) pairs, as which gating is kept, as a mapping, and anything else as it is."""
-    if not isinstance(gating, list | tuple):
+    """Return (task, numbers) pairs, as which gating is kept, as a mapping, and tables as they are."""
+    is_table = hasattr(gating, "index") and not isinstance(gating, str | list | tuple)
+    if is_table or isinstance(gating, Mapping):
         return gating
+    wanted = "a mapping from task to number(s), a series or a data frame"
     try:
-        return dict(gating)
+        pairs = [(task, numbers) for task, numbers in gating]
+        found = dict(pairs)
     except (TypeError, ValueError) as err:
-        found = "`gating` should be a mapping from task to number(s), a series or a data frame"
-        raise SpecError(Finding("Clusters", f"{found}, found {gating!r:.60}")) from err
+        problem = f"`gating` should be {wanted}, found {gating!r:.60}"
+        raise SpecError(Finding("Clusters", problem)) from err
+    if len(found) < len(pairs):
+        raise SpecError(Finding("Clusters", "has a label more than once"))
+    return found

@@ -123,6 +123,8 @@ def numbers_of_tasks(
         hint = f"Or pass `{option}` as a mapping or a data frame"
         raise SpecError(Finding(who, f"needs `tasks`, the labels of `{option}`", hint))
     labels = plain_labels(tasks)
+    if not labels:
+        raise SpecError(Finding(who, f"`{option}` is empty"))
     try:
         numbers = np.asarray(values, dtype=float)
     except (TypeError, ValueError) as err:

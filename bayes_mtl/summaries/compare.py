@@ -12,7 +12,7 @@ import pandas as pd
 import xarray as xr
 
 from bayes_mtl.data import TaskData
-from bayes_mtl.errors import ConvergenceWarning, Finding, SpecError
+from bayes_mtl.errors import ConvergenceWarning, Finding, SpecError, raise_if_any
 from bayes_mtl.inference import fit
 from bayes_mtl.inference.attributes import data_of, spec_of
 from bayes_mtl.inference.diagnostics import kept
@@ -104,9 +104,19 @@ def choose_structure(
     Returns
     -------
     table : DataFrame
-        As `compare` returns it, with ``attrs["words"]``.
+        As `compare` returns it, with ``attrs["words"]``, and ``attrs["left_out"]``: by name, why a structure
+        of the ladder does not go with these data or this description.
     fits : dict of DataTree
         By name.
+
+    Raises
+    ------
+    SpecError
+        Before anything is fitted, if the description is wrong, or one of `structures` does not go with it.
+
+    Notes
+    -----
+    Priors and options that have no meaning under a structure of the ladder are left out for it.
 
     Examples
     --------
@@ -114,22 +124,51 @@ def choose_structure(
     >>> print(table.attrs["words"])  # doctest: +SKIP
     """
     spec = ModelSpec() if spec is None else spec
-    ladder: dict[str, ModelSpec] = {}
+    raise_if_any(spec.without_unused_priors(data).findings(data), SpecError)
     if structures is None:
-        ladder["CompletePooling"] = pooled_spec(spec, data)
-        ladder["Exchangeable"] = replace(spec, task_covariance=Exchangeable())
+        wanted: list[TaskCovariance] = [Exchangeable()]
         if data.n_tasks >= _FEW_TASKS:
-            ladder["StudentT"] = replace(spec, task_covariance=StudentT(), task_sd=False)
-            ladder["LowRank"] = replace(spec, task_covariance=LowRank(min(2, data.n_tasks - 1)))
-            ladder["Clusters"] = replace(
-                spec, task_covariance=Clusters(2), task_sd=False, independent_features=None
-            )
+            wanted += [StudentT(), LowRank(min(2, data.n_tasks - 1)), Clusters(2)]
+        ladder = {"CompletePooling": pooled_spec(spec, data)}
+        ladder |= {type(s).__name__: _under(spec, s) for s in wanted}
         ladder["NoPooling"] = alone_spec(spec, data)
+        ladder = {name: rung.without_unused_priors(data) for name, rung in ladder.items()}
     else:
         ladder = {str(s): replace(spec, task_covariance=s) for s in structures}
+    wrong = {name: found for name, rung in ladder.items() if (found := rung.findings(data))}
+    if structures is not None:
+        every = [replace(f, where=f"{name}, {f.where}") for name, found in wrong.items() for f in found]
+        raise_if_any(every, SpecError)
+    else:
+        used = {name for rung in ladder.values() for name in rung.priors}
+        hint = "Remove it"
+        raise_if_any(
+            [
+                Finding(f"prior {name!r}", "would not be used by any structure of the ladder", hint)
+                for name in spec.priors
+                if name not in used
+            ],
+            SpecError,
+        )
     options = {"chains": 2, "random_seed": random_seed, **sampler}
-    fits = {name: _fit_rung(name, data, description, options) for name, description in ladder.items()}
-    return compare(fits), fits
+    fits = {name: _fit_rung(name, data, rung, options) for name, rung in ladder.items() if name not in wrong}
+    table = compare(fits)
+    table.attrs["left_out"] = {name: str(found[0]) for name, found in wrong.items()}
+    if wrong:
+        table.attrs["words"] += f" Left out: {', '.join(wrong)} (see attrs['left_out'])."
+    return table, fits
+
+
+def _under(spec: ModelSpec, structure: TaskCovariance) -> ModelSpec:
+    """Return the description under another structure, without options that have no meaning there."""
+    mixed = isinstance(structure, TaskMixture)
+    return replace(
+        spec,
+        task_covariance=structure,
+        task_sd=spec.task_sd and not (mixed or isinstance(structure, StudentT)),
+        independent_features=None if mixed else spec.independent_features,
+        feature_scales=None if mixed else spec.feature_scales,
+    )
 
 
 def _fit_rung(name: str, data: TaskData, spec: ModelSpec, options: dict[str, Any]) -> xr.DataTree:

@@ -161,13 +161,13 @@ def in_words(
         "tasks, so that tasks with few rows lean on the others."
     )
     if structure.relates_tasks:
-        name = type(structure).__name__
+        name = type(getattr(structure, "inner", structure)).__name__
         text += f" In {', '.join(inside)}, tasks lean most on those that {name} relates to them."
         if outside:
             text += f" {', '.join(outside)} lean{'s' if len(outside) == 1 else ''} on all tasks alike."
     for name, features_of_levels in groupings.items():
         text += (
-            f" Levels of {name} have effects of their own ({', '.join(features_of_levels)}), the same in "
-            "every task; here they are taken as known."
+            f" Levels of {name} have effects of their own ({', '.join(features_of_levels)}), which are taken "
+            "as known here."
         )
     return text

@@ -92,7 +92,7 @@ def summary(idata: xr.DataTree, *, ci_prob: float | None = None, coefficients: b
     shown = [*_SHOWN, *spec.task_covariance.parameters]
     shown += spec.feature_scales.parameters if spec.feature_scales else ()
     for grouping in groupings:
-        keys = ("feature_sd", "feature_corr", *spec.levels_of(grouping).parameters)
+        keys = ("feature_sd", "feature_sd_scale", "feature_corr", *spec.levels_of(grouping).parameters)
         shown += [named(grouping, key) for key in keys]
     names = [n for n in shown if n in posterior]
     names += ["beta", *(named(g, "beta") for g in groupings)] if coefficients else []

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pymc as pm
 import xarray as xr
 from scipy.special import logit
 from scipy.stats import norm
@@ -184,6 +185,7 @@ def alone_spec(spec: ModelSpec, data: TaskData) -> ModelSpec:
     beta_t = mean + deviation has variance sd(mean)^2 + E[feature_sd^2].
     """
     priors, scales = default_priors(spec, data)
+    common, outside = _root_mean_square(priors["feature_sd_scale"]), spec.outside(data.features)
     centre: dict[str, PriorValue] = {}
     width: dict[str, PriorValue] = {}
     for feature, mean, deviation, scale in zip(
@@ -191,6 +193,7 @@ def alone_spec(spec: ModelSpec, data: TaskData) -> ModelSpec:
     ):
         about = dict(mean.params) if isinstance(mean, Prior) else {"mu": mean, "sigma": 0.0}
         spread = dict(deviation.params).get("sigma", scale) if isinstance(deviation, Prior) else deviation
+        spread = spread if feature in outside else common * float(spread)
         centre[feature] = float(about.get("mu", 0.0))
         width[feature] = float(np.hypot(about.get("sigma", 2.5 * scale), spread))
     kept = _kept(spec, ("sigma", "sigma_spread", "beta_shared"))
@@ -202,6 +205,16 @@ def alone_spec(spec: ModelSpec, data: TaskData) -> ModelSpec:
         feature_scales=None,
         priors={**kept, "beta_mean": centre, "feature_sd": width},
     )
+
+
+def _root_mean_square(prior: PriorValue) -> float:
+    if not isinstance(prior, Prior):
+        return float(prior)
+    if prior.distribution == "HalfNormal":
+        return float(dict(prior.params)["sigma"])
+    distribution = getattr(pm, prior.distribution).dist(**dict(prior.params))
+    draws = pm.draw(distribution, 10_000, mode="FAST_COMPILE", random_seed=0)
+    return float(np.sqrt((draws**2).mean()))
 
 
 def pooled_spec(spec: ModelSpec, data: TaskData) -> ModelSpec:
