@@ -69,7 +69,11 @@ def drawn_twice(name):
             ["Which features matter", "Coefficients of the tasks"],
             {"features.csv", "features.png", "task_coefficients.csv"},
         ),
-        ("mixed_tastes", ["How the tasks relate", ""], {*PAIRS, "task_coefficients.csv"}),
+        (
+            "mixed_tastes",
+            ["Which tasks use which basis tasks", "How the tasks relate", ""],
+            {*PAIRS, "basis.csv", "basis.png", "task_coefficients.csv"},
+        ),
     ],
 )
 def test_every_structure_has_its_answer(name, headings, files, tmp_path, capsys):

@@ -17,6 +17,7 @@ from bayes_mtl.errors import SpecError
 from bayes_mtl.inference.attributes import spec_of
 from bayes_mtl.inference.diagnostics import unique_elements
 from bayes_mtl.plots import (
+    plot_basis,
     plot_clusters,
     plot_coefficients,
     plot_feature_selection,
@@ -36,12 +37,13 @@ from bayes_mtl.report.answers import (
     surest_pairs,
     what_data_added,
 )
-from bayes_mtl.structures import Kernel, StudentT, TaskMixture
-from bayes_mtl.summaries import clusters, feature_selection, task_correlation
+from bayes_mtl.structures import Kernel, SparseBasis, StudentT, TaskMixture
+from bayes_mtl.summaries import basis, clusters, feature_selection, task_correlation
 from bayes_mtl.summaries.correlation import Kind
 
 _TASKS_SHOWN = 30
 _FAR = 0.25  # a reliability whose task deviates twice as far as one with a reliability of 1
+_BASIS_CONVERGED = 1.05  # R-hat, of what was matched across draws
 _APART = 0.3  # chains that differ by more than this in who is together found different divisions
 
 # Parameters of a structure, in words; those that are not here are for the table of hyperparameters only.
@@ -120,7 +122,41 @@ def particular_answers(idata: xr.DataTree, prob: float) -> list[Answer]:
         out.append(features_that_matter(idata))
     if any(name in MEANINGS for name in structure.parameters):
         out.append(what_was_known(idata, prob))
+    if isinstance(getattr(structure, "inner", structure), SparseBasis):
+        out.append(basis_tasks(idata))
     return out
+
+
+def basis_tasks(idata: xr.DataTree) -> Answer:
+    """Say which tasks use which basis tasks."""
+    found = basis(idata)
+    share, loading = found["share"].to_numpy(), found["loading"]
+    explained, r_hat = float(found["shared"].mean()), float(found.attrs["r_hat"])
+    text = [
+        f"Each task is a combination of basis tasks; they explain {explained:.0%} of what tasks deviate by. "
+        "Their order and signs are arbitrary."
+    ]
+    if r_hat > _BASIS_CONVERGED:
+        text.append(
+            f"Chains disagree on the basis tasks (R-hat {r_hat:.2f}): do not read their numbers, only how the "
+            "tasks relate."
+        )
+    rows = []
+    for number, k in zip(found["factor"].to_numpy(), range(len(share)), strict=True):
+        sure = (found["loading_lower"][:, k] > 0) | (found["loading_upper"][:, k] < 0)
+        users = loading[:, k].to_series()[sure.to_numpy()].sort_values(key=abs, ascending=False)
+        signed = [f"{task} ({size:+.2f})" for task, size in users.items()]
+        rows.append({"basis task": str(number), "share": f"{share[k]:.0%}", "surely used by": _some(signed)})
+    table = loading.to_dataframe().reset_index()
+    return Answer(
+        "Which tasks use which basis tasks",
+        text,
+        [("Tasks whose loading is surely not zero, the largest first", pd.DataFrame(rows))],
+        {
+            "basis.csv": ("every task's loadings", partial(_write_table, table)),
+            "basis.png": ("the same as a picture", partial(_draw, partial(plot_basis, found))),
+        },
+    )
 
 
 def effects_of_levels(idata: xr.DataTree, grouping: str, prob: float) -> list[Answer]:
