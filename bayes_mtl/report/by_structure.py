@@ -138,7 +138,7 @@ def basis_tasks(idata: xr.DataTree) -> Answer:
     ]
     if r_hat > _BASIS_CONVERGED:
         text.append(
-            f"Chains disagree on the basis tasks (R-hat {r_hat:.2f}): do not read their numbers, only how the "
+            f"Chains disagree on the basis tasks (R-hat {r_hat:.2f}): do not read their numbers, only how "
             "tasks relate."
         )
     rows = []
