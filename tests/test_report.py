@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 
 import bayes_mtl as mtl
-from bayes_mtl.report.words import model_equations
+from bayes_mtl.report.words import data_in_code, model_equations
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
 # Prints the widths of what sticks out, and the number of pictures that did not load.
@@ -153,6 +153,31 @@ def test_equations_are_those_of_the_model(structure, options, there, not_there):
     text = "\n".join(model_equations(spec, data))
     assert there in text
     assert not_there not in text
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"task": "g", "outcome": "y", "features": ["x", "c"], "task_features": ["z"], "center": True},
+        {"task": "g", "formula": "np.log(w) ~ 0 + x + c", "shared_features": ["c"], "weights": "w"},
+        {"task": "g", "outcome": "a b", "features": ["x"], "groupings": {"it": ["Intercept", "x"]}},
+        {"outcomes": ["y", "w"], "features": ["x", "c"], "offset": "x2", "noise": "w2"},
+        {"task": "g", "outcome": "y", "features": ["x"], "intercept": False, "center": ["x"]},
+    ],
+    ids=str,
+)
+def test_the_call_that_reads_the_data_can_be_repeated(options):
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(rng.standard_normal((12, 6)), columns=["x", "x2", "y", "w", "w2", "a b"])
+    table[["w", "w2"]] = np.exp(table[["w", "w2"]])
+    table = table.assign(g=list("aabb") * 3, z=[1.0, 1, 2, 2] * 3, it=list("ccd") * 4, c=list("uuvvvv") * 2)
+    data = mtl.TaskData.from_table(table, **options)
+    found = {"mtl": mtl, "table": table}
+    exec(data_in_code(data.schema), found)
+    again = found["data"]
+    assert again.schema == data.schema
+    np.testing.assert_array_equal(again.full_matrix, data.full_matrix)
+    np.testing.assert_array_equal(again.y, data.y)
 
 
 def test_command_writes_the_page(sleepstudy_fit, tmp_path, capsys):

@@ -165,6 +165,9 @@ def fit(
     idata.attrs.update(description)
     complete = int(len(hyper) >= draws * chains)
     idata.attrs.update(sampling_time=elapsed, tuning_steps=tune, collapsed=int(collapsed), complete=complete)
+    idata.attrs["target_accept"] = target_accept
+    if isinstance(random_seed, int | np.integer):
+        idata.attrs["random_seed"] = int(random_seed)
     if log_likelihood is True or (
         log_likelihood == "auto" and len(hyper) * data.n_rows <= _MAX_LOG_LIKELIHOOD
     ):

@@ -23,7 +23,7 @@ from bayes_mtl.plots import (
 from bayes_mtl.report import html
 from bayes_mtl.report.answers import readable_summary, relations_of
 from bayes_mtl.report.by_structure import Answer, effects_of_levels, pairs_of_tasks, particular_answers
-from bayes_mtl.report.words import model_equations, structure_in_words
+from bayes_mtl.report.words import data_in_code, model_equations, structure_in_words
 from bayes_mtl.structures import CompletePooling, NoPooling, OrthogonalGroups, SparsePrecision, TaskMixture
 from bayes_mtl.summaries import pooling, summary, transfer_gain
 from bayes_mtl.summaries.correlation import Kind, interval_probability
@@ -296,11 +296,25 @@ def _fit(idata: xr.DataTree) -> str:
 
 
 def _repeat(idata: xr.DataTree) -> str:
-    spec, posterior = spec_of(idata), idata["posterior"]
-    size = f"{posterior.sizes['chain']} chains x {posterior.sizes['draw']} draws"
-    version = idata.attrs.get("modeling_interface_version", "")
-    seconds = float(idata.attrs.get("sampling_time", float("nan")))
-    text = html.paragraph(
-        f"bayes_mtl {version}, {size}, sampled in {seconds:.0f} s. The description of the model:"
+    spec, posterior, found = spec_of(idata), idata["posterior"], idata.attrs
+    chains, draws = posterior.sizes["chain"], posterior.sizes["draw"]
+    seconds = float(found.get("sampling_time", float("nan")))
+    version = found.get("modeling_interface_version", "")
+    options = {"draws": draws, "tune": found.get("tuning_steps"), "chains": chains}
+    options |= {name: found.get(name) for name in ("target_accept", "random_seed")}
+    given = ", ".join(f"{name}={value}" for name, value in options.items() if value is not None)
+    lines = [
+        "import bayes_mtl as mtl",
+        "",
+        data_in_code(schema_of(idata)),
+        'spec = mtl.ModelSpec.from_toml("spec.toml")  # below',
+        f"idata = mtl.fit(data, spec, {given})",
+    ]
+    return (
+        html.paragraph(
+            f"bayes_mtl {version}, sampled in {seconds:.0f} s. With the table of the data as `table`:"
+        )
+        + html.code("\n".join(lines))
+        + html.paragraph("The description of the model, spec.toml:")
+        + html.code(spec.to_toml())
     )
-    return text + html.code(spec.to_toml())

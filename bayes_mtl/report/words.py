@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
-from bayes_mtl.data import TaskData
+from bayes_mtl.data import TaskData, TaskSchema
+from bayes_mtl.data.schema import INTERCEPT, quote
 from bayes_mtl.model import default_priors
 from bayes_mtl.prior import Prior
 from bayes_mtl.spec import ModelSpec
@@ -96,3 +98,33 @@ def structure_in_words(structure: TaskCovariance, what: str = "Task structure") 
     doc = inspect.getdoc(type(structure)) or ""
     first = " ".join(doc.split("\n\n")[0].split())
     return f"{what} {structure}: {first}"
+
+
+def data_in_code(schema: TaskSchema) -> str:
+    """Return the call that reads the data from their table."""
+    design, outcome = schema.design, schema.outcome
+    term_of = dict(zip(design.columns, design.terms, strict=True))
+    left = "" if schema.outcomes else outcome if "(" in outcome else quote(outcome)
+    options: dict[str, Any] = {
+        "task": schema.task,
+        "outcomes": list(schema.outcomes),
+        "formula": f"{left} ~ {design.formula}".strip(),
+        "shared_features": list(dict.fromkeys(term_of[c] for c in schema.shared)),
+        "task_features": list(schema.task_design.reads) if schema.task_design else [],
+        "groupings": {name: list(features) for name, features in schema.groupings.items()},
+        "weights": schema.weights,
+        "offset": schema.offset,
+        "noise": schema.noise,
+        "center": _centered(schema),
+    }
+    given = "".join(f"    {name}={value!r},\n" for name, value in options.items() if value)
+    return f"data = mtl.TaskData.from_table(\n    table,\n{given})"
+
+
+def _centered(schema: TaskSchema) -> bool | list[str]:
+    """Return which columns are centered; True also centers the features of tasks."""
+    design = schema.design
+    moved = [c for c, shift in zip(design.columns, design.center, strict=True) if shift != 0.0]
+    everything = set(moved) == set(design.columns) - {INTERCEPT}
+    of_tasks = schema.task_design is None or any(schema.task_design.center)
+    return True if moved and everything and of_tasks else moved
