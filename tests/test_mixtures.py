@@ -371,7 +371,7 @@ def test_every_chain_finds_the_two_kinds(family):
     """With room for more clusters than there are: chains begin apart, and none is trapped elsewhere."""
     data, kind, beta = two_kinds(family, n_rows=30 if family == "gaussian" else 100)
     spec = mtl.ModelSpec(family=family, task_covariance=mtl.Clusters(3))
-    idata = mtl.fit(data, spec, draws=700, tune=500, chains=4, random_seed=1, progressbar=False)
+    idata = mtl.fit(data, spec, draws=2000, chains=4, random_seed=1, progressbar=False)
     same = kind[:, None] == kind[None, :]
     off = ~np.eye(len(kind), dtype=bool)
     for chain in chains_of(idata):
@@ -400,7 +400,7 @@ def test_gating_tells_kinds_that_rows_do_not():
     rng = np.random.default_rng(0)
     size = 1000.0 * (kind + 0.15 * rng.standard_normal(14))
     gating = {int(t): [s, z] for t, s, z in zip(data.tasks, size, rng.standard_normal(14), strict=True)}
-    settings = {"draws": 1500, "random_seed": 1, "progressbar": False}
+    settings = {"draws": 1500, "target_accept": 0.95, "random_seed": 1, "progressbar": False}
     plain, gated = (
         mtl.fit(data, mtl.ModelSpec(task_covariance=structure), **settings)
         for structure in (mtl.Clusters(2), mtl.Clusters(2, gating=gating | {"new": [1000.0, 0.0]}))
