@@ -163,6 +163,7 @@ def test_equations_are_those_of_the_model(structure, options, there, not_there):
         {"task": "g", "outcome": "a b", "features": ["x"], "groupings": {"it": ["Intercept", "x"]}},
         {"outcomes": ["y", "w"], "features": ["x", "c"], "offset": "x2", "noise": "w2"},
         {"task": "g", "outcome": "y", "features": ["x"], "intercept": False, "center": ["x"]},
+        {"task": "g", "outcome": "same", "features": ["x"], "allow_one_class": True},
     ],
     ids=str,
 )
@@ -171,9 +172,10 @@ def test_the_call_that_reads_the_data_can_be_repeated(options):
     table = pd.DataFrame(rng.standard_normal((12, 6)), columns=["x", "x2", "y", "w", "w2", "a b"])
     table[["w", "w2"]] = np.exp(table[["w", "w2"]])
     table = table.assign(g=list("aabb") * 3, z=[1.0, 1, 2, 2] * 3, it=list("ccd") * 4, c=list("uuvvvv") * 2)
+    table["same"] = (table.g == "a") & (table.x > 0)
     data = mtl.TaskData.from_table(table, **options)
     found = {"mtl": mtl, "table": table}
-    exec(data_in_code(data.schema), found)
+    exec(data_in_code(data), found)
     again = found["data"]
     assert again.schema == data.schema
     np.testing.assert_array_equal(again.full_matrix, data.full_matrix)

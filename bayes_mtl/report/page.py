@@ -306,7 +306,7 @@ def _repeat(idata: xr.DataTree) -> str:
     lines = [
         "import bayes_mtl as mtl",
         "",
-        data_in_code(schema_of(idata)),
+        data_in_code(data_of(idata)),
         'spec = mtl.ModelSpec.from_toml("spec.toml")  # below',
         f"idata = mtl.fit(data, spec, {given})",
     ]

@@ -5,6 +5,9 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import numpy as np
+
+from bayes_mtl._typing import FloatArray
 from bayes_mtl.data import TaskData, TaskSchema
 from bayes_mtl.data.schema import INTERCEPT, quote
 from bayes_mtl.model import default_priors
@@ -100,8 +103,9 @@ def structure_in_words(structure: TaskCovariance, what: str = "Task structure") 
     return f"{what} {structure}: {first}"
 
 
-def data_in_code(schema: TaskSchema) -> str:
+def data_in_code(data: TaskData) -> str:
     """Return the call that reads the data from their table."""
+    schema = data.schema
     design, outcome = schema.design, schema.outcome
     term_of = dict(zip(design.columns, design.terms, strict=True))
     left = "" if schema.outcomes else outcome if "(" in outcome else quote(outcome)
@@ -116,9 +120,14 @@ def data_in_code(schema: TaskSchema) -> str:
         "offset": schema.offset,
         "noise": schema.noise,
         "center": _centered(schema),
+        "allow_one_class": set(np.unique(data.y)) == {0.0, 1.0} and bool(np.isin(_means(data), (0, 1)).any()),
     }
     given = "".join(f"    {name}={value!r},\n" for name, value in options.items() if value)
     return f"data = mtl.TaskData.from_table(\n    table,\n{given})"
+
+
+def _means(data: TaskData) -> FloatArray:
+    return np.bincount(data.task_index, data.y, minlength=data.n_tasks) / data.rows_per_task
 
 
 def _centered(schema: TaskSchema) -> bool | list[str]:
