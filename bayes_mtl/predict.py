@@ -379,11 +379,12 @@ def _with_places(
     columns = structure.task_columns
     if columns is None or schema.task is None:
         return structure
+    what = "value" if isinstance(structure, Clusters) else "place"
     new = [task for task in unknown if not structure.knows(task)]
     frame = to_pandas(table, [schema.task, *columns], PredictionError)
     frame = frame[pd.Series(_as_labels(frame[schema.task]), dtype=object).isin(new)]
     try:
-        places = values_of_tasks("new_tasks", "columns", frame, schema.task, columns, "place") if new else {}
+        places = values_of_tasks("new_tasks", "columns", frame, schema.task, columns, what) if new else {}
         return structure.with_tasks(places)
     except SpecError as err:
         raise PredictionError(err.findings) from err

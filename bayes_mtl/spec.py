@@ -473,6 +473,8 @@ def prior_findings(
     for name, entry in priors.items():
         if name not in known:
             choices = "; ".join(f"{k} ({what})" for k, (what, _, _) in known.items())
+            if name.endswith(("_sd", "_sd_scale")):
+                choices += ". Of a grouping: name it in ModelSpec(groupings=...)"
             found.append(Finding(f"prior {name!r}", "is not a parameter", f"Parameters: {choices}"))
             continue
         _, positive, per_feature = known[name]

@@ -50,6 +50,8 @@ def test_structures_that_do_not_go_with_the_data_are_left_out_of_the_ladder_and_
     assert "Left out: Clusters" in found.attrs["words"]
     with pytest.raises(mtl.errors.SpecError, match=r"Clusters.*groupings are not possible"):
         mtl.choose_structure(data, structures=[mtl.Exchangeable(), mtl.Clusters(2)])
+    with pytest.raises(mtl.errors.SpecError, match="should be a TaskData, found DataFrame"):
+        mtl.choose_structure(table())
     with pytest.raises(mtl.errors.SpecError, match="not be used by any structure"):
         mtl.choose_structure(describe(), mtl.ModelSpec(priors={"beta_shared": 1.0}))
     with pytest.raises(mtl.errors.SpecError, match="'z', which is not among"):

@@ -382,6 +382,17 @@ def test_every_chain_finds_the_two_kinds(family):
     assert found["n_clusters"].sum() == pytest.approx(1.0)
     assert found["with_new_task"].min() > 0.2
     assert found["co_clustering_range"].max() < 0.2
+    for k in (0, 1):
+        average = beta[kind == k].mean(axis=0)
+        assert (found["coefficient_lower"][k] < average + 0.2).all()
+        assert (found["coefficient_upper"][k] > average - 0.2).all()
+        assert np.abs(found["coefficient"][k] - average).max() < 0.4
+    # Around the mean of the kinds, tasks of one kind are alike and those of two are opposed.
+    relations = mtl.task_correlation(idata, "coefficients")
+    a, b = (kind[np.searchsorted(data.tasks, relations[c])] for c in ("task_a", "task_b"))
+    assert (relations["p_positive"].to_numpy()[a == b] > 0.9).all()
+    assert (relations["p_positive"].to_numpy()[a != b] < 0.1).all()
+    assert not any("beta_mean" in name for name in mtl.summary(idata).index)
     error = (idata["posterior"]["beta"].mean(("chain", "draw")) - beta).to_numpy()
     assert np.sqrt((error**2).mean()) < 0.35
 
@@ -414,6 +425,8 @@ def test_gating_tells_kinds_that_rows_do_not():
     assert score(gated) > 0.3 * score(plain)  # of the log probability of the truth, per pair
     assert score(gated) >= score(gated, "co_clustering_by_gating") > np.log(0.7)
     assert "with_new_task" not in mtl.clusters(gated)
+    known = mtl.clusters(gated)["known"]  # the average size of each kind, in its own units
+    np.testing.assert_allclose(known[:, 0], [size[kind == k].mean() for k in (0, 1)], rtol=1e-10)
     assert gated["posterior"]["gating_sd"].quantile(0.05) > 0.5
 
     # The new task is large, so of the second kind, which is at -1 where the first is at 3.

@@ -5,17 +5,35 @@ from __future__ import annotations
 import xarray as xr
 
 from bayes_mtl._typing import FloatArray
-from bayes_mtl.inference.attributes import inside_of
-from bayes_mtl.structures import Namer
+from bayes_mtl.inference.attributes import inside_of, spec_of
+from bayes_mtl.structures import Clusters, Namer
 
 
 def task_means(idata: xr.DataTree, draws: xr.Dataset) -> xr.DataArray:
-    """Return what is expected of the coefficients of each task; without ``task`` if the same of all."""
+    """Return what is expected of the coefficients of each task; without ``task`` if the same of all.
+
+    Under a mixture that is the mean of its centres: around which point they lie is hardly known.
+    """
     mean = draws["beta_mean"]
+    if "cluster_mean" in draws:
+        mean = (_weights(idata, draws) * draws["cluster_mean"]).sum("cluster")
     if "task_feature_effects" in draws:
         effects = draws["task_feature_effects"] * idata["constant_data"]["task_features"]
         mean = mean + effects.sum("task_feature")
     return mean
+
+
+def _weights(idata: xr.DataTree, draws: xr.Dataset) -> xr.DataArray:
+    """Return the weights of clusters (chain, draw, cluster): with gating, their average over the tasks."""
+    weight = draws["cluster_weight"]
+    if "cluster_gating" not in draws:
+        return weight
+    structure, tasks = spec_of(idata).task_covariance, draws["task"].to_numpy().tolist()
+    assert isinstance(structure, Clusters)
+    effect = draws["cluster_gating"].transpose("chain", "draw", "gate", "cluster").to_numpy()
+    plain = weight.transpose("chain", "draw", "cluster").to_numpy()[..., None, :]
+    average = structure.weights(plain, effect, tasks, tasks).mean(axis=-2)
+    return weight.transpose("chain", "draw", "cluster").copy(data=average)
 
 
 def deviations(idata: xr.DataTree, draws: xr.Dataset) -> FloatArray:

@@ -44,6 +44,7 @@ from bayes_mtl.summaries.correlation import Kind
 _TASKS_SHOWN = 30
 _FAR = 0.25  # a reliability whose task deviates twice as far as one with a reliability of 1
 _BASIS_CONVERGED = 1.05  # R-hat, of what was matched across draws
+_FEATURES_SHOWN = 6
 _APART = 0.3  # chains that differ by more than this in who is together found different divisions
 
 # Parameters of a structure, in words; those that are not here are for the table of hyperparameters only.
@@ -245,10 +246,24 @@ def kinds_of_tasks(idata: xr.DataTree) -> Answer:
         }
         for number, group in table.groupby("cluster")
     )
+    kinds = pd.DataFrame({"cluster": [str(k) for k in found["kind"].to_numpy()]})
+    for name in found["gate"].to_numpy() if "known" in found else ():
+        kinds[f"mean {name}"] = [short_number(v) for v in found["known"].sel(gate=name).to_numpy()]
+    for feature in found["feature"].to_numpy()[:_FEATURES_SHOWN]:
+        part = found.sel(feature=feature)
+        kinds[str(feature)] = [
+            f"{short_number(mean)} [{short_number(low)}, {short_number(high)}]"
+            for mean, low, high in zip(
+                part["coefficient"].to_numpy(),
+                part["coefficient_lower"].to_numpy(),
+                part["coefficient_upper"].to_numpy(),
+                strict=True,
+            )
+        ]
     return Answer(
         "Kinds of tasks",
         text,
-        [("One division", members)],
+        [("One division", members), ("Average coefficients of each cluster, with intervals", kinds)],
         {
             "clusters.csv": ("every task's cluster", partial(_write_table, table)),
             "clusters.png": ("who is with whom, as a picture", partial(_draw, partial(plot_clusters, found))),

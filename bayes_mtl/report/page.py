@@ -65,8 +65,9 @@ def report(
         Which correlations of tasks to show, as in `task_correlation`. Default: those of the structure if the
         data say anything of them, otherwise those of what tasks predict, or of their coefficients.
     gain : Dataset, optional
-        What `transfer_gain` returned, if it is at hand. Otherwise it is computed for Gaussian outcomes; for
-        others it would take two more fits, and is left out.
+        What `transfer_gain` returned, if it is at hand. Otherwise it is computed for Gaussian outcomes (in
+        seconds; with groupings, feature scales or noise per task by two more fits); for others it would
+        take two more fits too, and is left out.
     max_refits : int
         Of the audit made here, see `transfer_gain`; each takes some seconds.
 
@@ -144,6 +145,10 @@ def _data(idata: xr.DataTree) -> str:
         parts.append((f"effects by {grouping.name}", of_levels))
     if data.shared_features:
         parts.append(("one slope for all", ", ".join(data.shared_features)))
+    gating = getattr(spec_of(idata).task_covariance, "gating", None)
+    if gating is not None:
+        columns = spec_of(idata).task_covariance.task_columns or [f"{len(gating[0][1])} columns of gating"]
+        parts.append(("known of the tasks", ", ".join(columns)))
     if data.task_feature_names:
         parts.append(("known of the tasks", ", ".join(data.task_feature_names)))
     described = pd.DataFrame(parts, columns=["", "columns"])
@@ -189,14 +194,15 @@ def _relations(idata: xr.DataTree, kind: Kind | None) -> str:
     structure = spec_of(idata).task_covariance
     particular = particular_answers(idata, interval_probability(None))
     text = "".join(html.subheading(answer.heading) + _answer(answer) for answer in particular)
+    coefficients = html.figure(plot_coefficients(idata)[0].figure, "The tasks' coefficients.")
     if isinstance(structure, TaskMixture) and "cluster_mean" in idata["posterior"]:
-        return text
+        return text + coefficients
     if particular:
         text += html.subheading("Pairs of tasks")
     text += _correlations(idata, kind)
     if isinstance(structure, CompletePooling):
         return text
-    return text + html.figure(plot_coefficients(idata)[0].figure, "The tasks' coefficients.")
+    return text + coefficients
 
 
 def _levels(idata: xr.DataTree, grouping: str) -> str:

@@ -14,15 +14,18 @@ from bayes_mtl.errors import Finding, SpecError
 from bayes_mtl.inference.attributes import schema_of, spec_of
 from bayes_mtl.inference.components import draw_labels
 from bayes_mtl.structures import Clusters
+from bayes_mtl.summaries.correlation import interval_probability
 
 
-def clusters(idata: xr.DataTree) -> xr.Dataset:
+def clusters(idata: xr.DataTree, *, ci_prob: float | None = None) -> xr.Dataset:
     """Summarise which tasks are in one cluster.
 
     Parameters
     ----------
     idata : DataTree
         A fit with `Clusters` or `DirichletProcess`.
+    ci_prob : float, optional
+        Probability of the intervals; default ArviZ's ``stats.ci_prob``.
 
     Returns
     -------
@@ -34,8 +37,11 @@ def clusters(idata: xr.DataTree) -> xr.Dataset:
         ``certainty`` (task): the probability that the task is with another of its cluster, on average (of
         being alone, for a cluster of one). ``n_clusters`` (count): probability of the number of clusters in
         use. ``with_new_task`` (task): the probability that a new task is in the cluster of this one.
+        ``coefficient`` (kind, feature): the average of the coefficients of the tasks that the partition puts
+        together, with ``coefficient_lower``, ``coefficient_upper``.
         Of clusters with `gating`, where a new task falls depends on what is known of it (`predict`), and
-        there is ``co_clustering_by_gating`` (task, task_bis) instead: what `gating` says by itself.
+        there is ``co_clustering_by_gating`` (task, task_bis) instead: what `gating` says by itself; and
+        ``known`` (kind, gate), the average of its columns.
 
     Raises
     ------
@@ -72,6 +78,9 @@ def clusters(idata: xr.DataTree) -> xr.Dataset:
         labels_of_tasks = tasks.tolist()
         before = structure.weights(weight[..., None, :], effect, labels_of_tasks, labels_of_tasks)
         of_weights = {"co_clustering_by_gating": (square, _together(before.reshape(-1, *before.shape[2:])))}
+        known = dict(structure.gating)
+        columns = np.array([known[task] for task in labels_of_tasks])
+        of_weights["known"] = (("kind", "gate"), _by_kind(columns, partition))
     else:
         with_new = np.einsum("cdtk,cdk->t", member, weight) / weight[..., 0].size
         of_weights = {"with_new_task": ("task", with_new)}
@@ -83,8 +92,16 @@ def clusters(idata: xr.DataTree) -> xr.Dataset:
             "certainty": ("task", _certainty(same, partition)),
             "n_clusters": ("count", np.array([(used == c).mean() for c in counts])),
             **of_weights,
+            **_coefficients(posterior, partition, interval_probability(ci_prob)),
         },
-        coords={"task": tasks, "task_bis": tasks, "count": counts},
+        coords={
+            "task": tasks,
+            "task_bis": tasks,
+            "count": counts,
+            "kind": np.arange(1, partition.max() + 1),
+            "feature": posterior["feature"].to_numpy(),
+            **({"gate": posterior["gate"].to_numpy()} if "gate" in posterior else {}),
+        },
         attrs={"task": schema_of(idata).task or "outcome", "structure": type(structure).__name__},
     )
 
@@ -110,6 +127,19 @@ def point_partition(same: FloatArray) -> IntArray:
     best = min(cuts, key=loss)
     number = {label: i for i, label in enumerate(dict.fromkeys(best.tolist()), start=1)}
     return np.array([number[label] for label in best.tolist()])
+
+
+def _by_kind(values: FloatArray, partition: IntArray) -> FloatArray:
+    """Return averages over the tasks (first axis) of each cluster of the partition."""
+    return np.stack([values[partition == k].mean(axis=0) for k in range(1, partition.max() + 1)])
+
+
+def _coefficients(posterior: xr.Dataset, partition: IntArray, prob: float) -> dict[str, Any]:
+    beta = posterior["beta"].transpose("task", "chain", "draw", "feature").to_numpy()
+    drawn = _by_kind(beta.reshape(len(beta), -1, beta.shape[-1]), partition)
+    lower, upper = np.quantile(drawn, [(1 - prob) / 2, (1 + prob) / 2], axis=1)
+    named = {"coefficient": drawn.mean(axis=1), "coefficient_lower": lower, "coefficient_upper": upper}
+    return {name: (("kind", "feature"), values) for name, values in named.items()}
 
 
 def _together(member: FloatArray) -> FloatArray:

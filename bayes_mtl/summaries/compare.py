@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,7 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from bayes_mtl.data import TaskData
-from bayes_mtl.errors import ConvergenceWarning, Finding, SpecError, raise_if_any
+from bayes_mtl.errors import Finding, SpecError, raise_if_any
 from bayes_mtl.inference import fit
 from bayes_mtl.inference.attributes import data_of, spec_of
 from bayes_mtl.inference.diagnostics import kept
@@ -26,6 +25,7 @@ from bayes_mtl.structures import (
     TaskMixture,
 )
 from bayes_mtl.summaries.leave_out import MAX_PARETO_K, leave_one_task_out, row_elpd
+from bayes_mtl.summaries.refit import named_warnings
 from bayes_mtl.summaries.transfer_gain import alone_spec, pooled_spec
 
 _FEW_TASKS = 5  # with fewer, neither clusters nor factors can be told from chance
@@ -124,6 +124,9 @@ def choose_structure(
     >>> print(table.attrs["words"])  # doctest: +SKIP
     """
     spec = ModelSpec() if spec is None else spec
+    if not isinstance(data, TaskData):
+        hint = "Pass TaskData.from_table(...)"
+        raise SpecError(Finding("data", f"should be a TaskData, found {type(data).__name__}", hint))
     raise_if_any(spec.without_unused_priors(data).findings(data), SpecError)
     if structures is None:
         wanted: list[TaskCovariance] = [Exchangeable()]
@@ -172,13 +175,8 @@ def _under(spec: ModelSpec, structure: TaskCovariance) -> ModelSpec:
 
 
 def _fit_rung(name: str, data: TaskData, spec: ModelSpec, options: dict[str, Any]) -> xr.DataTree:
-    """Fit, and say in warnings which structure they are about."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ConvergenceWarning)
-        found = fit(data, spec, **options)
-    for warning in caught:
-        warnings.warn(f"{name}: {warning.message}", warning.category, stacklevel=3)
-    return found
+    with named_warnings(name):
+        return fit(data, spec, **options)
 
 
 def _by_structure(fits: Sequence[xr.DataTree]) -> dict[str, xr.DataTree]:

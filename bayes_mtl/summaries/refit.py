@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +14,7 @@ import xarray as xr
 
 from bayes_mtl._typing import FloatArray, IntArray
 from bayes_mtl.data import TaskData
-from bayes_mtl.errors import Finding, SpecError
+from bayes_mtl.errors import ConvergenceWarning, Finding, SpecError
 from bayes_mtl.inference import fit
 from bayes_mtl.inference.attributes import data_of, spec_of
 from bayes_mtl.inference.log_likelihood import log_likelihood
@@ -134,7 +137,7 @@ def fit_without(idata: xr.DataTree, t: int, **sampler: Any) -> xr.DataTree:
 
 def _fit_to(idata: xr.DataTree, keep: npt.NDArray[np.bool_], **sampler: Any) -> xr.DataTree:
     data, spec = data_of(idata), spec_of(idata)
-    return quick_fit(keep_rows(data, keep), explicit_priors(spec, data), **sampler)
+    return quick_fit(keep_rows(data, keep), explicit_priors(spec, data), "without some rows", **sampler)
 
 
 def keep_rows(data: TaskData, keep: npt.NDArray[np.bool_]) -> TaskData:
@@ -153,7 +156,18 @@ def keep_rows(data: TaskData, keep: npt.NDArray[np.bool_]) -> TaskData:
     )
 
 
-def quick_fit(data: TaskData, spec: ModelSpec, **sampler: Any) -> xr.DataTree:
-    """Fit with fewer draws than usual, which are enough for a mean over them."""
+def quick_fit(data: TaskData, spec: ModelSpec, about: str = "a refit", **sampler: Any) -> xr.DataTree:
+    """Fit with fewer draws than usual, which are enough for a mean over them; warnings say what it is."""
     options = {"chains": 2, "target_accept": 0.95, "progressbar": False, **sampler}
-    return fit(data, spec, **options)
+    with named_warnings(about):
+        return fit(data, spec, **options)
+
+
+@contextmanager
+def named_warnings(about: str) -> Iterator[None]:
+    """Say in warnings of the sampler which fit they are about."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ConvergenceWarning)
+        yield
+    for warning in caught:
+        warnings.warn(f"{about}: {warning.message}", warning.category, stacklevel=4)

@@ -94,6 +94,8 @@ def summary(idata: xr.DataTree, *, ci_prob: float | None = None, coefficients: b
     for grouping in groupings:
         keys = ("feature_sd", "feature_sd_scale", "feature_corr", *spec.levels_of(grouping).parameters)
         shown += [named(grouping, key) for key in keys]
+    if "cluster_mean" in posterior:  # where the centres of clusters lie says little of the point around
+        shown.remove("beta_mean")
     names = [n for n in shown if n in posterior]
     names += ["beta", *(named(g, "beta") for g in groupings)] if coefficients else []
     elements = unique_elements(posterior[names], limit=None)

@@ -176,7 +176,7 @@ def _baseline(
         return refits.row_elpd(given)
     if spec.family.gaussian_coefficients and (exact := row_elpd_by_quadrature(spec, data)) is not None:
         return exact, np.zeros(len(exact))
-    return refits.row_elpd(quick_fit(data, spec, **refits.sampler))
+    return refits.row_elpd(quick_fit(data, spec, type(spec.task_covariance).__name__, **refits.sampler))
 
 
 def alone_spec(spec: ModelSpec, data: TaskData) -> ModelSpec:
