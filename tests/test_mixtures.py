@@ -517,6 +517,7 @@ def test_mistakes_are_named():
         (lambda: mtl.Clusters(1), "`n` should be an integer of at least 2"),
         (lambda: mtl.Clusters(2, gating={0: np.nan, 1: 1.0}), r"`gating` should be finite.*\[0\]"),
         (lambda: mtl.Clusters(2, gating={0: [1, 2], 1: [3]}), "as many numbers for each task"),
+        (lambda: mtl.Clusters(2, gating={0: ["Public"], 1: ["b"]}), "found 'Public'.*Recode text"),
         (lambda: mtl.Clusters(2, gating={0: [1, 2]}, columns=["a"]), "a name for each of 2 columns"),
         (lambda: mtl.Clusters(2, columns=["a"]), "no meaning without `gating`"),
         (lambda: mtl.Clusters(0, gating=[3.0]), r"`n` should.*\n.*`gating` should be a mapping"),

@@ -128,9 +128,11 @@ def numbers_of_tasks(
     try:
         numbers = np.asarray(values, dtype=float)
     except (TypeError, ValueError) as err:
-        raise SpecError(
-            Finding(who, f"`{option}` should hold as many numbers for each task", str(err))
-        ) from err
+        text = [v for row in values for v in np.ravel(row) if isinstance(v, str)]
+        found = f", found {str(text[0])!r}" if text else ""
+        hint = "Recode text as numbers, such as 0 and 1" if text else str(err)
+        problem = f"`{option}` should hold as many numbers for each task{found}"
+        raise SpecError(Finding(who, problem, hint)) from err
     numbers = numbers.reshape(len(numbers), -1)
     findings = []
     if len(numbers) != len(labels):
