@@ -46,5 +46,6 @@ def plot_clusters(found: xr.DataTree | xr.Dataset, *, ax: Any = None) -> Any:
     label_square(ax, table["task"].to_numpy()[order].tolist(), f"{table.attrs.get('task', 'task')} ({n})")
     colour_bar(ax, picture, "probability of one cluster")
     certainty = float(table["certainty"].mean())
-    ax.set_title(f"{partition.max()} clusters, {certainty:.0%} certain on average", loc="left", fontsize=11)
+    number = "1 cluster" if partition.max() == 1 else f"{partition.max()} clusters"
+    ax.set_title(f"{number}, {certainty:.0%} certain on average", loc="left", fontsize=11)
     return ax

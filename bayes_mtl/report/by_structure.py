@@ -230,6 +230,8 @@ def kinds_of_tasks(idata: xr.DataTree) -> Answer:
         f"Number of clusters in use: {likely}. Below is the one division that is least wrong on average; "
         "certainty is how likely a task is with the others of its cluster."
     ]
+    if found.sizes["kind"] == 1:
+        text.append("All tasks are best put together: the data do not call for several kinds.")
     if float(found["co_clustering_range"].max()) > _APART:
         text.append(
             "Chains found different divisions: look at co_clustering_range of mtl.clusters before you rely "
