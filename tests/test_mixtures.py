@@ -495,7 +495,8 @@ def test_picture(n_tasks):
     drawn = ax.images[0].get_array()
     half = (n_tasks + 1) // 2
     assert drawn[:half, :half].min() >= 0.9  # clusters are blocks
-    assert "clusters, 90% certain" in ax.get_title(loc="left")
+    number = "1 cluster" if n_tasks == 1 else "2 clusters"
+    assert f"{number}, 90% certain" in ax.get_title(loc="left")
     labels = [t.get_text() for t in ax.get_yticklabels()]
     assert sorted(labels) == (sorted(tasks) if n_tasks <= 80 else [])
     plt.close(ax.figure)
