@@ -17,7 +17,7 @@ from bayes_mtl.data.groupings import named
 from bayes_mtl.errors import Finding, PredictionError, SpecError, raise_if_any
 from bayes_mtl.inference.attributes import coefficient_size, inside_of, schema_of, spec_of
 from bayes_mtl.inference.components import draw_labels
-from bayes_mtl.inference.deviations import deviations, task_scales
+from bayes_mtl.inference.deviations import cluster_weights, deviations, task_scales
 from bayes_mtl.inference.hyperdraws import CHUNK_BYTES, law_of_new_tasks
 from bayes_mtl.inference.log_likelihood import effects_of_levels, linear_predictor, sigma_of_rows
 from bayes_mtl.structures import Clusters, Horseshoe, Namer, StudentT, TaskCovariance, TaskMixture
@@ -427,17 +427,12 @@ def _cluster_deviations(
     posterior: xr.Dataset, structure: TaskCovariance, unknown: list[Label], rng: np.random.Generator
 ) -> FloatArray:
     """Return where the clusters of new tasks lie, drawn by their weights, (chain, draw, task, feature)."""
-    weight = posterior["cluster_weight"].transpose("chain", "draw", "cluster").to_numpy()
-    weight = np.repeat(weight[..., None, :], len(unknown), axis=-2)
-    if "cluster_gating" in posterior:
-        assert isinstance(structure, Clusters)
-        if missing := [task for task in unknown if task not in dict(structure.gating)]:
-            found = f"has no values for {missing[:5]}, which say where new tasks fall"
-            hint = "Put them into `gating` when you fit, or describe it by Clusters.from_table"
-            raise PredictionError(Finding("gating", found, hint))
-        effect = posterior["cluster_gating"].transpose("chain", "draw", "gate", "cluster").to_numpy()
-        weight = structure.weights(weight, effect, unknown, posterior["task"].to_numpy().tolist())
-    label = draw_labels(weight, rng)
+    known = dict(getattr(structure, "gating", None) or ())
+    if "cluster_gating" in posterior and (missing := [task for task in unknown if task not in known]):
+        found = f"has no values for {missing[:5]}, which say where new tasks fall"
+        hint = "Put them into `gating` when you fit, or describe it by Clusters.from_table"
+        raise PredictionError(Finding("gating", found, hint))
+    label = draw_labels(cluster_weights(structure, posterior, unknown), rng)
     deviation = posterior["cluster_mean"] - posterior["beta_mean"]
     centre = deviation.transpose("chain", "draw", "cluster", "feature").to_numpy()
     return np.take_along_axis(centre, label[..., None], axis=2)

@@ -264,8 +264,8 @@ class ModelSpec:
         blocks = {"feature_sd": (self.task_covariance, varying)}
         blocks |= {named(g.name, "feature_sd"): (self.levels_of(g.name), g.features) for g in data.groupings}
         for name, (structure, features) in blocks.items():
-            outside = outside_features(structure, self.independent_features, features)
-            found += common_scale_findings(self.priors, name, set(features) - set(outside))
+            inside = inside_features(structure, self.independent_features, features)
+            found += common_scale_findings(self.priors, name, inside)
         if self.task_sd and self._pooled:
             found.append(Finding("task_sd", "has nothing to scale under CompletePooling"))
         name = type(self.task_covariance).__name__
@@ -296,8 +296,8 @@ class ModelSpec:
     def _no_common_scale(
         self, structure: TaskCovariance, features: Sequence[str], instead: FeatureScales | None = None
     ) -> str:
-        outside = outside_features(structure, self.independent_features, features)
-        return no_common_scale(structure, set(features) - set(outside)) or (
+        inside = inside_features(structure, self.independent_features, features)
+        return no_common_scale(structure, inside) or (
             f"{type(instead).__name__} has one" if instead is not None else ""
         )
 
@@ -439,6 +439,14 @@ def outside_features(
     if structure.relates_tasks and INTERCEPT in features and len(features) > 1:
         return (INTERCEPT,)
     return ()
+
+
+def inside_features(
+    structure: TaskCovariance, asked: Sequence[str] | None, features: Sequence[str]
+) -> list[str]:
+    """Return the features inside the task covariance."""
+    outside = outside_features(structure, asked, features)
+    return [f for f in features if f not in outside]
 
 
 def no_common_scale(structure: TaskCovariance, inside: Collection[str]) -> str:

@@ -11,9 +11,8 @@ import xarray as xr
 from bayes_mtl._typing import FloatArray
 from bayes_mtl.data import TaskData, TaskSchema
 from bayes_mtl.data.groupings import Grouping, named
-from bayes_mtl.errors import StorageError
-from bayes_mtl.model.coefficients import inside_features
-from bayes_mtl.spec import ModelSpec
+from bayes_mtl.errors import Finding, SpecError, StorageError
+from bayes_mtl.spec import ModelSpec, inside_features
 
 FORMAT = 1
 FORMAT_KEY, _SPEC, _SCHEMA = "bayes_mtl_format", "bayes_mtl_spec", "bayes_mtl_schema"
@@ -77,6 +76,14 @@ def inside_of(idata: xr.DataTree, grouping: str | None = None) -> list[str]:
     structure = spec.task_covariance if grouping is None else spec.levels_of(grouping)
     features = idata["posterior"]["feature" if grouping is None else named(grouping, "feature")]
     return inside_features(structure, spec.independent_features, [str(f) for f in features.to_numpy()])
+
+
+def check_grouping(idata: xr.DataTree, grouping: str) -> None:
+    """Say so if the fit does not have this grouping."""
+    known = schema_of(idata).groupings
+    if grouping not in known:
+        have = f"Groupings: {', '.join(known)}" if known else "The fit has none"
+        raise SpecError(Finding("grouping", f"{grouping!r} is not a grouping of this fit", have))
 
 
 def coefficient_size(idata: xr.DataTree, unit: float | None = None) -> FloatArray:

@@ -2,38 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import xarray as xr
 
-from bayes_mtl._typing import FloatArray
+from bayes_mtl._typing import FloatArray, Label
 from bayes_mtl.inference.attributes import inside_of, spec_of
-from bayes_mtl.structures import Clusters, Namer
+from bayes_mtl.structures import Clusters, Namer, TaskCovariance
 
 
 def task_means(idata: xr.DataTree, draws: xr.Dataset) -> xr.DataArray:
     """Return what is expected of the coefficients of each task; without ``task`` if the same of all.
 
-    Under a mixture that is the mean of its centres: around which point they lie is hardly known.
+    Under a mixture that is the mean of its centres, weighted as for the average task: around which point
+    they lie is hardly known.
     """
     mean = draws["beta_mean"]
     if "cluster_mean" in draws:
-        mean = (_weights(idata, draws) * draws["cluster_mean"]).sum("cluster")
+        weight = cluster_weights(spec_of(idata).task_covariance, draws, draws["task"].to_numpy().tolist())
+        average = xr.DataArray(weight.mean(axis=-2), dims=("chain", "draw", "cluster"))
+        mean = (average * draws["cluster_mean"]).sum("cluster")
     if "task_feature_effects" in draws:
         effects = draws["task_feature_effects"] * idata["constant_data"]["task_features"]
         mean = mean + effects.sum("task_feature")
     return mean
 
 
-def _weights(idata: xr.DataTree, draws: xr.Dataset) -> xr.DataArray:
-    """Return the weights of clusters (chain, draw, cluster): with gating, their average over the tasks."""
-    weight = draws["cluster_weight"]
+def cluster_weights(structure: TaskCovariance, draws: xr.Dataset, tasks: Sequence[Label]) -> FloatArray:
+    """Return the prior weights of clusters for tasks, known or new, (chain, draw, task, cluster)."""
+    weight = draws["cluster_weight"].transpose("chain", "draw", "cluster").to_numpy()[..., None, :]
     if "cluster_gating" not in draws:
-        return weight
-    structure, tasks = spec_of(idata).task_covariance, draws["task"].to_numpy().tolist()
+        return np.repeat(weight, len(tasks), axis=-2)
     assert isinstance(structure, Clusters)
     effect = draws["cluster_gating"].transpose("chain", "draw", "gate", "cluster").to_numpy()
-    plain = weight.transpose("chain", "draw", "cluster").to_numpy()[..., None, :]
-    average = structure.weights(plain, effect, tasks, tasks).mean(axis=-2)
-    return weight.transpose("chain", "draw", "cluster").copy(data=average)
+    return structure.weights(weight, effect, tasks, draws["task"].to_numpy().tolist())
 
 
 def deviations(idata: xr.DataTree, draws: xr.Dataset) -> FloatArray:

@@ -331,7 +331,6 @@ def _mean(posterior: xr.Dataset, effects: Population, data: TaskData, n: int) ->
         )
     if "task_feature_effects" in sampled:
         moved = posterior["task_feature_effects"].transpose("draw", "feature", "task_feature").to_numpy()
-        mean = mean + np.zeros((n, data.n_tasks, 1))
         mean[:, :, :n_varying] += np.einsum("tq,nfq->ntf", data.task_features, moved)
     if "beta_specific" in posterior:  # taken as known
         at = np.flatnonzero(np.isin(data.features, posterior["candidate_feature"].to_numpy()))

@@ -27,7 +27,6 @@ from bayes_mtl.kernels import (
 from bayes_mtl.model.coefficients import (
     CoefficientPrior,
     coefficient_prior,
-    inside_features,
     latent_coefficients,
 )
 from bayes_mtl.model.coords import FEATURE, ROW, TASK, model_coords
@@ -45,7 +44,7 @@ from bayes_mtl.model.mixture import MixturePrior, latent_mixture, mixture_prior
 from bayes_mtl.model.numbers import Numbers, constants, variables
 from bayes_mtl.model.population import Population, population
 from bayes_mtl.model.priors import default_priors, register
-from bayes_mtl.spec import ModelSpec
+from bayes_mtl.spec import ModelSpec, inside_features
 from bayes_mtl.structures import TaskMixture
 
 Marginal = bool | Literal["auto"]

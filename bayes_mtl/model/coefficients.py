@@ -23,6 +23,7 @@ from bayes_mtl.spec import (
     PriorEntry,
     PriorValue,
     common_scale_findings,
+    inside_features,
     no_common_scale,
     outside_features,
     prior_findings,
@@ -183,14 +184,6 @@ def coefficient_prior(
     return CoefficientPrior(sd, correlation, loadings, unique_sd, inside, varies=True)
 
 
-def inside_features(
-    structure: TaskCovariance, asked: Sequence[str] | None, features: Sequence[str]
-) -> list[str]:
-    """Return the features inside the task covariance."""
-    outside = outside_features(structure, asked, features)
-    return [f for f in features if f not in outside]
-
-
 def latent_coefficients(
     prior: CoefficientPrior, mean: Tensor, *, n_tasks: int, dims: tuple[str, str], name: Namer
 ) -> Tensor:
@@ -343,7 +336,7 @@ def task_coefficients(
             )
         )
     findings += task_covariance.findings(tasks)
-    inside = [f for f in features if f not in outside]
+    inside = inside_features(task_covariance, independent_features, features)
     if "feature_sd_scale" in priors and (reason := no_common_scale(task_covariance, inside)):
         findings.append(Finding("prior 'feature_sd_scale'", f"would not be used: {reason}"))
     findings += common_scale_findings(priors, "feature_sd", inside)

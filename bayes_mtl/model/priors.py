@@ -17,7 +17,7 @@ from bayes_mtl.data.groupings import named
 from bayes_mtl.data.schema import INTERCEPT
 from bayes_mtl.model.numbers import Numbers, constants
 from bayes_mtl.prior import Prior
-from bayes_mtl.spec import ModelSpec, PriorEntry, PriorValue, outside_features
+from bayes_mtl.spec import ModelSpec, PriorEntry, PriorValue, inside_features
 from bayes_mtl.structures import NoPooling, TaskCovariance
 
 WIDE = 10.0
@@ -90,7 +90,6 @@ def default_priors(spec: ModelSpec, data: TaskData) -> tuple[dict[str, Any], dic
     def location(name: str) -> float:
         return unit.location if name == INTERCEPT else 0.0
 
-    entry = spec.priors.get("feature_sd", {})
     defaults: dict[str, Any] = {
         "beta_mean": [
             location(f) if fixed else Prior("Normal", mu=location(f), sigma=2.5 * s)
@@ -104,7 +103,7 @@ def default_priors(spec: ModelSpec, data: TaskData) -> tuple[dict[str, Any], dic
         "feature_sd_scale": (
             1.0
             if spec.feature_scales is not None
-            else common_scale(spec.task_covariance, _inside(spec, spec.task_covariance, data.features), entry)
+            else _common_scale(spec, spec.task_covariance, "feature_sd", data.features)
         ),
         "cluster_sd": [float(s) for s in varying],
         "task_feature_effects": [[Prior("Normal", mu=0, sigma=s / z) for z in task_scale] for s in varying],
@@ -125,9 +124,7 @@ def default_priors(spec: ModelSpec, data: TaskData) -> tuple[dict[str, Any], dic
         defaults[name] = [WIDE * s if wide else Prior("HalfNormal", sigma=s) for s in sizes]
         labels[name], by_level[name] = grouping.features, np.array(sizes)
         structure = spec.levels_of(grouping.name)
-        defaults[f"{name}_scale"] = common_scale(
-            structure, _inside(spec, structure, grouping.features), spec.priors.get(name, {})
-        )
+        defaults[f"{name}_scale"] = _common_scale(spec, structure, name, grouping.features)
     for name, entry in spec.priors.items():
         if name == "task_feature_effects":
             defaults[name] = [
@@ -187,9 +184,11 @@ def common_scale(structure: TaskCovariance, inside: Sequence[str], given: Any) -
     return Prior("HalfNormal", sigma=1) if learned else 1.0
 
 
-def _inside(spec: ModelSpec, structure: TaskCovariance, features: Sequence[str]) -> list[str]:
-    outside = outside_features(structure, spec.independent_features, features)
-    return [f for f in features if f not in outside]
+def _common_scale(
+    spec: ModelSpec, structure: TaskCovariance, name: str, features: Sequence[str]
+) -> PriorValue:
+    inside = inside_features(structure, spec.independent_features, features)
+    return common_scale(structure, inside, spec.priors.get(name, {}))
 
 
 def _spread(values: FloatArray) -> float:

@@ -14,7 +14,7 @@ from bayes_mtl.plots.task_correlation import clustered_order
 from bayes_mtl.summaries.basis import basis
 
 _NUMBERS_UP_TO = 12  # rows of a panel, up to which its numbers are written into it
-_CONVERGED = 1.05
+CONVERGED = 1.05
 
 
 def plot_basis(found: xr.DataTree | xr.Dataset, *, axes: Any = None) -> Any:
@@ -74,7 +74,7 @@ def plot_basis(found: xr.DataTree | xr.Dataset, *, axes: Any = None) -> Any:
     axes[0].set_ylabel(f"{noun} ({len(tasks)})", fontsize=9)
     axes[0].set_title("Who uses which basis task", loc="left", fontsize=11)
     axes[1].set_title("What it does to coefficients", loc="left", fontsize=11)
-    if (worst := float(table.attrs.get("r_hat", 1.0))) > _CONVERGED:
+    if (worst := float(table.attrs.get("r_hat", 1.0))) > CONVERGED:
         words = f"chains disagree (R-hat {worst:.2f}): do not trust the numbers of basis tasks"
         axes[0].set_xlabel(words, fontsize=8, color="firebrick", loc="left")
     return axes

@@ -11,7 +11,7 @@ import xarray as xr
 from bayes_mtl._typing import FloatArray
 from bayes_mtl.data.groupings import named
 from bayes_mtl.errors import Finding, SpecError, raise_if_any
-from bayes_mtl.inference.attributes import schema_of, spec_of
+from bayes_mtl.inference.attributes import check_grouping, schema_of, spec_of
 from bayes_mtl.plots._common import LABELS_UP_TO, label_size
 from bayes_mtl.structures import NoPooling, TaskMixture
 from bayes_mtl.summaries.correlation import interval_probability
@@ -66,11 +66,9 @@ def plot_coefficients(
     import matplotlib.pyplot as plt
 
     spec, schema = spec_of(idata), schema_of(idata)
-    if grouping is not None and grouping not in schema.groupings:
-        have = f"It has: {', '.join(schema.groupings) or 'none'}"
-        raise SpecError(Finding("grouping", f"{grouping!r} is not a grouping of this fit", have))
     posterior = idata["posterior"].to_dataset()
     if grouping is not None:
+        check_grouping(idata, grouping)
         renamed = {named(grouping, "beta"): "beta", grouping: "task", named(grouping, "feature"): "feature"}
         posterior = posterior[[named(grouping, "beta")]].rename(renamed)
     known = [str(f) for f in posterior["feature"].to_numpy()]

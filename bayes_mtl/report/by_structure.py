@@ -24,6 +24,7 @@ from bayes_mtl.plots import (
     plot_prior_posterior,
     plot_task_correlation,
 )
+from bayes_mtl.plots.basis import CONVERGED
 from bayes_mtl.plots.coefficients import MAX_PANELS
 from bayes_mtl.report.answers import (
     COEFFICIENTS_SHOWN,
@@ -39,11 +40,10 @@ from bayes_mtl.report.answers import (
 )
 from bayes_mtl.structures import Kernel, SparseBasis, StudentT, TaskMixture
 from bayes_mtl.summaries import basis, clusters, feature_selection, task_correlation
-from bayes_mtl.summaries.correlation import Kind
+from bayes_mtl.summaries.correlation import Kind, interval_probability
 
 _TASKS_SHOWN = 30
 _FAR = 0.25  # a reliability whose task deviates twice as far as one with a reliability of 1
-_BASIS_CONVERGED = 1.05  # R-hat, of what was matched across draws
 _FEATURES_SHOWN = 6
 _APART = 0.3  # chains that differ by more than this in who is together found different divisions
 
@@ -97,9 +97,7 @@ def answers(idata: xr.DataTree, kind: Kind | None = None) -> list[Answer]:
     -------
     list of Answer
     """
-    from arviz_base import rcParams
-
-    prob = float(rcParams["stats.ci_prob"])
+    prob = interval_probability(None)
     structure = spec_of(idata).task_covariance
     out = particular_answers(idata, prob)
     relations, reason = relations_of(idata, kind)
@@ -137,13 +135,13 @@ def basis_tasks(idata: xr.DataTree) -> Answer:
         f"Each task is a combination of basis tasks; they explain {explained:.0%} of what tasks deviate by. "
         "Their order and signs are arbitrary."
     ]
-    if r_hat > _BASIS_CONVERGED:
+    if r_hat > CONVERGED:
         text.append(
             f"Chains disagree on the basis tasks (R-hat {r_hat:.2f}): do not read their numbers, only how "
             "tasks relate."
         )
     rows = []
-    for number, k in zip(found["factor"].to_numpy(), range(len(share)), strict=True):
+    for k, number in enumerate(found["factor"].to_numpy()):
         sure = (found["loading_lower"][:, k] > 0) | (found["loading_upper"][:, k] < 0)
         users = loading[:, k].to_series()[sure.to_numpy()].sort_values(key=abs, ascending=False)
         signed = [f"{task} ({size:+.2f})" for task, size in users.items()]
@@ -253,14 +251,10 @@ def kinds_of_tasks(idata: xr.DataTree) -> Answer:
         kinds[f"mean {name}"] = [short_number(v) for v in found["known"].sel(gate=name).to_numpy()]
     for feature in found["feature"].to_numpy()[:_FEATURES_SHOWN]:
         part = found.sel(feature=feature)
+        means = part["coefficient"].to_series().map(short_number)
+        lower, upper = (part[f"coefficient_{end}"].to_series() for end in ("lower", "upper"))
         kinds[str(feature)] = [
-            f"{short_number(mean)} [{short_number(low)}, {short_number(high)}]"
-            for mean, low, high in zip(
-                part["coefficient"].to_numpy(),
-                part["coefficient_lower"].to_numpy(),
-                part["coefficient_upper"].to_numpy(),
-                strict=True,
-            )
+            f"{mean} {ends}" for mean, ends in zip(means, intervals(lower, upper, short_number), strict=True)
         ]
     return Answer(
         "Kinds of tasks",

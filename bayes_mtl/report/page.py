@@ -194,15 +194,12 @@ def _relations(idata: xr.DataTree, kind: Kind | None) -> str:
     structure = spec_of(idata).task_covariance
     particular = particular_answers(idata, interval_probability(None))
     text = "".join(html.subheading(answer.heading) + _answer(answer) for answer in particular)
-    coefficients = html.figure(plot_coefficients(idata)[0].figure, "The tasks' coefficients.")
-    if isinstance(structure, TaskMixture) and "cluster_mean" in idata["posterior"]:
-        return text + coefficients
-    if particular:
-        text += html.subheading("Pairs of tasks")
-    text += _correlations(idata, kind)
+    if not (isinstance(structure, TaskMixture) and structure.has_centres):
+        text += html.subheading("Pairs of tasks") if particular else ""
+        text += _correlations(idata, kind)
     if isinstance(structure, CompletePooling):
         return text
-    return text + coefficients
+    return text + html.figure(plot_coefficients(idata)[0].figure, "The tasks' coefficients.")
 
 
 def _levels(idata: xr.DataTree, grouping: str) -> str:

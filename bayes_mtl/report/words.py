@@ -12,7 +12,7 @@ from bayes_mtl.data import TaskData, TaskSchema
 from bayes_mtl.data.schema import INTERCEPT, quote
 from bayes_mtl.model import default_priors
 from bayes_mtl.prior import Prior
-from bayes_mtl.spec import ModelSpec
+from bayes_mtl.spec import ModelSpec, inside_features
 from bayes_mtl.structures import (
     Clusters,
     CompletePooling,
@@ -60,7 +60,7 @@ def _law_of_tasks(spec: ModelSpec, data: TaskData) -> list[str]:
     if spec.task_sd:
         lines.append("τ_t: the scale of task t")
     lines.append("Σ = diag(s) R diag(s): how coefficients vary (s) and co-vary (R) across tasks")
-    inside = [f for f in data.features if f not in spec.outside(data.features)]
+    inside = inside_features(structure, spec.independent_features, data.features)
     factor = default_priors(spec, data)[0]["feature_sd_scale"]
     if factor != 1.0 and inside:
         learned = "c, learned," if isinstance(factor, Prior) else f"c = {factor:g}"

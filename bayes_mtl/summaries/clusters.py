@@ -13,6 +13,7 @@ from bayes_mtl._typing import FloatArray, IntArray
 from bayes_mtl.errors import Finding, SpecError
 from bayes_mtl.inference.attributes import schema_of, spec_of
 from bayes_mtl.inference.components import draw_labels
+from bayes_mtl.inference.deviations import cluster_weights
 from bayes_mtl.structures import Clusters
 from bayes_mtl.summaries.correlation import interval_probability
 
@@ -63,7 +64,6 @@ def clusters(idata: xr.DataTree, *, ci_prob: float | None = None) -> xr.Dataset:
         hint = "Use Clusters or DirichletProcess; or group tasks by their correlation"
         raise SpecError(Finding("clusters", f"are not part of this fit, whose structure is {name}", hint))
     member = posterior["cluster_probability"].transpose("chain", "draw", "task", "cluster").to_numpy()
-    weight = posterior["cluster_weight"].transpose("chain", "draw", "cluster").to_numpy()
     by_chain = np.array([_together(chain) for chain in member])
     same = by_chain.mean(axis=0)
     partition = point_partition(same)
@@ -74,14 +74,14 @@ def clusters(idata: xr.DataTree, *, ci_prob: float | None = None) -> xr.Dataset:
     square = ("task", "task_bis")
     of_weights: dict[str, Any]
     if isinstance(structure, Clusters) and structure.gating is not None:
-        effect = posterior["cluster_gating"].transpose("chain", "draw", "gate", "cluster").to_numpy()
         labels_of_tasks = tasks.tolist()
-        before = structure.weights(weight[..., None, :], effect, labels_of_tasks, labels_of_tasks)
+        before = cluster_weights(structure, posterior, labels_of_tasks)
         of_weights = {"co_clustering_by_gating": (square, _together(before.reshape(-1, *before.shape[2:])))}
         known = dict(structure.gating)
         columns = np.array([known[task] for task in labels_of_tasks])
         of_weights["known"] = (("kind", "gate"), _by_kind(columns, partition))
     else:
+        weight = posterior["cluster_weight"].transpose("chain", "draw", "cluster").to_numpy()
         with_new = np.einsum("cdtk,cdk->t", member, weight) / weight[..., 0].size
         of_weights = {"with_new_task": ("task", with_new)}
     return xr.Dataset(

@@ -10,7 +10,7 @@ import xarray as xr
 from bayes_mtl._typing import FloatArray
 from bayes_mtl.data.groupings import named
 from bayes_mtl.errors import Finding, SpecError
-from bayes_mtl.inference.attributes import inside_of, schema_of, spec_of
+from bayes_mtl.inference.attributes import check_grouping, inside_of, schema_of, spec_of
 from bayes_mtl.inference.deviations import deviations
 from bayes_mtl.inference.hyperdraws import evenly_spaced, task_corr
 
@@ -141,10 +141,7 @@ def n_replicates(idata: xr.DataTree, kind: Kind, grouping: str | None = None) ->
 
 def _of_levels(idata: xr.DataTree, draws: xr.Dataset, kind: Kind, grouping: str) -> FloatArray:
     """Return the correlation matrix of the levels of a grouping."""
-    known = schema_of(idata).groupings
-    if grouping not in known:
-        have = f"Groupings: {', '.join(known)}" if known else "The fit has none"
-        raise SpecError(Finding("grouping", f"{grouping!r} is not a grouping of this fit", have))
+    check_grouping(idata, grouping)
     if kind == "coefficients":
         inside, feature = inside_of(idata, grouping), named(grouping, "feature")
         effects = draws[named(grouping, "beta")] / draws[named(grouping, "feature_sd")]
