@@ -1,5 +1,8 @@
+"""Options of the test run, and the fixtures that all tests have."""
+
 import os
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -11,6 +14,7 @@ settings.register_profile(
     max_examples=int(os.environ.get("HYPOTHESIS_MAX_EXAMPLES", "40")),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
+settings.register_profile("shifted", settings.get_profile("repeatable"), derandomize=False)
 settings.load_profile("repeatable")
 
 pytest_plugins = ["tests.fits"]
@@ -18,6 +22,33 @@ pytest_plugins = ["tests.fits"]
 
 def pytest_addoption(parser):
     parser.addoption("--runslow", action="store_true", default=False, help="also run the tests marked slow")
+    parser.addoption(
+        "--seed-shift",
+        type=int,
+        default=0,
+        metavar="N",
+        help="shift every seed of data, draws and hypothesis: a test that passes by the luck of one seed "
+        "fails for another N",
+    )
+
+
+@pytest.hookimpl(tryfirst=True)  # before hypothesis reads its own option
+def pytest_configure(config):
+    shift = config.getoption("--seed-shift")
+    if shift:
+        settings.load_profile("shifted")
+        config.option.hypothesis_seed = str(shift)
+        np.random.default_rng = _shifted(np.random.default_rng, shift)
+
+
+def _shifted(default_rng, shift):
+    """Return a `default_rng` of other streams; the tests and the package make all random numbers by it."""
+
+    def shifted(seed=None):
+        integers = isinstance(seed, int | np.integer) and not isinstance(seed, bool) and seed >= 0
+        return default_rng([int(seed), shift] if integers else seed)
+
+    return shifted
 
 
 def pytest_collection_modifyitems(config, items):
