@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import bayes_mtl as mtl
-from bayes_mtl.data import TaskStatistics, statistics
+from bayes_mtl.data import DesignRows, PseudoRows, TaskStatistics, statistics
 from bayes_mtl.data._cross_products import cross_products
 
 
@@ -141,3 +141,50 @@ def test_no_copy_where_nothing_is_shared():
     if data.X.flags.c_contiguous:
         assert data.full_matrix is data.X
     assert data.full_matrix.flags.c_contiguous
+
+
+class TestPseudoRows:
+    @given(
+        seed=st.integers(0, 2**32 - 1),
+        counts=st.lists(st.integers(0, 12), min_size=1, max_size=6).filter(sum),
+        n_columns=st.integers(1, 5),
+        spread=st.sampled_from([0.0, 1.0, 6.0]),
+        unit=st.sampled_from([1.0, 1e-4, 1e5]),
+        kind=st.sampled_from(["free", "repeated", "constant in a task", "nearly collinear"]),
+    )
+    def test_know_the_rank_of_a_task_and_its_squares(self, seed, counts, n_columns, spread, unit, kind):
+        """With fewer rows than columns, columns that a task cannot tell apart, weights and units of any size."""
+        rng = np.random.default_rng(seed)
+        X = rng.standard_normal((sum(counts), n_columns))
+        X[:, -1] *= unit
+        task = np.repeat(np.arange(len(counts)), counts)
+        if kind == "repeated":
+            X[:, -1] = X[:, 0]
+        elif kind == "constant in a task":
+            X[:, 0], X[:, -1] = 1.0, task + 0.3
+        elif kind == "nearly collinear":
+            X[:, -1] = unit * (X[:, 0] + 1e-5 * X[:, -1])
+        y, weights = rng.standard_normal(len(X)), np.exp(spread * rng.standard_normal(len(X)))
+        starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        sums = TaskStatistics.from_rows(X, y, starts, weights)
+        left = y - X @ sums.reference
+        found = PseudoRows.compress(sums, DesignRows(X, weights, starts, left))
+        beta = rng.standard_normal(n_columns) / np.maximum(np.abs(X).max(axis=0), 1e-300)
+        for t in range(len(counts)):
+            rows = np.sqrt(weights)[task == t, None] * X[task == t]
+            size = np.sqrt((rows**2).sum(axis=0))
+            scaled = rows / np.where(size > 0, size, 1.0)
+            assert found.rank[t] == (np.linalg.matrix_rank(scaled) if len(rows) else 0)
+            squares = (weights * (left - X @ beta) ** 2)[task == t].sum()
+            again = ((found.target[:, t] - found.root[..., t] @ beta) ** 2).sum() + found.rest[t]
+            assert again == pytest.approx(squares, rel=1e-9, abs=1e-9 * (weights * left**2)[task == t].sum())
+            white = found.solve[..., t] @ rows.T
+            assert (white**2).sum() == pytest.approx(found.rank[t], rel=1e-3)
+
+    def test_far_columns_are_not_collinear(self):
+        """Squares alone cannot tell an intercept from a column at 1e8."""
+        x = 1e8 + np.array([0.0, 1.0, 3.0])
+        X = np.column_stack([np.ones(3), x])
+        starts, y = np.array([0, 3]), np.array([1.0, 2.0, 2.0])
+        sums = TaskStatistics.from_rows(X, y, starts)
+        assert PseudoRows.compress(sums, DesignRows(X, np.ones(3), starts, y)).rank.tolist() == [2]

@@ -25,7 +25,7 @@ from bayes_mtl.data.groupings import (
     make_groupings,
 )
 from bayes_mtl.data.level_rows import LevelRows
-from bayes_mtl.data.pseudo_rows import PseudoRows
+from bayes_mtl.data.pseudo_rows import DesignRows, PseudoRows
 from bayes_mtl.data.schema import INTERCEPT, Design, TaskSchema, quote
 from bayes_mtl.data.statistics import TaskStatistics
 from bayes_mtl.errors import DataError, DataWarning, Finding, raise_if_any
@@ -478,7 +478,9 @@ class TaskData:
     @cached_property
     def pseudo_rows(self) -> PseudoRows:
         """The rows of each task compressed to as many as there are columns, for Gaussian outcomes."""
-        return PseudoRows.compress(self.statistics)
+        left = self.y - self.offset - self.full_matrix @ self.statistics.reference
+        rows = DesignRows(self.full_matrix, self.precision, self.starts, left)
+        return PseudoRows.compress(self.statistics, rows)
 
     def level_rows(self, *, by_task: bool) -> LevelRows:
         """Compress what the rows say of the effects of levels, for Gaussian outcomes.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from bayes_mtl._typing import FloatArray
-from bayes_mtl.data import PseudoRows, TaskData, TaskStatistics, sum_by_task
+from bayes_mtl.data import DesignRows, PseudoRows, TaskData, TaskStatistics, sum_by_task
 from bayes_mtl.families import Family
 from bayes_mtl.model.priors import default_priors
 from bayes_mtl.spec import ModelSpec
@@ -34,7 +34,7 @@ def pilot(spec: ModelSpec, data: TaskData) -> PseudoRows:
     mean, variance = np.zeros(n_columns), unit**2
     beta = np.zeros((data.n_tasks, n_columns))
     for _ in range(_ROUNDS):
-        curvature, moment = _quadratic(spec.family, data, X, beta)
+        curvature, moment, _ = _quadratic(spec.family, data, X, beta)
         precision = curvature + np.diag(1.0 / variance)
         covariance = np.linalg.inv(precision)
         beta = np.einsum("tij,tj->ti", covariance, moment + mean / variance)
@@ -42,7 +42,7 @@ def pilot(spec: ModelSpec, data: TaskData) -> PseudoRows:
         spread = ((beta - mean) ** 2 + np.einsum("tii->ti", covariance)).mean(axis=0)
         variance = np.clip(spread, 1e-4 * unit**2, unit**2)
         variance[n_varying:] = 1e-4 * unit[n_varying:] ** 2
-    curvature, moment = _quadratic(spec.family, data, X, beta)
+    curvature, moment, weight = _quadratic(spec.family, data, X, beta)
     statistics = TaskStatistics(
         gram=curvature,
         moment=moment,
@@ -51,13 +51,13 @@ def pilot(spec: ModelSpec, data: TaskData) -> PseudoRows:
         reference=np.zeros(n_columns),
         log_weight=0.0,
     )
-    return PseudoRows.compress(statistics)
+    return PseudoRows.compress(statistics, DesignRows(X, weight, data.starts))
 
 
 def _quadratic(
     family: Family, data: TaskData, X: FloatArray, beta: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Return H_t and H_t beta_t + score_t at the given coefficients."""
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return H_t, H_t beta_t + score_t, and the weights of rows in H_t, at the given coefficients."""
     own = beta[data.task_index]
     eta = np.clip(np.einsum("np,np->n", X, own), -30.0, 30.0) + data.offset
     weight, score = family.information(data, eta)
@@ -67,4 +67,4 @@ def _quadratic(
     for t in range(data.n_tasks):
         rows = slice(data.starts[t], data.starts[t + 1])
         curvature[t] = weighted[rows].T @ X[rows]
-    return curvature, moment
+    return curvature, moment, weight
