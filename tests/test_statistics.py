@@ -153,7 +153,7 @@ class TestPseudoRows:
         kind=st.sampled_from(["free", "repeated", "constant in a task", "nearly collinear"]),
     )
     def test_know_the_rank_of_a_task_and_its_squares(self, seed, counts, n_columns, spread, unit, kind):
-        """With fewer rows than columns, columns that a task cannot tell apart, weights and units of any size."""
+        """With fewer rows than columns, columns that a task cannot tell apart, any weights and units."""
         rng = np.random.default_rng(seed)
         X = rng.standard_normal((sum(counts), n_columns))
         X[:, -1] *= unit

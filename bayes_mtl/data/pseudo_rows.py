@@ -9,7 +9,6 @@ import numpy as np
 from bayes_mtl._typing import FloatArray, IntArray
 from bayes_mtl.data.statistics import TaskStatistics
 
-
 _SURE = 1e-9  # an eigenvalue of a matrix with unit diagonal that no rounding makes
 
 
