@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal
 
@@ -15,12 +15,11 @@ from bayes_mtl.data import TaskSchema
 from bayes_mtl.data.frames import column_names, missing_columns, to_pandas
 from bayes_mtl.data.groupings import named
 from bayes_mtl.errors import Finding, PredictionError, SpecError, raise_if_any
-from bayes_mtl.inference.attributes import coefficient_size, inside_of, schema_of, spec_of
-from bayes_mtl.inference.components import draw_labels
-from bayes_mtl.inference.deviations import cluster_weights, deviations, task_scales
-from bayes_mtl.inference.hyperdraws import CHUNK_BYTES, law_of_new_tasks
+from bayes_mtl.inference.attributes import schema_of, spec_of
+from bayes_mtl.inference.hyperdraws import CHUNK_BYTES
 from bayes_mtl.inference.log_likelihood import effects_of_levels, linear_predictor, sigma_of_rows
-from bayes_mtl.structures import Clusters, Horseshoe, Namer, StudentT, TaskCovariance, TaskMixture
+from bayes_mtl.inference.new_tasks import draw_new_levels, draw_new_noise, draw_new_tasks
+from bayes_mtl.structures import Clusters, TaskCovariance, TaskMixture
 from bayes_mtl.structures.known import plain_label, values_of_tasks
 
 
@@ -46,14 +45,15 @@ def predict(
     new_tasks : {"error", "population"}
         What to do with tasks, and levels of groupings, that were not there when the model was fitted.
         "population": each new task gets its own draw from the population of tasks (the same label the
-        same draw); where tasks have scales of their own (`task_sd`, `StudentT`), with the scale of a known
-        task picked at random; where single tasks may use features that others do not (`Horseshoe`), such
-        exceptions are drawn anew. Likewise each new level of a grouping, whose place, if its structure
-        needs one, has to be in the description.
+        same draw), given what the known tasks revealed about it. What a task has of its own is drawn anew
+        from its law given the hyperparameters: scales (`task_sd`, `StudentT`), loadings (`LowRank`,
+        `SparseBasis`), noise (`task_noise`), clusters, and exceptions of single tasks (`Horseshoe`). Likewise
+        each new level of a grouping, whose place, if its structure needs one, has to be in the description.
         If the structure says how a new task relates to the known ones, the draw is from its law given
-        theirs: under `Kernel`, `Graph` and `Tree`, tasks that the description names although the data did
-        not have them, and under `Kernel.from_table` and `Tree.from_table` all tasks, whose places are
-        read from the same columns of `table`. All others are independent of the known tasks, which under
+        theirs. Under `LowRank` and `SparseBasis` it has loadings of its own on the latent vectors that the
+        known tasks revealed. Under `Kernel`, `Graph` and `Tree` it has a place if the description names it
+        although the data did not have it, and under `Kernel.from_table` and `Tree.from_table` always: places
+        are read from the same columns of `table`. All others are independent of the known tasks, which under
         `Graph` and `Tree` means that they have no neighbours and share no group. Under `Clusters` with
         `gating`, new tasks fall into clusters by their values there, or in its columns of `table`.
     random_seed : int or Generator, optional
@@ -72,12 +72,16 @@ def predict(
 
     Notes
     -----
-    Under a correlation of tasks Omega, per draw and with deviations D from the means (tasks in rows), known
-    tasks o and new ones n:
+    Per draw, with deviations D of the known tasks o from their means in units in which features are
+    independent (tasks in rows). Places that are known, with the correlation Omega of known and new tasks n:
 
-        D_n | D_o ~ MN(Omega_no Omega_oo^-1 D_o, Omega_nn - Omega_no Omega_oo^-1 Omega_on, Sigma)
+        D_n | D_o ~ MN(Omega_no Omega_oo^-1 D_o, Omega_nn - Omega_no Omega_oo^-1 Omega_on, I)
 
-    for features inside the task covariance; the others are independent.
+    Loadings, with a = Lambda_o / delta_o: latent vectors f given the known tasks, and new tasks given these:
+
+        f | D_o ~ MN(Q^-1 a' (D_o / delta_o), Q^-1, I),  Q = I + a'a,    D_n = Lambda_n f + delta_n e_n
+
+    Features outside the task covariance are independent of the known tasks.
 
     Examples
     --------
@@ -228,13 +232,7 @@ def _levels(
         known = posterior[name_of("beta")]
         known = known.drop_vars([c for c in known.coords if c not in known.dims])
         if unknown:
-            structure, inside, relate = spec_of(idata).levels_of(name), inside_of(idata, name), None
-            if any(structure.knows(level) for level in unknown):
-                unit = known / posterior[name_of("feature_sd")]
-                unit = unit.sel({feature: inside}).transpose("chain", "draw", name, feature)
-                there, D = known[name].to_numpy().tolist(), unit.to_numpy()
-                relate = partial(_given_known, structure, posterior, name_of, there, D, unknown)
-            new = _deviations(posterior, name_of, len(unknown), inside, rng, relate)
+            new = draw_new_levels(idata, name, unknown, rng)
             coords = {name: list(unknown), feature: known[feature]}
             known = xr.concat([known, xr.DataArray(new, coords, ("chain", "draw", name, feature))], dim=name)
         effects.append(known.rename(name_of("beta")))
@@ -294,25 +292,11 @@ def _with_new_tasks(
             posterior["task_feature_effects"].transpose("chain", "draw", "feature", "task_feature").to_numpy()
         )
         mean = mean + np.einsum("nq,cdpq->cdnp", z, effects)
-    beta = mean
-    if "feature_sd" in posterior:
-        if "beta_specific" in posterior:
-            mean = mean + _specific_parts(idata, posterior, n_new, rng)
-        relate = None
-        if any(structure.knows(task) for task in unknown):
-            known, D = posterior["task"].to_numpy().tolist(), deviations(idata, posterior)
-            relate = partial(_given_known, structure, posterior, str, known, D, unknown)
-        beta = mean + _deviations(posterior, str, n_new, inside_of(idata), rng, relate)
-        if "cluster_mean" in posterior:
-            beta = beta + _cluster_deviations(posterior, structure, unknown, rng)
+    beta = mean + draw_new_tasks(idata, structure, unknown, rng)
     coords = {"task": list(unknown), "feature": posterior["feature"]}
     new = {"beta": xr.DataArray(beta, dims=("chain", "draw", "task", "feature"), coords=coords)}
     keep = {"beta": posterior["beta"]}
-    if "sigma" in posterior and "task" in posterior["sigma"].dims:
-        spread = posterior["sigma_spread"].to_numpy()[..., None]
-        sigma = posterior["sigma_mean"].to_numpy()[..., None] * np.exp(
-            spread * rng.standard_normal((chains, draws, n_new))
-        )
+    if (sigma := draw_new_noise(posterior, n_new, rng)) is not None:
         new["sigma"] = xr.DataArray(sigma, dims=("chain", "draw", "task"), coords={"task": list(unknown)})
         keep["sigma"] = posterior["sigma"]
     joined = {
@@ -325,51 +309,6 @@ def _with_new_tasks(
         name: posterior[name] for name in ("beta_shared", "sigma") if name in posterior and name not in joined
     }
     return xr.Dataset(joined | rest)
-
-
-def _specific_parts(
-    idata: xr.DataTree, posterior: xr.Dataset, n_new: int, rng: np.random.Generator
-) -> FloatArray:
-    """Return what new tasks have of their own in features that others do not use."""
-    scales = spec_of(idata).feature_scales
-    assert isinstance(scales, Horseshoe)
-    features = posterior["feature"].to_numpy()
-    at = np.flatnonzero(np.isin(features, posterior["candidate_feature"].to_numpy()))
-    size = coefficient_size(idata, scales.unit)[at]
-    parts = np.zeros((*posterior["beta_specific_scale"].shape, n_new, len(features)))
-    scale = posterior["beta_specific_scale"].transpose("chain", "draw").to_numpy()
-    parts[..., at] = scales.draw_specific(scale, size, n_new, rng)
-    return parts
-
-
-def _deviations(
-    posterior: xr.Dataset,
-    name: Namer,
-    n_new: int,
-    inside: list[str],
-    rng: np.random.Generator,
-    relate: Callable[[FloatArray], FloatArray] | None = None,
-) -> FloatArray:
-    """Draw deviations of new tasks (or levels, by `name`) from their mean, (chain, draw, n_new, feature).
-
-    `relate` makes them depend on the known tasks, in units of `feature_sd`.
-    """
-    sd = posterior[name("feature_sd")].transpose("chain", "draw", name("feature")).to_numpy()
-    factor = np.broadcast_to(np.eye(sd.shape[-1]), (*sd.shape, sd.shape[-1]))
-    if name("feature_corr") in posterior:
-        axes = ("chain", "draw", name("feature"), name("feature_bis"))
-        factor = np.linalg.cholesky(posterior[name("feature_corr")].transpose(*axes).to_numpy())
-    white = rng.standard_normal((*sd.shape[:2], n_new, sd.shape[-1]))
-    unit = np.einsum("cdij,cdnj->cdni", factor, white)
-    is_inside = np.isin(posterior[name("feature")].to_numpy(), inside)
-    if relate is not None:
-        unit[..., is_inside] = relate(unit[..., is_inside])
-    if (scales := task_scales(posterior, name)) is not None:
-        # The scale of a new task is one of the known tasks' scales, at random.
-        pick = rng.integers(0, scales.shape[-1], size=unit.shape[:-1])
-        scale = np.take_along_axis(scales, pick, axis=-1)[..., None]
-        unit = np.where(is_inside, scale, 1.0) * unit
-    return np.asarray(sd[:, :, None, :] * unit)
 
 
 def _with_places(
@@ -388,51 +327,3 @@ def _with_places(
         return structure.with_tasks(places)
     except SpecError as err:
         raise PredictionError(err.findings) from err
-
-
-def _given_known(
-    structure: TaskCovariance,
-    posterior: xr.Dataset,
-    name: Namer,
-    known: list[Label],
-    D: FloatArray,
-    unknown: list[Label],
-    unit: FloatArray,
-) -> FloatArray:
-    """Return deviations of new tasks (or levels, by `name`) from their law given the known ones.
-
-    Parameters
-    ----------
-    D : (chain, draw, known task, feature)
-        Deviations of the known ones, in units of `feature_sd`.
-    unit : (chain, draw, new task, feature)
-        Deviations of the new ones from their law in the population, in the same units.
-    """
-    related = np.array([structure.knows(task) for task in unknown])
-    if len(known) == 1 and "rho" in structure.parameters:
-        found = f"resemble a known task by `rho`, of which one task ({known[0]!r}) says nothing"
-        raise PredictionError(Finding("new tasks", found, "Fit more tasks, or rename these"))
-    inner = structure.inner if isinstance(structure, StudentT) else structure
-    new = [task for task, is_related in zip(unknown, related, strict=True) if is_related]
-    weight, root = law_of_new_tasks(inner, known, new, posterior, name)
-    if (scales := task_scales(posterior, name)) is not None:
-        D = D / scales[..., None]
-    weight, root = (m.reshape(*unit.shape[:2], *m.shape[1:]) for m in (weight, root))
-    out = unit.copy()
-    out[:, :, related] = weight @ D + root @ unit[:, :, related]
-    return out
-
-
-def _cluster_deviations(
-    posterior: xr.Dataset, structure: TaskCovariance, unknown: list[Label], rng: np.random.Generator
-) -> FloatArray:
-    """Return where the clusters of new tasks lie, drawn by their weights, (chain, draw, task, feature)."""
-    known = dict(getattr(structure, "gating", None) or ())
-    if "cluster_gating" in posterior and (missing := [task for task in unknown if task not in known]):
-        found = f"has no values for {missing[:5]}, which say where new tasks fall"
-        hint = "Put them into `gating` when you fit, or describe it by Clusters.from_table"
-        raise PredictionError(Finding("gating", found, hint))
-    label = draw_labels(cluster_weights(structure, posterior, unknown), rng)
-    deviation = posterior["cluster_mean"] - posterior["beta_mean"]
-    centre = deviation.transpose("chain", "draw", "cluster", "feature").to_numpy()
-    return np.take_along_axis(centre, label[..., None], axis=2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -13,12 +13,11 @@ import pytensor.tensor as pt
 import xarray as xr
 from pytensor.graph.replace import vectorize_graph
 
-from bayes_mtl._typing import FloatArray, IntArray, Label, Tensor
+from bayes_mtl._typing import FloatArray, IntArray, Tensor
 from bayes_mtl.data import Grouping, TaskData
 from bayes_mtl.data.groupings import named
 from bayes_mtl.model import AssembledModel, MixturePrior
 from bayes_mtl.model.numbers import constants
-from bayes_mtl.structures import Namer, TaskCovariance
 
 CHUNK_BYTES = 256 * 2**20  # working memory of a computation over draws
 # Larger task correlation matrices are left to be computed from the loadings where they are needed.
@@ -249,44 +248,22 @@ def thinned(draws: xr.Dataset, limit: int) -> xr.Dataset:
     return flat.isel(sample=at).drop_vars(["sample", "chain", "draw"]).rename(sample="draw")
 
 
-def law_of_new_tasks(
-    structure: TaskCovariance,
-    known: Sequence[Label],
-    new: Sequence[Label],
-    draws: xr.Dataset,
-    name: Namer = str,
-) -> tuple[FloatArray, FloatArray]:
-    """Return how new tasks (or levels, by `name`) follow from known ones, if the structure knows them all.
-
-    With Omega of all tasks = L L', lower triangular, known tasks first: given the deviations D of the known
-    tasks, those of the new ones are A D + C E, E standard normal, with
-
-        A = L_no L_oo^-1 = Omega_no Omega_oo^-1,        C = L_nn, C C' = Omega_nn - A Omega_on
+def at_draws(build: Callable[[], Sequence[Tensor]], draws: xr.Dataset) -> list[FloatArray]:
+    """Return the values of tensors at stored draws, chains one after the other.
 
     Parameters
     ----------
-    structure : TaskCovariance
-    known, new : sequence of labels
+    build : callable
+        Registers variables in the current model and returns tensors that depend on them.
     draws : Dataset
-        With the structure's parameters.
-
-    Returns
-    -------
-    A, C : (n_draws, n_new, n_known), (n_draws, n_new, n_new)
-        Chains one after the other.
+        Draws of these variables.
     """
-    n_draws, n_known = draws.sizes["chain"] * draws.sizes["draw"], len(known)
+    n_draws = draws.sizes["chain"] * draws.sizes["draw"]
     with pm.Model() as model:
-        law = structure.task_loadings([*known, *new], name)
-        lower: Tensor = law.loadings
-        if not structure.triangular:
-            own: Tensor = law.unique_sd
-            lower = pt.linalg.cholesky(lower @ lower.T + pt.diag(own**2))
-    A = pt.linalg.solve_triangular(lower[:n_known, :n_known].T, lower[n_known:, :n_known].T, lower=False).T
+        outputs = list(build())
     columns = [draws[v.name].transpose("chain", "draw", ...).to_numpy() for v in model.free_RVs]
     columns = [c.reshape(n_draws, *c.shape[2:]) for c in columns]
-    found = _for_every_draw(model.free_RVs, [A, lower[n_known:, n_known:]], columns, n_draws)
-    return found[0], found[1]
+    return _for_every_draw(model.free_RVs, outputs, columns, n_draws)
 
 
 def task_corr(loadings: FloatArray, unique_sd: FloatArray) -> FloatArray:

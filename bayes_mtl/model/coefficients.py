@@ -16,7 +16,7 @@ from bayes_mtl.kernels import product, repeat
 from bayes_mtl.model.coords import FACTOR, bis
 from bayes_mtl.model.mixture import latent_mixture, mixture_prior
 from bayes_mtl.model.numbers import Numbers, constants
-from bayes_mtl.model.priors import WIDE, common_scale, register
+from bayes_mtl.model.priors import TASK_SD, WIDE, common_scale, register
 from bayes_mtl.prior import Prior
 from bayes_mtl.spec import (
     PRIOR_NAMES,
@@ -388,7 +388,7 @@ def task_coefficients(
         dims=dims,
         feature_sd=scale,
         feature_sd_scale=priors.get("feature_sd_scale", common_scale(task_covariance, inside, of_sd)),
-        task_sd=priors.get("task_sd", Prior("LogNormal", mu=0, sigma=0.5)) if task_sd else None,
+        task_sd=priors.get("task_sd", TASK_SD) if task_sd else None,
         name=namer,
     )
     return latent_coefficients(block, mean, n_tasks=len(tasks), dims=dims, name=namer)

@@ -21,6 +21,7 @@ from bayes_mtl.spec import ModelSpec, PriorEntry, PriorValue, inside_features
 from bayes_mtl.structures import NoPooling, TaskCovariance
 
 WIDE = 10.0
+TASK_SD = Prior("LogNormal", mu=0, sigma=0.5)
 _MANY_SLOPES = 5  # whose variation across tasks has a scale that is learned
 
 
@@ -107,7 +108,7 @@ def default_priors(spec: ModelSpec, data: TaskData) -> tuple[dict[str, Any], dic
         ),
         "cluster_sd": [float(s) for s in varying],
         "task_feature_effects": [[Prior("Normal", mu=0, sigma=s / z) for z in task_scale] for s in varying],
-        "task_sd": Prior("LogNormal", mu=0, sigma=0.5),
+        "task_sd": TASK_SD,
         "sigma": Prior("HalfNormal", sigma=unit.scale),
         "sigma_spread": Prior("HalfNormal", sigma=0.3),
     }
@@ -293,6 +294,15 @@ def _random(
         transform = {"transform": Scaled(pt.constant(power_of_two(np.asarray(scale).reshape(shape))))}
     # The shape is given beside the dims: a shape known when compiling saves seconds per variable.
     return distribution(name, **columns, shape=shape, dims=dims, **transform)
+
+
+def draw_prior(prior: PriorValue, shape: tuple[int, ...], rng: np.random.Generator) -> FloatArray:
+    """Draw independent values; a number is a constant."""
+    if not isinstance(prior, Prior):
+        return np.full(shape, float(prior))
+    variable = getattr(pm, prior.distribution).dist(**dict(prior.params), shape=shape)
+    drawn = pm.draw(variable, random_seed=int(rng.integers(2**31)), mode="FAST_COMPILE")
+    return np.asarray(drawn, dtype=float)
 
 
 def power_of_two(scale: FloatArray) -> FloatArray:

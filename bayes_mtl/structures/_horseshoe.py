@@ -8,7 +8,7 @@ import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
 
-from bayes_mtl._typing import Tensor
+from bayes_mtl._typing import FloatArray, Tensor
 
 TAILS = 3.0  # degrees of freedom of the local scales: lighter than a Cauchy's, whose tails NUTS cannot reach
 _SLAB = 2.0
@@ -32,6 +32,14 @@ def horseshoe(name: str, scale: Tensor, shape: tuple[int, ...], slab: float = _S
     """Register a regularised horseshoe and return it: standard normals times `local_scales`."""
     scales = local_scales(name, scale, shape, slab)
     return pm.Normal(f"{name}_offset", 0.0, 1.0, shape=shape) * scales
+
+
+def draw_horseshoe(
+    scale: FloatArray, shape: tuple[int, ...], rng: np.random.Generator, slab: float = _SLAB
+) -> FloatArray:
+    """Draw what `horseshoe` registers, given the scale."""
+    local = scale * np.abs(rng.standard_t(TAILS, shape))
+    return np.asarray(rng.standard_normal(shape) * local / np.sqrt(1.0 + (local / slab) ** 2))
 
 
 @cache

@@ -11,7 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bayes_mtl._typing import Label, Tensor
+import numpy as np
+
+from bayes_mtl._typing import FloatArray, Label, Tensor
 from bayes_mtl.description import Described
 from bayes_mtl.errors import Finding
 
@@ -35,6 +37,42 @@ class TaskLoadings:
     loadings: Tensor | None = None
     unique_sd: Tensor | None = None
     reliability: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class KnownTasks:
+    """Posterior draws of the tasks that were fitted, which the law of new tasks conditions on.
+
+    The first axis of every array is the draw.
+
+    Attributes
+    ----------
+    labels : sequence of labels
+    n_draws, n_features : int
+        Features are those inside the task covariance.
+    name : Namer
+        From names in the notation to names in the fit.
+    read : callable
+        From the name of a variable, in the notation, to its draws.
+    evaluate : callable
+        From a function that registers variables and returns tensors, to the values of these tensors at the
+        draws of the variables.
+    deviations : callable
+        Returns the deviations of the known tasks from their means (draw, task, feature), in units in which
+        features are independent and have variance one (L^-1 (beta_t - mean_t) for Sigma = L L').
+    """
+
+    labels: Sequence[Label]
+    n_draws: int
+    n_features: int
+    name: Namer
+    read: Callable[[str], FloatArray]
+    evaluate: Callable[[Callable[[], Sequence[Tensor]]], Sequence[FloatArray]]
+    deviations: Callable[[], FloatArray]
+
+    def standard_normal(self, n: int, rng: np.random.Generator) -> FloatArray:
+        """Draw deviations of `n` tasks that are independent of each other, (draw, n, feature)."""
+        return rng.standard_normal((self.n_draws, n, self.n_features))
 
 
 class TaskCovariance(Described, ABC):
@@ -76,6 +114,24 @@ class TaskCovariance(Described, ABC):
     def with_tasks(self, places: Mapping[Label, Sequence[Any]]) -> TaskCovariance:
         """Return this structure with more tasks, given the values of their `task_columns`."""
         return self
+
+    def draw_new(self, new: Sequence[Label], known: KnownTasks, rng: np.random.Generator) -> FloatArray:
+        """Draw deviations of new tasks from their joint law given the known tasks, once per draw.
+
+        Parameters
+        ----------
+        new : sequence of labels
+        known : KnownTasks
+        rng : Generator
+
+        Returns
+        -------
+        (draw, new task, feature)
+            In the units of `known.deviations`. Default: independent of the known tasks, which is right where
+            nothing but the hyperparameters relates tasks, or where the structure does not say how a new task
+            relates to the others.
+        """
+        return known.standard_normal(len(new), rng)
 
     @abstractmethod
     def task_loadings(self, tasks: Sequence[Label], name: Namer) -> TaskLoadings:

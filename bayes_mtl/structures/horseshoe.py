@@ -10,7 +10,7 @@ import pytensor.tensor as pt
 
 from bayes_mtl._typing import FloatArray
 from bayes_mtl.errors import Finding, SpecError, raise_if_any
-from bayes_mtl.structures._horseshoe import TAILS, global_scale, local_scales
+from bayes_mtl.structures._horseshoe import TAILS, draw_horseshoe, global_scale, local_scales
 from bayes_mtl.structures._options import positive_finding
 from bayes_mtl.structures.base import Candidates, FeatureLaw, FeatureScales, Namer
 
@@ -129,5 +129,4 @@ class Horseshoe(FeatureScales):
         (..., n_tasks, n_features)
         """
         shape = (*scale.shape, n_tasks, len(size))
-        local = scale[..., None, None] * np.abs(rng.standard_t(TAILS, shape))
-        return size * rng.standard_normal(shape) * local / np.sqrt(1.0 + (local / self.slab) ** 2)
+        return np.asarray(size * draw_horseshoe(scale[..., None, None], shape, rng, self.slab))

@@ -13,7 +13,8 @@ import pytensor.tensor as pt
 from bayes_mtl._typing import FloatArray, Label, Tensor
 from bayes_mtl.data.frames import missing_columns, to_pandas
 from bayes_mtl.errors import Finding, SpecError, raise_if_any
-from bayes_mtl.structures.base import Namer, TaskCovariance, TaskLoadings
+from bayes_mtl.structures._new_tasks import draw_related
+from bayes_mtl.structures.base import KnownTasks, Namer, TaskCovariance, TaskLoadings
 
 # Keeps Omega positive definite where rho is one.
 _OWN = 1e-6
@@ -44,6 +45,10 @@ class KnownRelatedness(TaskCovariance):
     def knows(self, task: Label) -> bool:
         """Whether it is among the labels."""
         return task in self.tasks
+
+    def draw_new(self, new: Sequence[Label], known: KnownTasks, rng: np.random.Generator) -> FloatArray:
+        """Draw tasks whose label is known from their law given the known ones; others are independent."""
+        return draw_related(self, new, known, rng)
 
     @abstractmethod
     def correlation(self, rho: Tensor, tasks: Sequence[Label], name: Namer) -> Tensor:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
 
-from bayes_mtl._typing import Label
+from bayes_mtl._typing import FloatArray, Label
 from bayes_mtl.errors import Finding, SpecError
-from bayes_mtl.structures.base import Namer, TaskCovariance, TaskLoadings
+from bayes_mtl.structures._new_tasks import draw_from_basis
+from bayes_mtl.structures.base import KnownTasks, Namer, TaskCovariance, TaskLoadings
 
 
 @dataclass(frozen=True)
@@ -53,3 +55,9 @@ class LowRank(TaskCovariance):
         raw = scale * pm.Normal(name("task_loadings_offset"), 0.0, 1.0, shape=(len(tasks), self.rank))
         unique_sd = 1.0 / pt.sqrt(1.0 + (raw**2).sum(axis=1))
         return TaskLoadings(loadings=raw * unique_sd[:, None], unique_sd=unique_sd)
+
+    def draw_new(self, new: Sequence[Label], known: KnownTasks, rng: np.random.Generator) -> FloatArray:
+        """Draw loadings from their law given the column scales; the basis is the one of the known tasks."""
+        scale = known.read("task_loadings_scale")[:, None, :]
+        raw = scale * rng.standard_normal((known.n_draws, len(new), self.rank))
+        return draw_from_basis(raw, known, rng)

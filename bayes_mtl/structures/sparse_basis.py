@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
+from scipy.special import softmax
 
-from bayes_mtl._typing import Label, Tensor
+from bayes_mtl._typing import FloatArray, Label, Tensor
 from bayes_mtl.errors import Finding, SpecError, raise_if_any
-from bayes_mtl.structures._horseshoe import horseshoe
+from bayes_mtl.structures._horseshoe import draw_horseshoe, horseshoe
+from bayes_mtl.structures._new_tasks import draw_from_basis
 from bayes_mtl.structures._options import count_finding
-from bayes_mtl.structures.base import Namer, TaskCovariance, TaskLoadings
+from bayes_mtl.structures.base import KnownTasks, Namer, TaskCovariance, TaskLoadings
 
 # How sharp the weights of disjoint groups are: before the data, the largest exceeds 0.9 in 80 % of tasks (two
 # groups; three: 70 %). At 10, which is nearer to a label, there are twice the steps per draw, and hardly a
@@ -89,6 +92,18 @@ class SparseBasis(TaskCovariance):
                 raw = raw * self._weights(shape, name)
         unique_sd = 1.0 / pt.sqrt(1.0 + (raw**2).sum(axis=1))
         return TaskLoadings(loadings=raw * unique_sd[:, None], unique_sd=unique_sd)
+
+    def draw_new(self, new: Sequence[Label], known: KnownTasks, rng: np.random.Generator) -> FloatArray:
+        """Draw loadings from their law given the scales; the basis is the one of the known tasks."""
+        scale = known.read("task_loadings_scale")[:, None, :]
+        shape = (known.n_draws, len(new), self.n_basis)
+        if self.overlap:
+            raw = draw_horseshoe(scale, shape, rng)
+        else:
+            raw = scale * rng.standard_normal(shape)
+            if self.n_basis > 1:
+                raw = raw * softmax(_SHARPNESS * rng.standard_normal(shape), axis=-1)
+        return draw_from_basis(raw, known, rng)
 
     def _weights(self, shape: tuple[int, int], name: Namer) -> Tensor:
         """Register the weights that stand for labels: normal coordinates, which NUTS likes, of a simplex."""

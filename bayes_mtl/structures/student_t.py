@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
 
-from bayes_mtl._typing import Label
+from bayes_mtl._typing import FloatArray, Label
 from bayes_mtl.errors import Finding, SpecError, raise_if_any
 from bayes_mtl.structures._options import positive_finding
-from bayes_mtl.structures.base import Namer, TaskCovariance, TaskLoadings, TaskMixture
+from bayes_mtl.structures.base import KnownTasks, Namer, TaskCovariance, TaskLoadings, TaskMixture
 from bayes_mtl.structures.complete_pooling import CompletePooling
 from bayes_mtl.structures.exchangeable import Exchangeable
 from bayes_mtl.structures.no_pooling import NoPooling
@@ -109,3 +110,14 @@ class StudentT(TaskCovariance):
             nu = pt.as_tensor_variable(self.nu)
         reliability = pm.Gamma(name("task_reliability_part"), nu / 2.0, nu / 2.0, shape=len(tasks))
         return replace(inner, reliability=reliability)
+
+    def draw_new(self, new: Sequence[Label], known: KnownTasks, rng: np.random.Generator) -> FloatArray:
+        """Draw reliabilities from their law given nu, around the inner structure's law of new tasks."""
+
+        def inner_deviations() -> FloatArray:
+            return known.deviations() * np.sqrt(known.read("task_reliability"))[..., None]
+
+        inner = self.inner.draw_new(new, replace(known, deviations=inner_deviations), rng)
+        half = known.read("nu")[:, None] / 2.0 if self.nu == "learned" else self.nu / 2.0
+        reliability = rng.gamma(half, size=inner.shape[:2]) / half
+        return np.asarray(inner / np.sqrt(reliability)[..., None])

@@ -13,7 +13,8 @@ import pytensor.tensor as pt
 
 from bayes_mtl._typing import FloatArray, Label
 from bayes_mtl.errors import Finding, SpecError, raise_if_any
-from bayes_mtl.structures.base import Namer, TaskCovariance, TaskLoadings
+from bayes_mtl.structures._new_tasks import draw_related
+from bayes_mtl.structures.base import KnownTasks, Namer, TaskCovariance, TaskLoadings
 from bayes_mtl.structures.known import label_findings, plain_label, plain_labels, values_of_tasks
 
 OWN = "own"
@@ -129,6 +130,10 @@ class Tree(TaskCovariance):
     def knows(self, task: Label) -> bool:
         """Whether it is a leaf."""
         return task in dict(self.parents) and task not in {p for _, p in self.parents}
+
+    def draw_new(self, new: Sequence[Label], known: KnownTasks, rng: np.random.Generator) -> FloatArray:
+        """Draw tasks that are leaves from their law given the known ones; others are independent."""
+        return draw_related(self, new, known, rng)
 
     @property
     def task_columns(self) -> tuple[str, ...] | None:
