@@ -389,7 +389,11 @@ class TestFindings:
         table.loc[7, "some_inf"] = -np.inf
         table["y"] = np.where(table.task == "a", 1, np.arange(n) % 2)
         found = findings(
-            table=table, task="task", outcome="y", features=["x", "twice", "five", "some_nan", "some_inf"]
+            table=table,
+            task="task",
+            outcome="y",
+            features=["x", "twice", "five", "some_nan", "some_inf"],
+            strict=True,
         )
         assert found == [
             ("column 'some_nan'", "2 values are NaN (rows 2, 4; tasks 'c', 'b')"),
@@ -442,14 +446,14 @@ class TestFindings:
         c["sum"] = 2 * np.array(c["x"]) - c["z"] + (4.0 if kind == "three" else 0.0)
         arguments = {"task": "task", "outcome": "y", "features": ["x", "z", "w", "sum"]}
         arguments["intercept"] = kind == "three"
-        found = findings(table=c, **arguments)
+        found = findings(table=c, strict=True, **arguments)
         assert found == [("feature 'sum'", "is collinear: an exact linear combination of 'x', 'z'")]
 
     def test_a_shift_is_collinear_only_with_an_intercept(self):
         c = columns()
         c["shifted"] = np.array(c["x"]) + 1
         arguments = {"table": c, "task": "task", "outcome": "y", "features": ["x", "shifted"]}
-        assert [f[0] for f in findings(**arguments)] == ["feature 'shifted'"]
+        assert [f[0] for f in findings(**arguments, strict=True)] == ["feature 'shifted'"]
         mtl.TaskData.from_table(**arguments, intercept=False)
 
     @given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 4), scale=st.floats(-3, 3))
@@ -462,7 +466,12 @@ class TestFindings:
         names = [f"x{i}" for i in range(n + 2)]
         with pytest.raises(DataError) as caught:
             mtl.TaskData.from_arrays(
-                X, rng.standard_normal(20), ["a", "b"] * 10, feature_names=names, intercept=False
+                X,
+                rng.standard_normal(20),
+                ["a", "b"] * 10,
+                feature_names=names,
+                intercept=False,
+                strict=True,
             )
         assert [f.where for f in caught.value.findings] == [f"feature 'x{n}'", f"feature 'x{n + 1}'"]
 
@@ -502,7 +511,7 @@ class TestFindings:
         assert findings(**arguments, task_features=["x"]) == [
             ("task feature 'x'", "is not constant within tasks 'a', 'b', 'c'")
         ]
-        assert findings(**arguments, task_features=["size", "twice", "five"]) == [
+        assert findings(**arguments, task_features=["size", "twice", "five"], strict=True) == [
             ("feature 'five'", "is constant (5 in every row)"),
             ("feature 'twice'", "is collinear: an exact linear combination of 'size'"),
         ]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from bayes_mtl._typing import FloatArray, IntArray, Label
+from bayes_mtl.data.dependence import is_constant
 from bayes_mtl.data.schema import INTERCEPT
 from bayes_mtl.errors import DataWarning, Finding
 
@@ -42,51 +43,6 @@ def not_positive(name: str, values: FloatArray) -> list[Finding]:
     if not len(bad):
         return []
     return [Finding(f"column {name!r}", f"should be positive, found {values[bad[0]]} in row {bad[0]}")]
-
-
-def constant_columns(X: FloatArray, names: Sequence[str]) -> list[Finding]:
-    """Features that never change (the intercept apart)."""
-    found = []
-    for i, name in enumerate(names):
-        values = X[np.isfinite(X[:, i]), i]
-        if name != INTERCEPT and len(values) and np.ptp(values) <= 1e-12 * max(1.0, abs(values[0])):
-            found.append(
-                Finding(f"feature {name!r}", f"is constant ({values[0]:g} in every row)", "Remove it")
-            )
-    return found
-
-
-def collinear_columns(X: FloatArray, names: Sequence[str]) -> list[Finding]:
-    """Features that are exact linear combinations of the ones before them, over all rows."""
-    finite = np.isfinite(X).all(axis=1)
-    values = X[finite]
-    keep = [i for i, n in enumerate(names) if n == INTERCEPT or (len(values) and np.ptp(values[:, i]) > 0)]
-    if len(values) <= 1 or len(keep) < 2:
-        return []
-    has_intercept = any(names[i] == INTERCEPT for i in keep)
-    columns = [i for i in keep if names[i] != INTERCEPT]
-    scaled = values[:, columns] - (values[:, columns].mean(axis=0) if has_intercept else 0.0)
-    scaled /= np.linalg.norm(scaled, axis=0)
-    if len(scaled) > len(columns):  # scaled = Q R: the columns of R are combined in the same way, and short
-        scaled = np.linalg.qr(scaled, mode="r")
-    found = []
-    independent: list[int] = []
-    for i in range(len(columns)):
-        if independent:
-            basis = scaled[:, independent]
-            combination, *_ = np.linalg.lstsq(basis, scaled[:, i], rcond=None)
-            if np.linalg.norm(scaled[:, i] - basis @ combination) < 1e-7:
-                of = [names[columns[independent[m]]] for m in np.flatnonzero(np.abs(combination) > 1e-6)]
-                found.append(
-                    Finding(
-                        f"feature {names[columns[i]]!r}",
-                        f"is collinear: an exact linear combination of {', '.join(map(repr, of))}",
-                        "Remove one of them",
-                    )
-                )
-                continue
-        independent.append(i)
-    return found
 
 
 def outcome_problems(
@@ -137,7 +93,9 @@ def warn_if_far_from_zero(X: FloatArray, names: Sequence[str], varying: Sequence
     far = [
         f"{name} (mean {X[:, i].mean():.4g}, sd {X[:, i].std():.3g})"
         for i, name in enumerate(names)
-        if name != INTERCEPT and abs(X[:, i].mean()) > _FAR_FROM_ZERO * X[:, i].std()
+        if name != INTERCEPT
+        and abs(X[:, i].mean()) > _FAR_FROM_ZERO * X[:, i].std()
+        and not is_constant(X[:, i])  # nothing can be done, and it has been named
     ]
     if far:
         warnings.warn(

@@ -16,6 +16,7 @@ import pandas as pd
 
 from bayes_mtl._typing import FloatArray, IntArray, Label
 from bayes_mtl.data import checks
+from bayes_mtl.data.dependence import Dependence, dependent_columns, warn_of_dependent_columns
 from bayes_mtl.data.frames import column_names, missing_columns, to_pandas
 from bayes_mtl.data.groupings import (
     Grouping,
@@ -29,6 +30,11 @@ from bayes_mtl.data.pseudo_rows import DesignRows, PseudoRows
 from bayes_mtl.data.schema import INTERCEPT, Design, TaskSchema, quote
 from bayes_mtl.data.statistics import TaskStatistics
 from bayes_mtl.errors import DataError, DataWarning, Finding, raise_if_any
+
+_FIXED_MEANS = (
+    " Where a feature varies by task around what shared features describe, fix its mean: "
+    "priors={'beta_mean': {feature: 0.0}}."
+)
 
 
 @dataclass(frozen=True, repr=False)
@@ -101,6 +107,7 @@ class TaskData:
         center: bool | Sequence[str] = False,
         missing: Literal["error", "drop"] = "error",
         allow_one_class: bool = False,
+        strict: bool = False,
     ) -> TaskData:
         """Read a data frame: long (a column of task labels) or wide (each outcome column a task).
 
@@ -141,6 +148,10 @@ class TaskData:
             What to do with rows that have a missing value in any used column.
         allow_one_class : bool
             Accept tasks with one class of a 0/1 outcome.
+        strict : bool
+            Refuse columns that are constant or exact linear combinations of others, as they always are where
+            there are more columns than rows. Default: accept them with a warning that names them, since
+            priors tell their coefficients apart.
 
         Returns
         -------
@@ -150,7 +161,13 @@ class TaskData:
         ------
         DataError
             Lists everything that is wrong: columns that are not there, NaN and infinite values,
-            constant and collinear features, tasks with one class, ...
+            tasks with one class, ...
+
+        Warns
+        -----
+        DataWarning
+            If something about the table deserves a look: constant and collinear features, an intercept far
+            from the data, outcomes on different scales.
 
         Examples
         --------
@@ -215,12 +232,13 @@ class TaskData:
         rows = np.argsort(index, kind="stable")
         index, matrix, y = index[rows], matrix[rows], y[rows]
         starts = np.searchsorted(index, np.arange(len(tasks) + 1))
-        findings += checks.constant_columns(matrix, design.columns)
-        findings += checks.collinear_columns(matrix, design.columns)
+        dependent = dependent_columns(matrix, design.columns)
+        findings += [d.finding for d in dependent if strict]
         findings += checks.outcome_problems(outcome_name, y, tasks, starts, allow_one_class=allow_one_class)
-        task_design, task_matrix, task_findings = _task_features(
+        task_design, task_matrix, task_dependent, task_findings = _task_features(
             table, task_features, rows, index, tasks, center
         )
+        task_findings += [d.finding for d in task_dependent if strict]
         factors, level_findings = make_groupings(
             by_level,
             {name: _of_rows(found, rows) for name, found in levels.items()},
@@ -240,6 +258,19 @@ class TaskData:
             task_design=task_design,
             groupings={g.name: g.features for g in factors},
             **extra,
+        )
+        warn_of_dependent_columns(
+            dependent,
+            len(design.columns),
+            what="columns",
+            remedy="Remove some, or pass strict=True to refuse such a table."
+            + (_FIXED_MEANS if schema.shared and schema.varying else ""),
+        )
+        warn_of_dependent_columns(
+            task_dependent,
+            len(task_features),
+            what="features of tasks",
+            remedy="Remove some, or describe more tasks.",
         )
         checks.warn_if_far_from_zero(matrix, design.columns, schema.varying)
         if wide:
@@ -278,6 +309,7 @@ class TaskData:
         center: bool | Sequence[str] = False,
         missing: Literal["error", "drop"] = "error",
         allow_one_class: bool = False,
+        strict: bool = False,
     ) -> TaskData:
         """Read arrays.
 
@@ -295,7 +327,7 @@ class TaskData:
             Names of further grouping factors, and the level of each row. Intercepts vary by level.
         weights, offset, noise : array_like, shape (n_rows,), optional
             See the class.
-        shared_features, intercept, center, missing, allow_one_class
+        shared_features, intercept, center, missing, allow_one_class, strict
             As in `from_table`.
 
         Returns
@@ -358,6 +390,7 @@ class TaskData:
             center=center,
             missing=missing,
             allow_one_class=allow_one_class,
+            strict=strict,
         )
 
     def subset(self, rows: npt.ArrayLike) -> TaskData:
@@ -808,10 +841,10 @@ def _task_features(
     index: IntArray,
     tasks: Sequence[Label],
     center: bool | Sequence[str],
-) -> tuple[Design | None, FloatArray, list[Finding]]:
+) -> tuple[Design | None, FloatArray, list[Dependence], list[Finding]]:
     """One row per task of the columns that describe tasks."""
     if not columns:
-        return None, np.zeros((len(tasks), 0)), []
+        return None, np.zeros((len(tasks), 0)), [], []
     frame = to_pandas(table, columns, DataError).iloc[rows].reset_index(drop=True)
     grouped = frame.groupby(index)
     findings = []
@@ -832,8 +865,6 @@ def _task_features(
     matrix = matrix[:, 1:]
     for i, name in enumerate(names):
         findings += checks.not_finite(name, matrix[:, i], tasks)
-    findings += checks.constant_columns(matrix, names)
-    if len(tasks) > 2:
-        findings += checks.collinear_columns(np.column_stack([np.ones(len(tasks)), matrix]), design.columns)
+    dependent = dependent_columns(np.column_stack([np.ones(len(tasks)), matrix]), design.columns)
     trimmed = replace(design, columns=names, terms=design.terms[1:], center=design.center[1:])
-    return trimmed, matrix, findings
+    return trimmed, matrix, dependent, findings

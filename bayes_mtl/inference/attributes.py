@@ -10,6 +10,7 @@ import xarray as xr
 
 from bayes_mtl._typing import FloatArray
 from bayes_mtl.data import TaskData, TaskSchema
+from bayes_mtl.data.dependence import is_constant
 from bayes_mtl.data.groupings import Grouping, named
 from bayes_mtl.errors import Finding, SpecError, StorageError
 from bayes_mtl.spec import ModelSpec, inside_features
@@ -89,12 +90,13 @@ def check_grouping(idata: xr.DataTree, grouping: str) -> None:
 def coefficient_size(idata: xr.DataTree, unit: float | None = None) -> FloatArray:
     """Return the coefficient of each feature that moves the outcome by `unit` for one standard deviation.
 
-    Default: the unit of the outcome, its standard deviation (1 for a logit). Infinite for the intercept.
+    Default: the unit of the outcome, its standard deviation (1 for a logit). Infinite for the intercept and
+    for other columns that never change.
     """
     fixed = idata["constant_data"].to_dataset()
     unit = float(fixed["outcome_unit"]) if unit is None else unit
-    with np.errstate(divide="ignore"):
-        return unit / fixed["X"].transpose("row", "feature").to_numpy().std(axis=0)
+    X = fixed["X"].transpose("row", "feature").to_numpy()
+    return np.array([np.inf if is_constant(x) else unit / x.std() for x in X.T])
 
 
 def _attribute(idata: xr.DataTree, name: str) -> Any:

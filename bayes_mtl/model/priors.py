@@ -13,6 +13,7 @@ from pymc.logprob.transforms import Transform
 
 from bayes_mtl._typing import FloatArray, Tensor
 from bayes_mtl.data import TaskData
+from bayes_mtl.data.dependence import is_constant
 from bayes_mtl.data.groupings import named
 from bayes_mtl.data.schema import INTERCEPT
 from bayes_mtl.model.numbers import Numbers, constants
@@ -193,13 +194,13 @@ def _common_scale(
 
 
 def _spread(values: FloatArray) -> float:
-    spread = float(values.std())
-    return spread if spread > 0 else 1.0
+    """Return the sd of a column; of one that never changes, its size (1 where it is zero)."""
+    return float(abs(values[0]) or 1.0) if is_constant(values) else float(values.std())
 
 
 def _scales(X: FloatArray, names: Sequence[str], all_columns: FloatArray, unit: float) -> list[float]:
     """Return the size of a coefficient that moves the outcome by one unit of its own scale."""
-    away = [(c.mean() / c.std()) ** 2 for c in all_columns.T if c.std() > 0]
+    away = [(c.mean() / c.std()) ** 2 for c in all_columns.T if not is_constant(c)]
     intercept = float(np.sqrt(1.0 + np.sum(away)))
     return [unit * intercept if n == INTERCEPT else unit / _spread(X[:, i]) for i, n in enumerate(names)]
 

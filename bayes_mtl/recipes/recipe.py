@@ -51,6 +51,7 @@ TASK_OPTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "center": (_FLAG, _LIST),
         "missing": (_TEXT,),
         "allow_one_class": (_FLAG,),
+        "strict": (_FLAG,),
     }
 )
 # Keyword options of fit.
