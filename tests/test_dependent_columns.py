@@ -143,7 +143,7 @@ def test_the_density_is_that_of_all_rows_at_once(wide):
 
 
 def test_the_posterior_of_such_coefficients_is_exact(wide):
-    """Where the rows say nothing, the prior stays; draws have the dense mean and sd (to six standard errors)."""
+    """Where rows say nothing, the prior stays; draws have the dense mean and sd, to six standard errors."""
     data, spec, mean, sd = wide
     idata = mtl.fit(data, spec, draws=2000, chains=2, random_seed=1, progressbar=False)
     for t, task in enumerate(data.tasks):
