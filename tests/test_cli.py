@@ -15,8 +15,16 @@ from bayes_mtl import cli
 from bayes_mtl.cli import main
 from bayes_mtl.errors import DataWarning
 from bayes_mtl.recipes import Recipe, load_recipe
-from bayes_mtl.report.answers import relations_of, short_number, shorten, surest_pairs, what_data_added
-from bayes_mtl.report.by_structure import answers
+from bayes_mtl.report.answers import (
+    data_added,
+    relations_of,
+    short_number,
+    shorten,
+    surest_pairs,
+    what_data_added,
+)
+from bayes_mtl.report.by_structure import answers, pairs_of_tasks
+from bayes_mtl.summaries.contraction import contraction
 
 RECIPE = """
 title = "Five sites"
@@ -80,8 +88,8 @@ def test_fit_answers_in_order(tiny):
         "How the tasks relate",
         "median contraction",
         "across 2 coefficients only",
-        "Most surely positive",
-        "Most surely negative",
+        "Positive correlations",
+        "Negative correlations",
         "Can the draws be trusted?",
         "2 chains x 60 draws",
         "Written",
@@ -193,7 +201,10 @@ def _json(spec):
 
 
 def test_what_the_data_added_depends_on_the_kind():
-    values = {"contraction": ("pair", [0.02, np.nan, 0.04])}
+    values = {
+        "contraction": ("pair", [0.02, np.nan, 0.04]),
+        **{name: ("pair", [0.1, 0.1, 0.1]) for name in ("mean", "prior_mean", "prior_sd")},
+    }
     for kind, replicates, words in (
         ("structural", 3, "stays uncertain however many rows"),
         ("coefficients", 2, "same (opposite) direction"),
@@ -203,9 +214,44 @@ def test_what_the_data_added_depends_on_the_kind():
         text = what_data_added(xr.Dataset(values, attrs={"kind": kind, "n_replicates": replicates}))
         assert "added next to nothing: the median contraction" in text
         assert "is 3%" in text
+        assert "1 pairs have no contraction" in text
         assert words in text
-    nothing = xr.Dataset({"contraction": ("pair", [np.nan])}, attrs={"kind": "structural", "n_replicates": 1})
-    assert "cannot be said" in what_data_added(nothing)
+
+
+def one_pair(prior, posterior, p_positive=0.6):
+    """Return the summary of one pair, given means and standard deviations."""
+    found = contraction(posterior[1], prior[1], least=0.02).item()
+    names = ("prior_mean", "prior_sd", "mean", "sd", "contraction", "p_positive", "lower", "upper")
+    values = (*prior, *posterior, found, p_positive, -0.9, 0.9)
+    return xr.Dataset(
+        {name: ("pair", [value]) for name, value in zip(names, values, strict=True)},
+        coords={"task_a": ("pair", ["Ann"]), "task_b": ("pair", ["Bob"])},
+        attrs={"kind": "functions", "n_replicates": 9, "ci_prob": 0.9},
+    )
+
+
+def test_words_follow_the_numbers_where_the_prior_moves():
+    moved = one_pair((0.83, 0.10), (0.01, 0.104))
+    assert data_added(moved) == "moved"
+    assert "prior means is 0.83, of the posterior means 0.01" in what_data_added(moved)
+    wider = what_data_added(one_pair((0.95, 0.10), (0.2, 0.227)))
+    assert "-415% (wider)" in wider
+    assert "Ann and Bob went from 0.95 ± 0.10 to 0.20 ± 0.23" in wider
+    stated = what_data_added(one_pair((0.99, 0.001), (0.2, 0.2)))
+    assert "no contraction to report" in stated
+    assert "%" not in stated
+    assert data_added(one_pair((0.1, 0.3), (0.12, 0.29))) == "nothing"
+
+
+def test_a_sign_in_doubt_is_not_listed_as_sure():
+    doubtful = one_pair((0.0, 0.5), (-0.14, 0.5), p_positive=0.4)
+    assert surest_pairs(doubtful, positive=False).empty
+    answer = pairs_of_tasks(doubtful)
+    assert answer.tables == []
+    assert "No correlation is negative with a probability of 90%" in answer.text[-1]
+    assert "Ann and Bob, with a probability of 60%" in answer.text[-1]
+    sure = one_pair((0.0, 0.5), (-0.6, 0.1), p_positive=0.002)
+    assert surest_pairs(sure, positive=False)["contraction"].tolist() == ["96%"]
 
 
 def test_long_parameters_are_shortened():

@@ -7,8 +7,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from bayes_mtl.errors import Finding, SpecError
 from bayes_mtl.plots._common import axes, before_and_after
+from bayes_mtl.summaries.contraction import (
+    LEAST_PRIOR_SD,
+    contraction,
+    contraction_in_words,
+    prior_in_words,
+)
 from bayes_mtl.summaries.correlation import Kind, correlation_draws
 
 
@@ -35,29 +40,26 @@ def plot_correlation_update(
     Raises
     ------
     SpecError
-        If there is no such task.
+        If there is no such task, or they are one and the same.
 
     Examples
     --------
     >>> mtl.plot_correlation_update(idata, "Ann", "Bob")  # doctest: +SKIP
     """
-    tasks = idata["posterior"]["task"].to_numpy().tolist()
-    findings = [Finding("task", f"{t!r} is not known") for t in (task_a, task_b) if t not in tasks]
-    if not findings and task_a == task_b:
-        findings = [Finding("task_a, task_b", f"should be two tasks, found {task_a!r} twice")]
-    if findings:
-        raise SpecError(findings)
-    i, j = tasks.index(task_a), tasks.index(task_b)
-    prior = correlation_draws(idata, kind, group="prior")[..., i, j].ravel()
-    posterior = correlation_draws(idata, kind)[..., i, j].ravel()
+    prior, posterior = (
+        correlation_draws(idata, kind, tasks=[task_a, task_b], group=group)[..., 0, 1].ravel()
+        for group in ("prior", "posterior")
+    )
     ax = axes(ax, 5.6, 3.2)
     before_and_after(ax, prior, posterior, np.linspace(-1, 1, 61))
     ax.axvline(0.0, color="0.3", linewidth=0.8)
     ax.set_xlim(-1, 1)
     ax.set_xlabel(f"correlation of {task_a} and {task_b}", fontsize=9)
-    learned = 1.0 - posterior.var() / prior.var() if prior.var() > 0 else float("nan")
+    learned = contraction(posterior.std(), prior.std(), least=LEAST_PRIOR_SD).item()
+    before, after = (prior_in_words(draws.mean(), draws.std()) for draws in (prior, posterior))
     ax.set_title(
-        f"P(positive) = {np.mean(posterior > 0):.2f}, contraction from the prior {max(learned, 0.0):.0%}",
+        f"P(positive) = {np.mean(posterior > 0):.2f}, contraction from the prior "
+        f"{contraction_in_words(learned)}\nmean ± sd: {before} before the data, {after} after",
         loc="left",
         fontsize=10,
     )

@@ -10,6 +10,7 @@ import xarray as xr
 from bayes_mtl._typing import FloatArray
 from bayes_mtl.errors import Finding, SpecError
 from bayes_mtl.plots._common import colour_bar, label_square, square_axes
+from bayes_mtl.summaries.contraction import contraction_in_words
 from bayes_mtl.summaries.correlation import Kind, task_correlation
 
 _SQUARES_UP_TO = 120
@@ -87,9 +88,9 @@ def plot_task_correlation(
     shown = f" ({n} of {total} tasks)" if n < total else ""
     note = "full tile: sign certain, dot: either sign"
     if "contraction" in table and table.sizes["pair"]:
-        learned = max(float(np.nanmedian(table["contraction"])), 0.0)
+        learned = contraction_in_words(float(table["contraction"].median()))
         between = "\n" if few else "   ·   "
-        note += f"{between}median contraction from the prior {learned:.0%}"
+        note += f"{between}median contraction from the prior {learned}"
     ax.set_title(f"{title}{shown}", loc="left", fontsize=11, pad=32 if few else 22)
     ax.annotate(
         note,

@@ -14,11 +14,15 @@ from bayes_mtl.inference.attributes import spec_of
 from bayes_mtl.structures import CompletePooling, SparsePrecision, TaskMixture, Tree
 from bayes_mtl.structures.known import KnownRelatedness
 from bayes_mtl.summaries import task_correlation
-from bayes_mtl.summaries.correlation import Kind
+from bayes_mtl.summaries.contraction import contraction_in_words, prior_in_words
+from bayes_mtl.summaries.pair_draws import Kind
 
 PAIRS_SHOWN = 8  # of each sign
 COEFFICIENTS_SHOWN = 24
 ELEMENTS_SHOWN = 24
+SURE = 0.9  # probability of a sign from which on a pair is listed under it
+LITTLE = 0.1  # contraction
+_MOVED = 0.5  # standard deviations of the prior
 _FEW_REPLICATES = 10
 
 
@@ -62,8 +66,10 @@ def relations_of(idata: xr.DataTree, kind: Kind | None = None) -> tuple[xr.Datas
         return None, f"There are no relations between tasks to show: {_sentence(err.findings[0])}"
 
 
-def surest_pairs(relations: xr.Dataset, *, positive: bool, limit: int = PAIRS_SHOWN) -> pd.DataFrame:
-    """Return the pairs of tasks whose correlation is most surely of one sign, the surest first.
+def surest_pairs(
+    relations: xr.Dataset, *, positive: bool, limit: int = PAIRS_SHOWN, least: float = SURE
+) -> pd.DataFrame:
+    """Return the pairs of tasks whose correlation most probably has one sign, the most probable first.
 
     Parameters
     ----------
@@ -72,51 +78,78 @@ def surest_pairs(relations: xr.Dataset, *, positive: bool, limit: int = PAIRS_SH
     positive : bool
         Which sign.
     limit : int
-        Number of pairs at most. Pairs that rather have the other sign are left out.
+        Number of pairs at most.
+    least : float
+        Smallest probability of the sign: other pairs are left out.
 
     Returns
     -------
     DataFrame
         Text, ready to be printed.
     """
-    table = relations.to_dataframe()
-    table = table[table["p_positive"] > 0.5] if positive else table[table["p_positive"] < 0.5]
+    p = relations["p_positive"].to_numpy()
+    at = np.flatnonzero(p >= least if positive else p <= 1.0 - least)
     # Pairs that look equally sure in print are put in the order of their size.
-    table = table.assign(rounded=table["p_positive"].round(3))
-    table = table.sort_values(["rounded", "mean"], ascending=not positive, kind="stable").head(limit)
+    sign = 1.0 if positive else -1.0
+    keys = (-sign * relations["mean"].to_numpy()[at], -sign * p[at].round(3))
+    table = relations.isel(pair=at[np.lexsort(keys)][:limit])
     return pd.DataFrame(
         {
-            "task": table["task_a"].astype(str),
-            "other task": table["task_b"].astype(str),
-            "mean": table["mean"].map("{:.2f}".format),
+            "task": [str(t) for t in table["task_a"].to_numpy()],
+            "other task": [str(t) for t in table["task_b"].to_numpy()],
+            "mean": [f"{v:.2f}" for v in table["mean"].to_numpy()],
             interval_name(relations.attrs["ci_prob"]): intervals(
-                table["lower"], table["upper"], "{:.2f}".format
+                table["lower"].to_series(), table["upper"].to_series(), "{:.2f}".format
             ),
-            "P(rho>0)": table["p_positive"].map("{:.3f}".format),
-            "contraction": table["contraction"].map("{:.0%}".format),
+            "P(rho>0)": [f"{v:.3f}" for v in table["p_positive"].to_numpy()],
+            "prior mean ± sd": [
+                prior_in_words(m, s)
+                for m, s in zip(table["prior_mean"].to_numpy(), table["prior_sd"].to_numpy(), strict=True)
+            ],
+            "contraction": [contraction_in_words(v) for v in table["contraction"].to_numpy()],
         }
     )
 
 
+def most_probable_sign(relations: xr.Dataset, *, positive: bool) -> str:
+    """Say that no pair surely has this sign, and which is the most probable to have it."""
+    sign = "positive" if positive else "negative"
+    p = relations["p_positive"].to_numpy() if positive else 1.0 - relations["p_positive"].to_numpy()
+    best = relations.isel(pair=int(np.argmax(p)))
+    return (
+        f"No correlation is {sign} with a probability of {SURE:.0%}. The most probable one is that of "
+        f"{best['task_a'].item()} and {best['task_b'].item()}, with a probability of {p.max():.0%}."
+    )
+
+
+def data_added(relations: xr.Dataset) -> str:
+    """Return how far the data changed the law of the median correlation.
+
+    Returns
+    -------
+    {"nothing", "something", "much", "moved", "unknown"}
+        "moved": the law is hardly narrower, but lies elsewhere (by half a standard deviation of the prior at
+        least). "unknown": the prior has no spread to be compared with.
+    """
+    narrower = relations["contraction"].to_numpy()
+    narrower = narrower[np.isfinite(narrower)]
+    if not len(narrower):
+        return "unknown"
+    shift = (relations["mean"] - relations["prior_mean"]).to_numpy()
+    with np.errstate(invalid="ignore", divide="ignore"):
+        shift = np.abs(shift) / relations["prior_sd"].to_numpy()
+    middle = float(np.median(narrower))
+    if middle < LITTLE:
+        return "moved" if np.median(shift[np.isfinite(shift)]) >= _MOVED or middle < -LITTLE else "nothing"
+    return "something" if middle < 0.5 else "much"
+
+
 def what_data_added(relations: xr.Dataset) -> str:
-    """Say how much the data narrowed the prior of the correlations, and why it is not more."""
-    contraction = relations["contraction"].to_numpy()
-    contraction = contraction[np.isfinite(contraction)]
-    n_pairs, n_replicates = relations.sizes["pair"], int(relations.attrs["n_replicates"])
-    if len(contraction):
-        middle = float(np.median(contraction))
-        size = "next to nothing" if middle < 0.1 else "something" if middle < 0.5 else "a good deal"
-        pairs = "1 pair" if n_pairs == 1 else f"the {n_pairs} pairs"
-        moved = middle < -0.1
-        added = "The data moved them to where they are less certain" if moved else f"The data added {size}"
-        text = (
-            f"{added}: the median contraction from prior to posterior over {pairs} "
-            f"is {middle:.0%} (0%: as wide as the prior; 100%: known exactly)."
-        )
-    else:
-        text = "What the data added cannot be said: the prior has no spread."
+    """Say how the data changed the prior of the correlations, and why not more."""
+    text = f"{_change(relations)}{_without_contraction(relations)}"
+    n_replicates = int(relations.attrs["n_replicates"])
     if relations.attrs["kind"] == "functions":
-        return f"{text} What two tasks predict was compared over {n_replicates} rows."
+        return f"{text} Predictions of two tasks are compared over {n_replicates} rows."
     if n_replicates >= _FEW_REPLICATES:
         return f"{text} Two tasks are compared across {n_replicates} coefficients."
     coefficients = "1 coefficient" if n_replicates == 1 else f"{n_replicates} coefficients"
@@ -126,6 +159,54 @@ def what_data_added(relations: xr.Dataset) -> str:
     return (
         f"{text} read a correlation as 'departs from the average in the same (opposite) direction', no finer."
     )
+
+
+_ADDED = {
+    "nothing": "The data added next to nothing",
+    "something": "The data narrowed the prior somewhat",
+    "much": "The data narrowed the prior a good deal",
+    "moved": "The data moved the correlations, and hardly narrowed them",
+}
+
+
+def _change(relations: xr.Dataset) -> str:
+    """Say what the data added, with medians over the pairs of prior and posterior."""
+    n_pairs, kind = relations.sizes["pair"], data_added(relations)
+    pairs = "1 pair" if n_pairs == 1 else f"the {n_pairs:,} pairs"
+    before, after = (float(relations[name].median()) for name in ("prior_mean", "mean"))
+    if kind == "unknown":
+        return (
+            f"The prior states the correlations of {pairs} (median {before:.2f}) with hardly any spread, so "
+            f"there is no contraction to report. The median of the posterior means is {after:.2f}."
+        )
+    middle = float(np.nanmedian(relations["contraction"].to_numpy()))
+    text = (
+        f"{_ADDED[kind]}: the median contraction from prior to posterior over {pairs} is "
+        f"{contraction_in_words(middle)} (0%: as wide as the prior; 100%: known exactly). The median of the "
+        f"prior means is {before:.2f}, of the posterior means {after:.2f}."
+    )
+    pair = relations.isel(pair=int(np.nanargmin(relations["contraction"].to_numpy())))
+    if float(pair["contraction"]) > -LITTLE:
+        return text
+    wider = int((relations["contraction"] < 0).sum())
+    a, b = pair["task_a"].item(), pair["task_b"].item()
+    was, now = (
+        prior_in_words(float(pair[mean]), float(pair[sd]))
+        for mean, sd in (("prior_mean", "prior_sd"), ("mean", "sd"))
+    )
+    return (
+        f"{text} A negative contraction ({wider:,} of {pairs}) says that the posterior is wider than the "
+        "prior: the data disagree with the prior and leave more doubt than it had. The correlation of "
+        f"{a} and {b} went from {was} to {now}."
+    )
+
+
+def _without_contraction(relations: xr.Dataset) -> str:
+    """Say how many pairs have no contraction, if some do."""
+    n = int(relations["contraction"].isnull().sum())
+    if n in (0, relations.sizes["pair"]):
+        return ""
+    return f" {n:,} pairs have no contraction, because their prior has hardly any spread."
 
 
 def coefficient_table(idata: xr.DataTree, ci_prob: float, grouping: str | None = None) -> pd.DataFrame:

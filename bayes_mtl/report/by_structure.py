@@ -29,9 +29,11 @@ from bayes_mtl.plots.coefficients import MAX_PANELS
 from bayes_mtl.report.answers import (
     COEFFICIENTS_SHOWN,
     PAIRS_SHOWN,
+    SURE,
     coefficient_table,
     interval_name,
     intervals,
+    most_probable_sign,
     readable_coefficients,
     relations_of,
     short_number,
@@ -40,6 +42,7 @@ from bayes_mtl.report.answers import (
 )
 from bayes_mtl.structures import Kernel, SparseBasis, StudentT, TaskMixture
 from bayes_mtl.summaries import basis, clusters, feature_selection, task_correlation
+from bayes_mtl.summaries.contraction import contraction, contraction_in_words
 from bayes_mtl.summaries.correlation import Kind, interval_probability
 
 _TASKS_SHOWN = 30
@@ -320,21 +323,23 @@ def what_was_known(idata: xr.DataTree, prob: float) -> Answer:
             new = values.sel({axis: label}).to_numpy().ravel()
             old = before[name].sel({axis: label}).to_numpy().ravel()
             lower, upper = np.quantile(new, [(1 - prob) / 2, (1 + prob) / 2])
-            rows.append((label, new.mean(), lower, upper, np.median(old), 1.0 - new.var() / old.var()))
-    table = pd.DataFrame(rows, columns=["parameter", "mean", "lower", "upper", "prior_median", "contraction"])
+            rows.append(
+                (label, new.mean(), lower, upper, old.mean(), contraction(new.std(), old.std()).item())
+            )
+    table = pd.DataFrame(rows, columns=["parameter", "mean", "lower", "upper", "prior_mean", "contraction"])
     readable = pd.DataFrame(
         {
             "parameter": table["parameter"],
             "mean": table["mean"].map(short_number),
             interval_name(prob): intervals(table["lower"], table["upper"], short_number),
-            "prior median": table["prior_median"].map(short_number),
-            "contraction": table["contraction"].map("{:.0%}".format),
+            "prior mean": table["prior_mean"].map(short_number),
+            "contraction": table["contraction"].map(contraction_in_words),
         }
     )
     text = [f"{n}: {MEANINGS[n]}." for n in names]
     text.append(
-        "contraction: how much narrower than the prior (0%: the data said nothing; below 0%: they moved it "
-        "to where it is less certain)."
+        "contraction: how much narrower the posterior is than the prior (0%: as wide; below 0%: wider, "
+        "because the data moved the parameter to where it is less certain: compare the means)."
     )
     return Answer(
         "How far do the data follow what is known of the tasks?",
@@ -350,22 +355,18 @@ def what_was_known(idata: xr.DataTree, prob: float) -> Answer:
 
 
 def pairs_of_tasks(relations: xr.Dataset, grouping: str | None = None) -> Answer:
-    """Say which pairs of tasks, or of levels of a grouping, are surely related."""
+    """Say which pairs of tasks, or of levels of a grouping, are related with some certainty."""
     n_pairs = relations.sizes["pair"]
     text, tables = [what_data_added(relations)], []
     noun = "tasks" if grouping is None else f"levels of {grouping}"
     prefix = "task" if grouping is None else grouping
-    for positive, sign in ((True, "positive"), (False, "negative")):
+    for positive, sign in ((True, "Positive"), (False, "Negative")):
         pairs = surest_pairs(relations, positive=positive)
-        count = (
-            f"the {PAIRS_SHOWN} surest of {n_pairs} pairs"
-            if len(pairs) == PAIRS_SHOWN < n_pairs
-            else "the surest first"
-        )
-        if len(pairs):
-            tables.append((f"Most surely {sign} ({count})", pairs))
-        else:
-            text.append(f"No pair is more likely {sign} than not.")
+        if not len(pairs):
+            text.append(most_probable_sign(relations, positive=positive))
+            continue
+        first = f", the {len(pairs)} most probable of them first" if len(pairs) == PAIRS_SHOWN else ""
+        tables.append((f"{sign} correlations (probability of the sign {SURE:.0%} at least{first})", pairs))
     return Answer(
         f"How the {noun} relate",
         text,

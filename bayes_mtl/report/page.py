@@ -21,14 +21,14 @@ from bayes_mtl.plots import (
     plot_transfer_gain,
 )
 from bayes_mtl.report import html
-from bayes_mtl.report.answers import readable_summary, relations_of
+from bayes_mtl.report.answers import data_added, readable_summary, relations_of
 from bayes_mtl.report.by_structure import Answer, effects_of_levels, pairs_of_tasks, particular_answers
 from bayes_mtl.report.words import data_in_code, model_equations, structure_in_words
 from bayes_mtl.structures import CompletePooling, NoPooling, OrthogonalGroups, SparsePrecision, TaskMixture
 from bayes_mtl.summaries import pooling, summary, transfer_gain
+from bayes_mtl.summaries.contraction import contraction_in_words
 from bayes_mtl.summaries.correlation import Kind, interval_probability
 
-_LITTLE = 0.1  # contraction
 _KINDS = {
     "structural": "the correlations that the structure learns",
     "partial": "the partial correlations that the structure learns",
@@ -221,11 +221,16 @@ def _correlations(idata: xr.DataTree, kind: Kind | None) -> str:
         reason = reason or why
         if relations is None:
             continue
-        update = float(relations["contraction"].median())
-        if chosen == kinds[0] and structure.relates_tasks and kind is None and update < _LITTLE:
+        if (
+            chosen == kinds[0]
+            and structure.relates_tasks
+            and kind is None
+            and data_added(relations) == "nothing"
+        ):
+            narrower = contraction_in_words(float(relations["contraction"].median()))
             text += html.paragraph(
-                f"Of {_KINDS[chosen]} the data say next to nothing (the median of 1 - posterior variance / "
-                f"prior variance is {update:.0%}): each has as many replicates as there are coefficients."
+                f"The data say next to nothing about {_KINDS[chosen]} (median contraction from the prior "
+                f"{narrower}): each has as many replicates as there are coefficients."
             )
             continue
         return text + html.paragraph(f"Shown are {_KINDS[chosen]}.") + _answer(pairs_of_tasks(relations))

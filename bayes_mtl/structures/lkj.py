@@ -31,6 +31,14 @@ class LKJ(TaskCovariance, FeatureCovariance):
         Concentration, default 2. With 1 all correlation matrices are equally likely; above 1 the
         identity is favoured. Each correlation has prior (r + 1) / 2 ~ Beta(a, a), a = eta - 1 + n / 2.
 
+    Notes
+    -----
+    The prior of each correlation narrows with the number of tasks, whatever eta: its standard deviation is
+    1 / sqrt(2 a + 1) = 1 / sqrt(2 eta + n - 1), .45 for two tasks with eta = 2, .24 for fifteen, .10 for a
+    hundred. Tasks with strong common factors contradict that: over 15 tasks whose true correlations come
+    from a factor model, the intervals of `task_corr` cover only 56 % of them. Where more than a handful of
+    tasks may be strongly related, use `LowRank`, whose prior does not narrow.
+
     References
     ----------
     Lewandowski, Kurowicka & Joe (2009), Journal of Multivariate Analysis 100. Task relationship
