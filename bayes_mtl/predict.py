@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from bayes_mtl._typing import FloatArray, Label
 from bayes_mtl.data import TaskSchema
 from bayes_mtl.data.frames import column_names, missing_columns, to_pandas
 from bayes_mtl.data.groupings import named
+from bayes_mtl.data.rows import row_names
 from bayes_mtl.errors import Finding, PredictionError, SpecError, raise_if_any
 from bayes_mtl.inference.attributes import schema_of, spec_of
 from bayes_mtl.inference.hyperdraws import CHUNK_BYTES
@@ -62,8 +63,9 @@ def predict(
     Returns
     -------
     DataTree
-        Group ``predictions`` with ``y`` (chain, draw, row); coordinate ``row_task`` holds each row's
-        task.
+        Group ``predictions`` with ``y`` (chain, draw, row), rows in the order of `table`: the coordinate
+        ``row`` is its index, ``row_task`` holds each row's task. Of a wide table, all rows for the first
+        outcome come first, and the coordinate ``outcome`` says which it is.
 
     Raises
     ------
@@ -94,8 +96,8 @@ def predict(
         found = f"is 'population', but under {structure} the population of new tasks is not reported"
         raise PredictionError(Finding("new_tasks", found, "Predict known tasks only"))
     original = table
-    table, labels, row = _rows(table, schema)
     known: list[Label] = idata["posterior"]["task"].to_numpy().tolist()
+    table, labels, coords = _rows(table, schema, known)
     findings: list[Finding] = []
     read = partial(_codes, findings=findings, new=new_tasks)
     codes, unknown = read(labels, known, schema.task, "tasks")
@@ -149,7 +151,7 @@ def predict(
         coords={
             "chain": posterior["chain"],
             "draw": posterior["draw"],
-            "row": row,
+            **coords,
             "row_task": ("row", np.array(labels)),
         },
         attrs={"kind": kind, "outcome": schema.outcome},
@@ -166,8 +168,10 @@ def _check_arguments(kind: str, new_tasks: str) -> None:
     raise_if_any(findings, PredictionError)
 
 
-def _rows(table: Any, schema: TaskSchema) -> tuple[pd.DataFrame, list[Label], Any]:
-    """Return the needed columns, each row's task, and a label for each row of the prediction."""
+def _rows(
+    table: Any, schema: TaskSchema, known: Sequence[Label]
+) -> tuple[pd.DataFrame, list[Label], dict[str, Any]]:
+    """Return the needed columns, each row's task, and coordinates of the rows of the prediction."""
     task_design = schema.task_design
     wanted = [
         *schema.design.reads,
@@ -178,11 +182,13 @@ def _rows(table: Any, schema: TaskSchema) -> tuple[pd.DataFrame, list[Label], An
     raise_if_any(missing_columns(table, wanted), PredictionError)
     optional = [c for c in (schema.offset, schema.noise, schema.weights) if c and c in column_names(table)]
     frame = to_pandas(table, [*wanted, *optional], PredictionError)
+    names = row_names(table, len(frame))
     if schema.task is not None:
-        return frame, _as_labels(frame[schema.task]), np.arange(len(frame))
-    long = pd.concat([frame] * len(schema.outcomes), ignore_index=True)
-    labels: list[Label] = [name for name in schema.outcomes for _ in range(len(frame))]
-    return long, labels, np.arange(len(long))
+        return frame, _as_labels(frame[schema.task]), {"row": names}
+    fitted = [outcome for outcome in schema.outcomes if outcome in known]  # others had no rows
+    long = pd.concat([frame] * len(fitted), ignore_index=True)
+    labels: list[Label] = [name for name in fitted for _ in range(len(frame))]
+    return long, labels, {"row": np.tile(names, len(fitted)), "outcome": ("row", np.array(labels))}
 
 
 def _as_labels(column: pd.Series) -> list[Label]:

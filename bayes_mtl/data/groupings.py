@@ -26,7 +26,7 @@ _TAKEN = {
     "cluster_probability", "cluster_gating", "gating_sd", "gate",
     "sigma", "sigma_mean", "sigma_spread", "rho", "nu", "lengthscale",
     "level_share", "concentration", "X", "X_shared", "y", "task_index", "task_features", "weights",
-    "offset", "noise", "row_task",
+    "offset", "noise", "row_task", "row_position", "outcome",
 }  # fmt: skip
 
 

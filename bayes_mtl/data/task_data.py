@@ -27,6 +27,7 @@ from bayes_mtl.data.groupings import (
 )
 from bayes_mtl.data.level_rows import LevelRows
 from bayes_mtl.data.pseudo_rows import DesignRows, PseudoRows
+from bayes_mtl.data.rows import row_names
 from bayes_mtl.data.schema import INTERCEPT, Design, TaskSchema, quote
 from bayes_mtl.data.statistics import TaskStatistics
 from bayes_mtl.errors import DataError, DataWarning, Finding, raise_if_any
@@ -72,6 +73,8 @@ class TaskData:
         How the arrays came from the table; makes the same design matrix of new rows.
     groupings : tuple of Grouping
         Further grouping factors, crossed with the tasks or nested, whose levels have effects of their own.
+    names : ndarray, shape (n_rows,), or None
+        What each row is called in the index of the table; None: its position there (`row`).
     """
 
     X: FloatArray
@@ -86,6 +89,7 @@ class TaskData:
     noise: FloatArray | None
     schema: TaskSchema
     groupings: tuple[Grouping, ...] = ()
+    names: npt.NDArray[Any] | None = None
 
     @classmethod
     def from_table(
@@ -197,7 +201,8 @@ class TaskData:
             wanted += [c for c in shared_features if c != INTERCEPT]
         raise_if_any(missing_columns(table, wanted), DataError)
 
-        table = to_pandas(table, column_names(table), DataError)
+        given, table = table, to_pandas(table, column_names(table), DataError)
+        names = row_names(given, len(table))
         if wide:
             table, task_column, outcome_formula = _melt(table, wide)
         else:
@@ -290,6 +295,7 @@ class TaskData:
             noise=pick["noise"],
             schema=schema,
             groupings=factors,
+            names=names[position[rows] % len(names)],
         )
 
     @classmethod
@@ -377,7 +383,9 @@ class TaskData:
                 )
         raise_if_any(findings, DataError)
         return cls.from_table(
-            pd.DataFrame(matrix, columns=names).assign(**given),
+            pd.DataFrame(
+                matrix, columns=names, index=X.index if isinstance(X, pd.DataFrame) else None
+            ).assign(**given),
             task="task",
             groupings=list(by_level),
             outcome="y",
@@ -436,7 +444,13 @@ class TaskData:
             offset=self.offset[index],
             noise=None if self.noise is None else self.noise[index],
             groupings=tuple(g.subset(index) for g in self.groupings),
+            names=None if self.names is None else self.names[index],
         )
+
+    @property
+    def row_names(self) -> npt.NDArray[Any]:
+        """What each row is called in the table that was given."""
+        return self.row if self.names is None else self.names
 
     @property
     def n_rows(self) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from bayes_mtl._typing import FloatArray
+from bayes_mtl._typing import FloatArray, IntArray
 from bayes_mtl.data import TaskData, TaskSchema
 from bayes_mtl.data.dependence import is_constant
 from bayes_mtl.data.groupings import Grouping, named
@@ -41,15 +41,15 @@ def schema_of(idata: xr.DataTree) -> TaskSchema:
 
 
 def data_of(idata: xr.DataTree) -> TaskData:
-    """Return the data that were fitted."""
-    fixed, schema = idata["constant_data"].to_dataset(), schema_of(idata)
+    """Return the data that were fitted, rows sorted by task."""
+    fixed, schema = rows_by_task(idata, "constant_data"), schema_of(idata)
     n_rows, n_tasks = fixed.sizes["row"], fixed.sizes["task"]
     return TaskData(
         X=fixed["X"].to_numpy(),
         X_shared=fixed["X_shared"].to_numpy() if "X_shared" in fixed else np.zeros((n_rows, 0)),
-        y=idata["observed_data"]["y"].to_numpy(),
+        y=rows_by_task(idata, "observed_data")["y"].to_numpy(),
         task_index=fixed["task_index"].to_numpy(),
-        row=fixed["row"].to_numpy(),
+        row=fixed["row_position" if "row_position" in fixed else "row"].to_numpy(),
         tasks=tuple(fixed["task"].to_numpy().tolist()),
         task_features=(
             fixed["task_features"].to_numpy() if "task_features" in fixed else np.zeros((n_tasks, 0))
@@ -68,7 +68,19 @@ def data_of(idata: xr.DataTree) -> TaskData:
             )
             for name, features in schema.groupings.items()
         ),
+        names=fixed["row"].to_numpy(),
     )
+
+
+def order_by_task(idata: xr.DataTree) -> IntArray:
+    """Return where each row of `data_of(idata)` stands in the groups of a fit, which are in table order."""
+    return np.argsort(idata["constant_data"]["task_index"].to_numpy(), kind="stable")
+
+
+def rows_by_task(idata: xr.DataTree, group: str) -> xr.Dataset:
+    """Return a group with its rows in the order of `data_of(idata)`: sorted by task."""
+    order, found = order_by_task(idata), idata[group].to_dataset()
+    return found if (np.diff(order) == 1).all() else found.isel(row=order)
 
 
 def inside_of(idata: xr.DataTree, grouping: str | None = None) -> list[str]:

@@ -11,12 +11,14 @@ from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pymc as pm
 import xarray as xr
 
 from bayes_mtl._typing import FloatArray
 from bayes_mtl.data import PseudoRows, TaskData
 from bayes_mtl.data.groupings import named
+from bayes_mtl.data.rows import in_table_order, row_coords
 from bayes_mtl.errors import ConvergenceWarning, DataWarning, Finding, SpecError, raise_if_any
 from bayes_mtl.families import Gaussian
 from bayes_mtl.inference import components
@@ -101,6 +103,8 @@ def fit(
         ``posterior`` (hyperparameters and ``beta``), ``sample_stats``, ``log_likelihood``,
         ``observed_data``, ``constant_data``, and ``prior`` (draws of the same variables from the prior,
         so that a summary can say what the data added). Description and design are in its attributes.
+        Rows are in the order of the table that the data came from: the coordinate ``row`` is its index (of
+        a wide table together with the coordinate ``outcome``).
         An interrupt (Ctrl-C) while sampling returns the draws that are there.
 
     Raises
@@ -158,7 +162,7 @@ def fit(
         "posterior": posterior,
         "sample_stats": _sample_stats(trace),
         "prior": prior,
-        "observed_data": xr.Dataset({"y": ("row", data.y)}, coords={"row": data.row}),
+        "observed_data": xr.Dataset({"y": ("row", in_table_order(data, data.y))}, coords=row_coords(data)),
         "constant_data": constant_data(data).assign(outcome_unit=spec.family.outcome_scale(data).scale),
     }
     idata = xr.DataTree.from_dict(groups)
@@ -180,28 +184,33 @@ def fit(
 
 
 def constant_data(data: TaskData) -> xr.Dataset:
-    """Return what the model conditions on, labelled."""
+    """Return what the model conditions on, labelled, with rows in the order of the table."""
+
+    def of_rows(values: npt.NDArray[Any], *dims: str) -> tuple[tuple[str, ...], npt.NDArray[Any]]:
+        return ("row", *dims), in_table_order(data, values, axis=0)
+
     out = xr.Dataset(
         {
-            "X": (("row", "feature"), data.X),
-            "task_index": ("row", data.task_index),
-            "weights": ("row", data.weights),
-            "offset": ("row", data.offset),
+            "X": of_rows(data.X, "feature"),
+            "task_index": of_rows(data.task_index),
+            "row_position": of_rows(data.row),
+            "weights": of_rows(data.weights),
+            "offset": of_rows(data.offset),
         },
-        coords={"row": data.row, "task": list(data.tasks), "feature": list(data.features)},
+        coords={**row_coords(data), "task": list(data.tasks), "feature": list(data.features)},
     )
     if data.shared_features:
-        out["X_shared"] = (("row", "shared_feature"), data.X_shared)
+        out["X_shared"] = of_rows(data.X_shared, "shared_feature")
         out = out.assign_coords(shared_feature=list(data.shared_features))
     if data.task_feature_names:
         out["task_features"] = (("task", "task_feature"), data.task_features)
         out = out.assign_coords(task_feature=list(data.task_feature_names))
     if data.noise is not None:
-        out["noise"] = ("row", data.noise)
+        out["noise"] = of_rows(data.noise)
     for grouping in data.groupings:
         level, feature = level_dims(grouping)
-        out[named(grouping.name, "index")] = ("row", grouping.index)
-        out[f"X_{grouping.name}"] = (("row", feature), grouping.X)
+        out[named(grouping.name, "index")] = of_rows(grouping.index)
+        out[f"X_{grouping.name}"] = of_rows(grouping.X, feature)
         out = out.assign_coords({level: list(grouping.levels), feature: list(grouping.features)})
     return out
 

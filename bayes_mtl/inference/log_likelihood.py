@@ -43,7 +43,8 @@ def log_likelihood(idata: xr.DataTree) -> xr.Dataset:
             out[chain, start : start + step] = family.log_likelihood(
                 y, eta, sigma, fixed["weights"].to_numpy()
             )
-    coords = {"chain": posterior["chain"], "draw": posterior["draw"], "row": fixed["row"]}
+    of_rows = {str(name): fixed[name] for name in fixed.coords if fixed[name].dims == ("row",)}
+    coords = {"chain": posterior["chain"], "draw": posterior["draw"], **of_rows}
     return xr.Dataset({"y": (("chain", "draw", "row"), out)}, coords=coords)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from bayes_mtl.inference.attributes import data_of, schema_of, spec_of
+from bayes_mtl.inference.attributes import data_of, rows_by_task, schema_of, spec_of
 from bayes_mtl.inference.hyperdraws import evenly_spaced, thinned
 from bayes_mtl.inference.log_likelihood import fitted_predictor, sigma_of_rows
 from bayes_mtl.plots._common import BLUE, MAX_ROWS, RED, axes, bare, label_rows, rows_height
@@ -45,7 +45,7 @@ def plot_task_fit(
     """
     prob, data, family = interval_probability(ci_prob), data_of(idata), spec_of(idata).family
     part = thinned(idata["posterior"].to_dataset(), _DRAWS)
-    eta = fitted_predictor(part, idata["constant_data"].to_dataset(), list(schema_of(idata).groupings))
+    eta = fitted_predictor(part, rows_by_task(idata, "constant_data"), list(schema_of(idata).groupings))
     sigma = sigma_of_rows(part, data.task_index) if data.noise is None else data.noise
     replicated = family.draw(np.random.default_rng(random_seed), eta, sigma / np.sqrt(data.weights))
     *means, observed = (

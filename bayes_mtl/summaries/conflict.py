@@ -8,7 +8,7 @@ import xarray as xr
 from bayes_mtl._typing import FloatArray
 from bayes_mtl.data import sum_by_task
 from bayes_mtl.errors import Finding, SpecError
-from bayes_mtl.inference.attributes import data_of, schema_of, spec_of
+from bayes_mtl.inference.attributes import data_of, rows_by_task, schema_of, spec_of
 from bayes_mtl.inference.deviations import task_means
 from bayes_mtl.inference.hyperdraws import thinned
 from bayes_mtl.inference.log_likelihood import fitted_predictor
@@ -87,7 +87,7 @@ def conflict_draws(idata: xr.DataTree) -> tuple[FloatArray, FloatArray]:
         raise SpecError(Finding("gradient_conflict", f"needs two tasks and a feature that varies, {found}"))
     mean = task_means(idata, posterior).broadcast_like(posterior["beta"])
     at_mean = posterior.assign(beta=mean)
-    eta = fitted_predictor(at_mean, idata["constant_data"].to_dataset(), list(schema_of(idata).groupings))
+    eta = fitted_predictor(at_mean, rows_by_task(idata, "constant_data"), list(schema_of(idata).groupings))
     out = np.empty((len(eta), data.n_tasks, data.n_tasks))
     for d in range(len(eta)):
         weight, slope = family.information(data, eta[d])

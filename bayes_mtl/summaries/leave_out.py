@@ -12,7 +12,7 @@ from scipy.special import logsumexp
 from bayes_mtl._typing import FloatArray
 from bayes_mtl.data import TaskData
 from bayes_mtl.errors import Finding, SpecError
-from bayes_mtl.inference.attributes import data_of, schema_of, spec_of
+from bayes_mtl.inference.attributes import data_of, order_by_task, schema_of, spec_of
 from bayes_mtl.inference.leave_out import Stored, is_closed
 from bayes_mtl.inference.log_likelihood import log_likelihood
 from bayes_mtl.model import default_priors
@@ -116,13 +116,17 @@ def score_of_absent(rest: xr.DataTree, data: TaskData, t: int) -> tuple[float, f
 
 
 def row_elpd(idata: xr.DataTree) -> tuple[FloatArray, FloatArray]:
-    """Return the log density of each row given all others, and the Pareto k of the weights, both (N,)."""
+    """Return the log density of each row given all others, and the Pareto k of the weights, both (N,).
+
+    Rows are in the order of `data_of(idata)`.
+    """
     spec, data = spec_of(idata), data_of(idata)
     if spec.family.gaussian_coefficients and is_closed(spec):
         density = _row_log_density(Stored.read(idata, draws=_enough_draws(data)))
     else:
         known = idata["log_likelihood"].to_dataset() if "log_likelihood" in idata else log_likelihood(idata)
         density = known["y"].transpose("chain", "draw", "row").to_numpy().reshape(-1, data.n_rows)
+        density = density[:, order_by_task(idata)]
     weight, k = smoothed_weights(density)
     return logsumexp(weight + density, axis=0), k
 

@@ -17,7 +17,7 @@ import xarray as xr
 from bayes_mtl._typing import FloatArray, IntArray, Label
 from bayes_mtl.data.groupings import named
 from bayes_mtl.errors import Finding, SpecError
-from bayes_mtl.inference.attributes import check_grouping, inside_of, spec_of
+from bayes_mtl.inference.attributes import check_grouping, inside_of, rows_by_task, spec_of
 from bayes_mtl.inference.deviations import deviations
 from bayes_mtl.inference.hyperdraws import CHUNK_BYTES, evenly_spaced
 
@@ -328,7 +328,7 @@ def _functions(idata: xr.DataTree, draws: xr.Dataset, at: IntArray | None, budge
 
     With the centred rows X_c = Q R, f_t'f_s = (R b_t)'(R b_s) around the means: the rows are not needed.
     """
-    fixed, rows = idata["constant_data"].to_dataset(), reference_rows(idata)
+    fixed, rows = rows_by_task(idata, "constant_data"), reference_rows(idata)
     columns = [fixed["X"].transpose("row", "feature").to_numpy()[rows]]
     names = ["beta"]
     if "X_shared" in fixed:

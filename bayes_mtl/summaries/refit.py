@@ -16,7 +16,7 @@ from bayes_mtl._typing import FloatArray, IntArray
 from bayes_mtl.data import TaskData
 from bayes_mtl.errors import ConvergenceWarning, Finding, SpecError
 from bayes_mtl.inference import fit
-from bayes_mtl.inference.attributes import data_of, spec_of
+from bayes_mtl.inference.attributes import data_of, order_by_task, spec_of
 from bayes_mtl.inference.log_likelihood import log_likelihood
 from bayes_mtl.model import explicit_priors
 from bayes_mtl.spec import ModelSpec
@@ -75,7 +75,7 @@ def sampling_wrapper(idata: xr.DataTree, *, random_seed: int | None = 1, **sampl
         def sel_observations(self, idx: npt.ArrayLike) -> tuple[TaskData, IntArray]:
             """Divide into the rows that stay, and the positions of the others."""
             out = np.atleast_1d(np.asarray(idx))
-            return keep_rows(data, ~np.isin(np.arange(data.n_rows), out)), out
+            return keep_rows(data, ~np.isin(order_by_task(idata), out)), out
 
         def sample(self, modified_observed_data: TaskData) -> xr.DataTree:
             """Fit."""
@@ -95,7 +95,7 @@ def sampling_wrapper(idata: xr.DataTree, *, random_seed: int | None = 1, **sampl
 
 
 def log_likelihood_of(idata: xr.DataTree, rows: IntArray, refit: xr.DataTree) -> xr.DataArray:
-    """Return the log density of some rows of `idata` under a refit of its tasks, dims (chain, draw, row)."""
+    """Return the log density of some rows of the groups of `idata` under a refit, dims (chain, draw, row)."""
     groups = {"posterior": refit["posterior"].to_dataset()}
     for name in ("constant_data", "observed_data"):
         groups[name] = idata[name].to_dataset().isel(row=rows)
@@ -109,17 +109,18 @@ def exact_rows(
 ) -> tuple[FloatArray, FloatArray, int]:
     """Replace log densities of rows left out whose Pareto k is above `worst` by those of refits.
 
-    The rows are divided among at most `max_refits` fits. Returns densities, Pareto k (0 where the row was
-    left out), and how many refits there were.
+    Rows are in the order of `data_of(idata)`, divided among at most `max_refits` fits. Returns densities,
+    Pareto k (0 where the row was left out), and how many refits there were.
     """
     bad = np.flatnonzero(k > worst)
     n_folds = min(len(bad), max_refits)
     if not n_folds:
         return density, k, 0
     density, k = density.copy(), k.copy()
+    position = order_by_task(idata)
     for fold in np.array_split(bad, n_folds):
         refit = _fit_to(idata, ~np.isin(np.arange(len(k)), fold), **sampler)
-        of_rows = log_likelihood_of(idata, fold, refit)
+        of_rows = log_likelihood_of(idata, position[fold], refit)
         density[fold] = np.logaddexp.reduce(of_rows.to_numpy().reshape(-1, len(fold)), axis=0)
         density[fold] -= np.log(of_rows.sizes["chain"] * of_rows.sizes["draw"])
         k[fold] = 0.0
@@ -153,6 +154,7 @@ def keep_rows(data: TaskData, keep: npt.NDArray[np.bool_]) -> TaskData:
         offset=data.offset[keep],
         noise=None if data.noise is None else data.noise[keep],
         groupings=tuple(replace(g, index=g.index[keep], X=g.X[keep]) for g in data.groupings),
+        names=None if data.names is None else data.names[keep],
     )
 
 
