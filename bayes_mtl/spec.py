@@ -72,7 +72,7 @@ class ModelSpec:
     task_covariance : TaskCovariance
         How tasks co-vary. Default `Exchangeable()`.
     feature_covariance : FeatureCovariance
-        How the coefficients of one task co-vary. Default ``LKJ(2.0)``.
+        How the coefficients of one task co-vary: `LKJ`, `Diagonal` or `LowRank`. Default ``LKJ(2.0)``.
     priors : mapping
         Replaces default priors by name (`beta_mean`, `beta_shared`, `task_feature_effects`,
         `feature_sd`, `task_sd`, `sigma`, `sigma_spread`). A value is a `Prior`, a number (the

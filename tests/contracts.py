@@ -33,6 +33,7 @@ REPORTED = (
     "feature_sd",
     "feature_sd_scale",
     "feature_corr",
+    "feature_loadings",
     "task_corr",
     "task_loadings",
     "task_unique_sd",

@@ -40,7 +40,8 @@ STRUCTURES = {
     "StudentTLowRank": mtl.StudentT(mtl.LowRank(1), nu="learned"),
     "StudentTLKJ": mtl.StudentT(mtl.LKJ(2)),
 }
-FEATURE_COVARIANCES = {"LKJ": mtl.LKJ(2.5), "Diagonal": mtl.Diagonal()}
+FEATURE_COVARIANCES = {"LKJ": mtl.LKJ(2.5), "Diagonal": mtl.Diagonal(), "LowRank": mtl.LowRank(1)}
+_WITH_LOADINGS = {"Exchangeable": "outside", "LowRank2": "inside"}  # of features: one option each
 # What the data bring, and what the description asks for. Together these switch every option on and off.
 OPTIONS = {
     "inside": (
@@ -107,6 +108,10 @@ def combinations():
         for f in FEATURE_COVARIANCES:
             if s == "CompletePooling" and f == "Diagonal":
                 continue  # no feature covariance is used
+            if f == "LowRank":
+                if s in _WITH_LOADINGS:
+                    yield pytest.param(s, f, _WITH_LOADINGS[s], id=f"{s}-{f}")
+                continue
             for o in OPTIONS if f == "LKJ" else ("inside", "outside"):
                 yield pytest.param(s, f, o, id=f"{s}-{f}-{o}")
 
@@ -299,6 +304,33 @@ def test_no_pooling_learns_no_scale_and_no_mean():
 def test_feature_covariances_know_their_kind(covariance):
     assert isinstance(covariance, FeatureCovariance)
     assert FeatureCovariance.from_dict(covariance.to_dict()) == covariance
+
+
+@pytest.mark.parametrize("structure", [mtl.Exchangeable(), mtl.Clusters(2)], ids=str)
+def test_loadings_of_features_give_their_correlation(structure):
+    """In a block of one's own, for a mixture too: R = Lambda Lambda' with a unit diagonal."""
+    with pm.Model(coords={"clinic": [1, 2, 3], "term": ["a", "b", "c"]}) as model:
+        mtl.task_coefficients(
+            "b", task_covariance=structure, feature_covariance=mtl.LowRank(2), dims=("clinic", "term")
+        )
+    assert model.named_vars_to_dims["b_feature_loadings"] == ("term", "b_feature_factor")
+    corr, loadings = pm.draw(
+        [model["b_feature_corr"], model["b_feature_loadings"]], random_seed=1, mode="FAST_COMPILE"
+    )
+    np.testing.assert_allclose(np.diag(corr), 1.0, rtol=1e-12)
+    common = loadings @ loadings.T
+    np.testing.assert_allclose(corr - np.diag(np.diag(corr)), common - np.diag(np.diag(common)), atol=1e-12)
+    assert np.abs(common[0, 1]) > 1e-3
+
+
+def test_levels_have_loadings_of_features_of_their_own():
+    frame = table(n_rows=6).assign(item=lambda d: [f"i{i % 4}" for i in range(len(d))])
+    columns = {"features": ["x1", "x2"], "groupings": {"item": ["Intercept", "x1"]}}
+    data = mtl.TaskData.from_table(frame, task="task", outcome="y", **columns)
+    model = mtl.build_model(mtl.ModelSpec(feature_covariance=mtl.LowRank(1)), data)
+    assert model.named_vars_to_dims["feature_loadings"] == ("feature", "feature_factor")
+    assert model.named_vars_to_dims["item_feature_loadings"] == ("item_feature", "item_feature_factor")
+    contracts.assert_every_free_variable_is_an_ancestor_of_the_data(model)
 
 
 @pytest.mark.parametrize("rank", [0, -1, 1.5, True, "2"])

@@ -233,6 +233,8 @@ REPORTED = (
     "task_loadings",
     "task_unique_sd",
     "task_loadings_scale",
+    "feature_loadings",
+    "feature_loadings_scale",
 )
 
 

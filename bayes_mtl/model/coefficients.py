@@ -14,6 +14,7 @@ from bayes_mtl._typing import IntArray, Tensor
 from bayes_mtl.errors import Finding, SpecError, raise_if_any
 from bayes_mtl.kernels import product, repeat
 from bayes_mtl.model.coords import FACTOR, bis
+from bayes_mtl.model.feature_correlation import embed, feature_correlation
 from bayes_mtl.model.mixture import latent_mixture, mixture_prior
 from bayes_mtl.model.numbers import Numbers, constants
 from bayes_mtl.model.priors import TASK_SD, WIDE, common_scale, register
@@ -151,12 +152,9 @@ def coefficient_prior(
             factor = pt.set_subtensor(pt.ones(n_features)[inside], common)
         sd = register(name("feature_sd"), feature_sd, dims=feature_dim, factor=factor, numbers=numbers)
     independent = isinstance(task_covariance, NoPooling) or not len(inside)
-    correlation = None if independent else feature_covariance.correlation_cholesky(len(inside), name)
-    if correlation is None:
-        correlation = pt.eye(len(inside))
-    else:
-        whole = embed(correlation, inside, n_features) if len(inside) < n_features else correlation
-        pm.Deterministic(name("feature_corr"), whole @ whole.T, dims=(feature_dim, bis(feature_dim)))
+    correlation = pt.eye(len(inside))
+    if not independent:
+        correlation = feature_correlation(feature_covariance, inside, n_features, feature_dim, name)
 
     law = task_covariance.task_loadings(tasks, name)
     if task_covariance.relates_tasks:
@@ -213,16 +211,6 @@ def latent_coefficients(
         correlation = embed(correlation, inside, n_features)
     cholesky = prior.sd[:, None] * correlation
     return pm.Deterministic(name("beta"), mean + product(whitened, cholesky.T), dims=dims)
-
-
-def embed(block: Tensor, at: IntArray, size: int) -> Tensor:
-    """Return the identity of the given size with `block` at these rows and columns."""
-    if not len(at):
-        return pt.eye(size)
-    first, last = int(at[0]), int(at[-1]) + 1
-    if last - first == len(at):
-        return pt.set_subtensor(pt.eye(size)[first:last, first:last], block)
-    return pt.set_subtensor(pt.eye(size)[np.ix_(at, at)], block)
 
 
 def task_coefficients(

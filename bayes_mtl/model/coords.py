@@ -15,6 +15,7 @@ SHARED_FEATURE = "shared_feature"
 TASK_FEATURE = "task_feature"
 CANDIDATE = "candidate_feature"
 FACTOR = "factor"
+FEATURE_FACTOR = "feature_factor"
 CLUSTER = "cluster"
 ROW = "row"
 

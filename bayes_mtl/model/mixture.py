@@ -12,7 +12,8 @@ import pytensor.tensor as pt
 
 from bayes_mtl._typing import Label, Tensor
 from bayes_mtl.kernels import product
-from bayes_mtl.model.coords import CLUSTER, bis
+from bayes_mtl.model.coords import CLUSTER
+from bayes_mtl.model.feature_correlation import feature_correlation
 from bayes_mtl.model.numbers import Numbers, constants
 from bayes_mtl.model.priors import register
 from bayes_mtl.structures import FeatureCovariance, Namer, TaskMixture
@@ -86,13 +87,7 @@ def mixture_prior(
     names = list(structure.component_names(tasks))
     model.add_coord(cluster_dim, names)
     sd = register(name("feature_sd"), feature_sd, dims=feature_dim, numbers=numbers)
-    correlation = feature_covariance.correlation_cholesky(n, name)
-    if correlation is None:
-        correlation = pt.eye(n)
-    else:
-        pm.Deterministic(
-            name("feature_corr"), correlation @ correlation.T, dims=(feature_dim, bis(feature_dim))
-        )
+    correlation = feature_correlation(feature_covariance, np.arange(n), n, feature_dim, name)
     found = structure.components(tasks, n, name)
     centre = pt.zeros((len(names), n))
     if structure.has_centres:

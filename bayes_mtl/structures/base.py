@@ -153,6 +153,14 @@ class FeatureCovariance(Described, ABC):
     def correlation_cholesky(self, n_features: int, name: Namer) -> Tensor | None:
         """Register variables in the current model; return the Cholesky factor of R (None: identity)."""
 
+    def feature_loadings(self, n_features: int, name: Namer) -> TaskLoadings | None:
+        """Register variables of a factor model R = Lambda Lambda' + diag(delta^2); None if it is not one.
+
+        If it is, `correlation_cholesky` is not asked. `loadings` are (n_features, n_factors), `unique_sd` is
+        (n_features,); a dim "feature_factor", by `name`, has to be added.
+        """
+        return None
+
 
 @dataclass(frozen=True)
 class Candidates:

@@ -1,4 +1,4 @@
-"""Tasks that share a few latent coefficient vectors."""
+"""A factor model: of tasks that share latent coefficient vectors, or of features that move together."""
 
 from __future__ import annotations
 
@@ -9,28 +9,32 @@ import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
 
-from bayes_mtl._typing import FloatArray, Label
+from bayes_mtl._typing import FloatArray, Label, Tensor
 from bayes_mtl.errors import Finding, SpecError
 from bayes_mtl.structures._new_tasks import draw_from_basis
-from bayes_mtl.structures.base import KnownTasks, Namer, TaskCovariance, TaskLoadings
+from bayes_mtl.structures.base import FeatureCovariance, KnownTasks, Namer, TaskCovariance, TaskLoadings
 
 
 @dataclass(frozen=True)
-class LowRank(TaskCovariance):
-    """A factor model of tasks: Omega = Lambda Lambda' + diag(delta^2) with a unit diagonal.
+class LowRank(TaskCovariance, FeatureCovariance):
+    """A factor model with a unit diagonal, Lambda Lambda' + diag(delta^2): of tasks, or of features.
 
     Unconstrained loadings a_tk = c_k z_tk, with z_tk ~ N(0, 1) and column scales c_k ~ HalfNormal(1)
     that shrink the columns that are not needed, give
 
         Lambda_t = a_t / sqrt(1 + |a_t|^2)        delta_t = 1 / sqrt(1 + |a_t|^2)
 
-    The rotation of the columns is left free: it does not matter for Omega, and fixing it makes the
-    sampler slow. Read Omega and the coefficients, not single loadings.
+    As a task covariance, that is Omega: tasks combine `rank` latent coefficient vectors. As a feature
+    covariance it is the correlation R of the coefficients of one task, with `feature_loadings`: suited where
+    coefficients move along few directions, which `LKJ` takes for unlikely (see there).
+
+    The rotation of the columns is left free: it does not matter for Omega or R, and fixing it makes the
+    sampler slow. Read the correlations and the coefficients, not single loadings.
 
     Parameters
     ----------
     rank : int
-        Number of latent coefficient vectors, default 2.
+        Number of columns, default 2.
 
     References
     ----------
@@ -49,10 +53,23 @@ class LowRank(TaskCovariance):
         return False
 
     def task_loadings(self, tasks: Sequence[Label], name: Namer) -> TaskLoadings:
-        """Register the loadings."""
-        pm.modelcontext(None).add_coord(name("factor"), range(self.rank))
-        scale = pm.HalfNormal(name("task_loadings_scale"), 1.0, shape=self.rank, dims=name("factor"))
-        raw = scale * pm.Normal(name("task_loadings_offset"), 0.0, 1.0, shape=(len(tasks), self.rank))
+        """Register the loadings of tasks."""
+        return self._loadings(len(tasks), name("task_loadings"), name("factor"))
+
+    def feature_loadings(self, n_features: int, name: Namer) -> TaskLoadings | None:
+        """Register the loadings of features; one feature has nothing to correlate with."""
+        if n_features == 1:
+            return None
+        return self._loadings(n_features, name("feature_loadings"), name("feature_factor"))
+
+    def correlation_cholesky(self, n_features: int, name: Namer) -> Tensor | None:
+        """Return None: one feature has the identity, and of more `feature_loadings` says all."""
+        return None
+
+    def _loadings(self, n: int, name: str, dim: str) -> TaskLoadings:
+        pm.modelcontext(None).add_coord(dim, range(self.rank))
+        scale = pm.HalfNormal(f"{name}_scale", 1.0, shape=self.rank, dims=dim)
+        raw = scale * pm.Normal(f"{name}_offset", 0.0, 1.0, shape=(n, self.rank))
         unique_sd = 1.0 / pt.sqrt(1.0 + (raw**2).sum(axis=1))
         return TaskLoadings(loadings=raw * unique_sd[:, None], unique_sd=unique_sd)
 
