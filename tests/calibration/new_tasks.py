@@ -6,8 +6,8 @@
 First, data sets drawn from the model's prior, some tasks of which are left out of the fit: 90 % intervals
 have to cover 87 to 93 % of their coefficients over 200 data sets. Then realistic truths under default priors:
 30 tasks with 4 and 8 coefficients that move along one shared direction, a quarter of the repeats each; no
-structure below 85 %. All data sets of a structure have one shape, so that a model is compiled once. Exits with
-1 if a bar is missed by more than two standard errors.
+structure below 85 %. All data sets of a structure have one shape, so that a model is compiled once. Exits
+with 1 if a bar is missed by more than two standard errors.
 """
 
 from __future__ import annotations
