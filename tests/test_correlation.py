@@ -125,7 +125,7 @@ def test_some_tasks_may_be_chosen_and_unknown_ones_are_named():
     assert some.index.tolist() == [(1, 4), (1, 6), (4, 6)]
     np.testing.assert_allclose(some["mean"], everything.loc[some.index, "mean"], rtol=1e-12)
     for wrong, words in (
-        ([1, "1"], "names '1', which is not among them"),
+        ([1, "1"], "'1' is not known"),
         ([1], "two tasks at least, found 1"),
         ("ab", "should be a list of labels"),
     ):

@@ -14,7 +14,7 @@ from bayes_mtl.inference.attributes import inside_of, schema_of, spec_of
 from bayes_mtl.inference.deviations import deviations, task_scales
 from bayes_mtl.structures import LowRank, StudentT, Tree
 from bayes_mtl.summaries._alignment import match_factors, matched, varimax
-from bayes_mtl.summaries.contraction import LEAST_PRIOR_SD, contraction
+from bayes_mtl.summaries.contraction import contraction
 from bayes_mtl.summaries.correlation import convergence, interval_probability
 
 
@@ -196,7 +196,7 @@ def _overlap(
     for t in range(loadings.shape[1]):
         values = np.einsum("nk,nsk->ns", unit[:, t], unit)
         prior_sd = np.einsum("nk,nsk->ns", before[:, t], before).std(axis=0)
-        narrower = contraction(values.std(axis=0), prior_sd, least=LEAST_PRIOR_SD)
+        narrower = contraction(values.std(axis=0), prior_sd)
         narrower[t] = np.nan
         rows.append([values.mean(axis=0), *_interval(values, prob), narrower])
     names = ("overlap", "overlap_lower", "overlap_upper", "overlap_contraction")

@@ -147,7 +147,7 @@ def positions(known: np.ndarray, chosen: Sequence[Label]) -> IntArray:
         raise SpecError(Finding("tasks", f"should be a list of labels, found {chosen!r}"))
     place = {label: i for i, label in enumerate(known.tolist())}
     labels = list(dict.fromkeys(c.item() if isinstance(c, np.generic) else c for c in chosen))
-    findings = [Finding("tasks", f"names {c!r}, which is not among them") for c in labels if c not in place]
+    findings = [Finding("tasks", f"{c!r} is not known") for c in labels if c not in place]
     if not findings and len(labels) < 2:
         findings = [Finding("tasks", f"should name two tasks at least, found {len(labels)}")]
     if findings:
