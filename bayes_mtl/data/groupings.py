@@ -253,10 +253,7 @@ def make_groupings(
 
 def _positions(features: Sequence[str], design: Design) -> dict[str, list[int]]:
     """Return where the columns of each feature are; -1: an intercept that the design does not have."""
-    at = {
-        f: [i for i, (c, t) in enumerate(zip(design.columns, design.terms, strict=True)) if f in (c, t)]
-        for f in features
-    }
+    at = {f: [design.columns.index(c) for c in design.columns_of(f)] for f in features}
     if INTERCEPT in at and not at[INTERCEPT]:
         at[INTERCEPT] = [-1]
     return at

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,8 @@ import pandas as pd
 from bayes_mtl._typing import FloatArray, IntArray, Label
 from bayes_mtl.data import checks
 from bayes_mtl.data.dependence import Dependence, dependent_columns, warn_of_dependent_columns
+from bayes_mtl.data.design import evaluate_outcome, known_side
+from bayes_mtl.data.formulas import quote, read_side, split_formula
 from bayes_mtl.data.frames import column_names, missing_columns, to_pandas
 from bayes_mtl.data.groupings import (
     Grouping,
@@ -28,7 +29,7 @@ from bayes_mtl.data.groupings import (
 from bayes_mtl.data.level_rows import LevelRows
 from bayes_mtl.data.pseudo_rows import DesignRows, PseudoRows
 from bayes_mtl.data.rows import row_names
-from bayes_mtl.data.schema import INTERCEPT, Design, TaskSchema, quote
+from bayes_mtl.data.schema import INTERCEPT, Design, TaskSchema
 from bayes_mtl.data.statistics import TaskStatistics
 from bayes_mtl.errors import DataError, DataWarning, Finding, raise_if_any
 
@@ -188,14 +189,14 @@ class TaskData:
         by_level = asked_features(groupings)
         if missing not in ("error", "drop"):
             raise DataError(Finding("missing", f"should be 'error' or 'drop', found {missing!r}"))
-        formula_text, outcome_name, outcome_formula = _formulas(
-            formula, outcome, outcomes, features, shared_features, intercept
-        )
+        formula_text, left = _formulas(formula, outcome, outcomes, features, shared_features, intercept)
         wide = tuple(outcomes or ())
         wanted = [*(wide or ()), *([task] if task else []), *task_features, *by_level]
         wanted += [c for c in (weights, offset, noise) if c]
         if formula is not None:
-            wanted += _named(formula)
+            columns = column_names(table)
+            wanted += read_side(left, columns, python=True).unknown
+            wanted += read_side(formula_text, columns).unknown
         else:
             wanted += [*([outcome] if outcome else []), *(features or ())]
             wanted += [c for c in shared_features if c != INTERCEPT]
@@ -204,24 +205,28 @@ class TaskData:
         given, table = table, to_pandas(table, column_names(table), DataError)
         names = row_names(given, len(table))
         if wide:
-            table, task_column, outcome_formula = _melt(table, wide)
+            table, task_column, outcome_column = _melt(table, wide)
+            left, outcome_name = quote(outcome_column), "outcome"
         else:
             task_column = str(task)
+            outcome_side = known_side(left, table, python=True)
+            outcome_name = outcome_side.columns[0] if outcome_side.is_column else left
+        outcome_reads = known_side(left, table, python=True).columns
         if missing == "drop":
             used = [task_column, *by_level, *task_features, *(c for c in extra.values() if c)]
-            used += _reads(formula_text, table) + _reads(outcome_formula, table)
+            used += [*known_side(formula_text, table).columns, *outcome_reads]
             table, position = _complete_rows(table, used, task_column, list(by_level))
         else:
             position = np.arange(len(table))
         labels = _labels(table, task_column)
         levels = {name: _labels(table, name, "labels") for name in by_level}
         design, matrix = Design.learn(formula_text, table, center=center)
-        y = _outcome(table, outcome_formula)
+        y = _outcome(table, left)
         side = {k: _numeric(table, c) if c else None for k, c in extra.items()}
         shared = _resolve_shared(shared_features, design)
 
         roles = {
-            "outcome": [outcome_formula, *wide],
+            "outcome": [*(outcome_reads if len(outcome_reads) == 1 else ()), *wide],
             "task": [task_column],
             **{k: [c] for k, c in extra.items() if c},
         }
@@ -231,7 +236,17 @@ class TaskData:
             *_role_findings(design.reads, features or (), roles, task_features),
         ]
         findings += _row_findings(
-            design, matrix, outcome_name, y, extra, side, labels.values, wide, dropped=missing == "drop"
+            table,
+            design,
+            matrix,
+            outcome_reads,
+            outcome_name,
+            y,
+            extra,
+            side,
+            labels.values,
+            wide,
+            dropped=missing == "drop",
         )
         tasks, index = labels.index()
         rows = np.argsort(index, kind="stable")
@@ -262,6 +277,7 @@ class TaskData:
             shared=shared,
             task_design=task_design,
             groupings={g.name: g.features for g in factors},
+            left="" if wide else left,
             **extra,
         )
         warn_of_dependent_columns(
@@ -668,29 +684,22 @@ def _formulas(
     features: Sequence[str] | None,
     shared: Sequence[str],
     intercept: bool,
-) -> tuple[str, str, str]:
-    """Return the right-hand side, the name of the outcome, and the left-hand side."""
+) -> tuple[str, str]:
+    """Return the right-hand side, and the left-hand side (empty for a wide table)."""
     if formula is not None:
-        left, tilde, right = formula.partition("~")
-        if not tilde:
+        sides = split_formula(formula)
+        if sides is None:
             raise DataError(Finding(f"formula {formula!r}", "has no '~'", "For example 'y ~ x1 + x2'"))
-        if bool(left.strip()) == bool(outcomes):
+        left, right = sides
+        if bool(left) == bool(outcomes):
             rule = (
                 "should have no left-hand side for a wide table" if outcomes else "has no outcome before '~'"
             )
             raise DataError(Finding(f"formula {formula!r}", rule))
-        left = left.strip().strip("`")
-        return right.strip(), left or "outcome", left
+        return right, left
     names = list(dict.fromkeys([*(features or ()), *(s for s in shared if s != INTERCEPT)]))
     right = " + ".join(["1" if intercept else "0", *map(quote, names)])
-    return right, outcome or "outcome", outcome or "outcome"
-
-
-def _named(formula: str) -> list[str]:
-    """Return the columns that a formula without calls names, so that all missing ones are listed together."""
-    if not re.fullmatch(r"[\w\s+~:*-]*", formula):
-        return []
-    return re.findall(r"[A-Za-z_]\w*", formula)
+    return right, quote(outcome) if outcome else ""
 
 
 def _role_findings(
@@ -736,11 +745,6 @@ def _melt(frame: pd.DataFrame, outcomes: Sequence[str]) -> tuple[pd.DataFrame, s
     return pd.concat(parts, ignore_index=True), task, outcome
 
 
-def _reads(formula: str, table: pd.DataFrame) -> list[str]:
-    """Return the columns that one side of a formula reads."""
-    return [formula] if formula in table else list(Design.learn(formula, table)[0].reads)
-
-
 def _complete_rows(
     table: pd.DataFrame, columns: Sequence[str], task: str, groupings: Sequence[str] = ()
 ) -> tuple[pd.DataFrame, IntArray]:
@@ -780,15 +784,9 @@ def _labels(table: pd.DataFrame, column: str, what: str = "task labels") -> _Lab
     return _Labels(values, findings)
 
 
-def _outcome(table: Any, text: str) -> FloatArray:
-    if text in column_names(table):
-        return _numeric(table, text)
-    _, matrix = Design.learn(f"0 + {text}", table)
-    if matrix.shape[1] != 1:
-        raise DataError(
-            Finding(f"outcome {text!r}", f"should be one numeric column, found {matrix.shape[1]}")
-        )
-    return matrix[:, 0]
+def _outcome(table: pd.DataFrame, left: str) -> FloatArray:
+    side = known_side(left, table, python=True)
+    return _numeric(table, side.columns[0]) if side.is_column else evaluate_outcome(side, table)
 
 
 def _numeric(table: Any, column: str) -> FloatArray:
@@ -807,7 +805,7 @@ def _resolve_shared(shared: Sequence[str], design: Design) -> tuple[str, ...]:
     chosen = []
     findings = []
     for name in shared:
-        match = [c for c, t in zip(design.columns, design.terms, strict=True) if name in (c, t)]
+        match = design.columns_of(name)
         if not match:
             known = ", ".join(dict.fromkeys([*design.columns, *design.terms]))
             findings.append(
@@ -819,8 +817,10 @@ def _resolve_shared(shared: Sequence[str], design: Design) -> tuple[str, ...]:
 
 
 def _row_findings(
+    table: pd.DataFrame,
     design: Design,
     matrix: FloatArray,
+    outcome_reads: Sequence[str],
     outcome: str,
     y: FloatArray,
     extra: Mapping[str, str | None],
@@ -833,12 +833,22 @@ def _row_findings(
     """Find missing, infinite and non-positive entries; of a wide table, in its own rows and columns."""
     n_rows = len(y) // max(1, len(wide))
     once = slice(0, len(y) if dropped else n_rows)
-    found = [] if wide and not dropped else checks.not_finite(outcome, y, tasks)
+    gone = {name: table[name].isna().to_numpy() for name in (*design.reads, *outcome_reads)}
+    found = []
+    if not wide or dropped:
+        for name in outcome_reads:
+            found += checks.not_finite(name, np.where(gone[name], np.nan, 0.0), tasks)
+        complete = ~np.any([gone[name] for name in outcome_reads], axis=0)
+        found += checks.not_finite(outcome, np.where(complete, y, 0.0), tasks)
     for i, name in enumerate(() if dropped else wide):
         part = slice(i * n_rows, (i + 1) * n_rows)
         found += checks.not_finite(name, y[part], tasks[part])
+    reads = [name for name in design.reads if name not in outcome_reads]
+    for name in reads:
+        found += checks.not_finite(name, np.where(gone[name], np.nan, 0.0)[once], tasks[once])
+    complete = ~np.any([gone[name] for name in design.reads] or [np.zeros(len(y), bool)], axis=0)
     for i, name in enumerate(design.columns):
-        found += checks.not_finite(name, matrix[once, i], tasks[once])
+        found += checks.not_finite(name, np.where(complete, matrix[:, i], 0.0)[once], tasks[once])
     for key, column in extra.items():
         values = side[key]
         if column is not None and values is not None:

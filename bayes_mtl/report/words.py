@@ -9,7 +9,7 @@ import numpy as np
 
 from bayes_mtl._typing import FloatArray
 from bayes_mtl.data import TaskData, TaskSchema
-from bayes_mtl.data.schema import INTERCEPT, quote
+from bayes_mtl.data.schema import INTERCEPT
 from bayes_mtl.model import default_priors
 from bayes_mtl.prior import Prior
 from bayes_mtl.spec import ModelSpec, inside_features
@@ -106,13 +106,12 @@ def structure_in_words(structure: TaskCovariance, what: str = "Task structure") 
 def data_in_code(data: TaskData) -> str:
     """Return the call that reads the data from their table."""
     schema = data.schema
-    design, outcome = schema.design, schema.outcome
+    design = schema.design
     term_of = dict(zip(design.columns, design.terms, strict=True))
-    left = "" if schema.outcomes else outcome if "(" in outcome else quote(outcome)
     options: dict[str, Any] = {
         "task": schema.task,
         "outcomes": list(schema.outcomes),
-        "formula": f"{left} ~ {design.formula}".strip(),
+        "formula": f"{schema.left} ~ {design.formula}".strip(),
         "shared_features": list(dict.fromkeys(term_of[c] for c in schema.shared)),
         "task_features": list(schema.task_design.reads) if schema.task_design else [],
         "groupings": {name: list(features) for name, features in schema.groupings.items()},
