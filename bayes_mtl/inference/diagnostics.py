@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import xarray as xr
 
 from bayes_mtl.errors import Finding
+from bayes_mtl.inference.attributes import data_of, spec_of
+from bayes_mtl.inference.prechecks import noise_is_confounded
 
 MAX_R_HAT = 1.01
 MAX_R_HAT_OF_MANY = 1.03  # for the largest of hundreds of noisy estimates
@@ -20,6 +22,11 @@ _MAX_ELEMENTS = 300  # of one parameter; more are looked at in a spread-out samp
 _MAX_CO_CLUSTERED = 25  # tasks, whose pairs are looked at
 
 _KEPT = "bayes_mtl_diagnosis"
+
+_ONE_ROW = (
+    "Each task has one row, whose noise and own coefficients trade off: fix sigma, or name a column of known "
+    "noise (noise=)"
+)
 
 # Rotations of loadings (of tasks, or of the levels of a grouping) and numbers of clusters do not matter, so
 # their mixing does not either. Endings of names.
@@ -45,6 +52,8 @@ class Diagnosis:
     worst_r_hat, least_ess : float
         Over all identified parameters; NaN where there is one draw only.
     divergences, draws, chains : int
+    sampled : bool
+        False where no hyperparameter is left to learn, so that all draws are exact and independent.
     """
 
     problems: tuple[Finding, ...]
@@ -53,9 +62,12 @@ class Diagnosis:
     divergences: int
     draws: int
     chains: int
+    sampled: bool = True
 
     def __str__(self) -> str:
         size = f"{self.chains} chains x {self.draws} draws"
+        if not self.sampled:
+            return f"No hyperparameter is left to learn: {size} of coefficients, exact and independent."
         if not self.problems:
             return (
                 f"No problems found in {size}: largest R-hat {self.worst_r_hat:.3f}, "
@@ -84,6 +96,8 @@ def diagnose(idata: xr.DataTree) -> Diagnosis:
     posterior = idata["posterior"].to_dataset()
     stats = idata["sample_stats"].to_dataset()
     chains, draws = posterior.sizes["chain"], posterior.sizes["draw"]
+    if set(stats) <= {"diverging"}:
+        return Diagnosis((), float("nan"), float("nan"), 0, draws, chains, sampled=False)
     problems = []
     divergences = int(stats["diverging"].sum()) if "diverging" in stats else 0
     if divergences:
@@ -120,6 +134,9 @@ def diagnose(idata: xr.DataTree) -> Diagnosis:
         problems.append(
             Finding("chains", "there is only one, so disagreement between chains cannot be seen", "Use 4")
         )
+    if problems and noise_is_confounded(spec_of(idata), data_of(idata)):
+        slow = ("divergences", "energy", "R-hat", "effective sample size")
+        problems = [replace(p, remedy=_ONE_ROW) if p.where in slow else p for p in problems]
     return Diagnosis(tuple(problems), worst, least, divergences, draws, chains)
 
 

@@ -19,7 +19,7 @@ from bayes_mtl._typing import FloatArray
 from bayes_mtl.data import PseudoRows, TaskData
 from bayes_mtl.data.groupings import named
 from bayes_mtl.data.rows import in_table_order, row_coords
-from bayes_mtl.errors import ConvergenceWarning, DataWarning, Finding, SpecError, raise_if_any
+from bayes_mtl.errors import ConvergenceWarning, DataError, DataWarning, Finding, SpecError, raise_if_any
 from bayes_mtl.families import Gaussian
 from bayes_mtl.inference import components
 from bayes_mtl.inference.attributes import describe
@@ -29,6 +29,7 @@ from bayes_mtl.inference.hyperdraws import REPORTED, Hyperdraws, MixtureDraws, e
 from bayes_mtl.inference.level_pilot import level_pilot
 from bayes_mtl.inference.log_likelihood import log_likelihood as pointwise
 from bayes_mtl.inference.pilot import pilot
+from bayes_mtl.inference.prechecks import hard_to_tell_apart, noise_free
 from bayes_mtl.inference.recover import Coefficients, from_coordinates, recover
 from bayes_mtl.model import LEVEL_OFFSET, WHITENED, AssembledModel, is_chained, is_collapsed, sampling_model
 from bayes_mtl.model.coords import (
@@ -111,9 +112,13 @@ def fit(
     ------
     SpecError
         If description, data or arguments do not fit together; before anything is compiled.
+    DataError
+        If the outcome has no noise, so that there is no posterior of `sigma`; before sampling.
 
     Warns
     -----
+    DataWarning
+        If the rows cannot tell apart what is asked for.
     ConvergenceWarning
         If the draws should not be trusted; says why and what to do.
 
@@ -129,6 +134,8 @@ def fit(
     if isinstance(spec.family, Gaussian) and ((data.y == 0) | (data.y == 1)).all():
         said = "The outcome is 0 or 1 in every row, and the family is Gaussian; two classes are 'bernoulli'."
         warnings.warn(said, DataWarning, stacklevel=2)
+    for sentence in hard_to_tell_apart(spec, data):
+        warnings.warn(sentence, DataWarning, stacklevel=2)
     collapsed = is_collapsed(spec, marginal) and not (marginal == "auto" and is_chained(spec, data))
     levels = None
     if data.groupings:
@@ -254,6 +261,7 @@ def _check(
             Finding("backend", "is 'jax', which is not installed", 'pip install "bayes_mtl[jax]"')
         )
     raise_if_any([*findings, *spec.findings(data)], SpecError)
+    raise_if_any(noise_free(spec, data), DataError)
 
 
 def _seeds(random_seed: Any) -> list[int]:

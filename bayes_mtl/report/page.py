@@ -90,7 +90,8 @@ def report(
     spec, schema, path = spec_of(idata), schema_of(idata), Path(path)
     _check(idata, kind, gain, path)
     noun = schema.task or "outcome"
-    if gain is None and spec.family.gaussian_coefficients:
+    several = idata["posterior"].sizes["task"] > 1
+    if gain is None and spec.family.gaussian_coefficients and several:
         gain = transfer_gain(idata, max_refits=max_refits)
     with mpl.rc_context({"font.family": "sans-serif", "figure.max_open_warning": 0}):
         sections = [
@@ -101,7 +102,10 @@ def report(
             ("How do the tasks relate?", _relations(idata, kind)),
             *((f"What is added by each {name}", _levels(idata, name)) for name in schema.groupings),
             ("Who leans on whom?", _pooling(idata)),
-            ("Who gains, who is hurt?", _gain(gain)),
+            (
+                "Who gains, who is hurt?",
+                _gain(gain) if several else html.paragraph("There is one task only."),
+            ),
             ("Predictions beside the data", _fit(idata)),
             ("How to repeat it", _repeat(idata)),
         ]

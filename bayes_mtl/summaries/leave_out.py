@@ -72,8 +72,10 @@ def leave_one_task_out(
     if not spec.family.gaussian_coefficients:
         name = type(spec.family).__name__
         raise SpecError(Finding("leave_one_task_out", f"needs Gaussian outcomes, found {name}"))
+    data = data_of(idata)
+    check_several_tasks(data, "leave_one_task_out")
     elpd, surprise, k = task_scores(idata)
-    data, refitted = data_of(idata), np.zeros(len(k), dtype=bool)
+    refitted = np.zeros(len(k), dtype=bool)
     for t in np.flatnonzero(k > MAX_PARETO_K) if refit else ():
         rest = fit_without(idata, int(t), random_seed=random_seed, **sampler)
         elpd[t], surprise[t] = score_of_absent(rest, data, int(t))
@@ -202,6 +204,12 @@ def smoothed_weights(log_density: FloatArray) -> tuple[FloatArray, FloatArray]:
         return -log_density - logsumexp(-log_density, axis=0), np.zeros(log_density.shape[1])
     weight, k = array_stats.psislw(np.ascontiguousarray(log_density.T), axis=-1)
     return np.asarray(weight).T, np.asarray(k)
+
+
+def check_several_tasks(data: TaskData, who: str) -> None:
+    """Say so if there is no other task to learn from."""
+    if data.n_tasks == 1:
+        raise SpecError(Finding(who, "needs two tasks at least, found one", "There is nothing to compare"))
 
 
 def read_stored(

@@ -63,6 +63,8 @@ def _formatters(table: pd.DataFrame) -> dict[Any, Any]:
 def summary(idata: xr.DataTree, *, ci_prob: float | None = None, coefficients: bool = False) -> Summary:
     """Summarise the hyperparameters, each free number once, with the diagnostics in words.
 
+    Where none is left to learn, the coefficients (of many, a spread-out sample).
+
     Parameters
     ----------
     idata : DataTree
@@ -99,6 +101,8 @@ def summary(idata: xr.DataTree, *, ci_prob: float | None = None, coefficients: b
     names = [n for n in shown if n in posterior]
     names += ["beta", *(named(g, "beta") for g in groupings)] if coefficients else []
     elements = unique_elements(posterior[names], limit=None)
+    if not elements.data_vars:  # all hyperparameters are fixed
+        elements = unique_elements(posterior[["beta"]] if "beta" in posterior else posterior)
     columns = {}
     for name, values in elements.data_vars.items():
         axis = f"{name}_element"

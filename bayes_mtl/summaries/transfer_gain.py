@@ -22,6 +22,7 @@ from bayes_mtl.spec import ModelSpec, PriorEntry, PriorValue
 from bayes_mtl.structures import CompletePooling, NoPooling, StudentT, TaskCovariance, TaskMixture
 from bayes_mtl.summaries.leave_out import (
     MAX_PARETO_K,
+    check_several_tasks,
     row_elpd,
     row_elpd_by_quadrature,
     row_elpd_without,
@@ -100,6 +101,7 @@ def transfer_gain(
     >>> mtl.transfer_gain(idata)[["gain", "gain_se", "verdict"]].to_dataframe()  # doctest: +SKIP
     """
     spec, data = spec_of(idata), data_of(idata)
+    check_several_tasks(data, "transfer_gain")
     sampler = {"random_seed": random_seed, **sampler}
     refits = _Refits(max_refits, sampler)
     own, k = refits.row_elpd(idata)
