@@ -241,7 +241,7 @@ def integrated_log_density(latent: Evaluator, point: dict[str, Any], offsets: li
 def assert_collapsed_equals_latent(collapsed: Evaluator, latent: Evaluator, point: dict[str, Any]) -> None:
     """Integrating the coefficients out of the latent model gives the collapsed one, priors and all."""
     offsets = [name for name in latent.names if name not in collapsed.names]
-    assert set(offsets) <= {"beta_offset", "basis_offset"}
+    assert set(offsets) <= {"beta_offset__", "basis_offset"}
     assert_close(collapsed.logp(point), integrated_log_density(latent, point, offsets))
 
 
@@ -253,7 +253,7 @@ def assert_sampling_models_are_the_latent_one(
     whitened = Evaluator(sampling_model(spec, data, collapsed=False, rows=data.pseudo_rows).model)
     integrated = [name for name in latent.names if name not in collapsed.names]
     population = ("beta_mean", "beta_shared", "task_feature_effects", "beta_specific")
-    assert all(n.startswith(population) for n in integrated if n not in ("beta_offset", "basis_offset"))
+    assert all(n.startswith(population) for n in integrated if n not in ("beta_offset__", "basis_offset"))
     point = collapsed.random_point(rng)
     expected = integrated_log_density(latent, point, integrated)
     assert_close(collapsed.logp(point), expected, 1e-7)
@@ -269,7 +269,7 @@ def assert_latent_law_is_the_reported_one(
 ) -> None:
     """Given the hyperparameters, beta is an affine map of standard normals with the reported covariance."""
     point = latent.random_point(rng)
-    offsets = [n for n in latent.names if n in ("beta_offset", "basis_offset")]
+    offsets = [n for n in latent.names if n in ("beta_offset__", "basis_offset")]
     zero = {**point, **{n: np.zeros_like(point[n]) for n in offsets}}
     at_zero = latent.values(zero)
     columns = []

@@ -24,7 +24,7 @@ from bayes_mtl.kernels.compile import load
 from bayes_mtl.model import LEVEL_OFFSET, sampling_model
 from tests import contracts
 
-LATENT = ("beta_offset", "basis_offset", "item_effects_offset", "item_basis_offset", "area_effects_offset")
+LATENT = ("beta_offset__", "basis_offset", "item_effects_offset__", "area_effects_offset__")
 
 
 def table(seed=0, n_tasks=5, n_items=4):

@@ -261,7 +261,7 @@ def at_draws(build: Callable[[], Sequence[Tensor]], draws: xr.Dataset) -> list[F
         Draws of these variables.
     """
     n_draws = draws.sizes["chain"] * draws.sizes["draw"]
-    with pm.Model() as model:
+    with pm.Model(model=None) as model:  # whatever model the caller is in stays as it is
         outputs = list(build())
     columns = [draws[v.name].transpose("chain", "draw", ...).to_numpy() for v in model.free_RVs]
     columns = [c.reshape(n_draws, *c.shape[2:]) for c in columns]

@@ -29,7 +29,7 @@ from bayes_mtl.model.coefficients import (
     coefficient_prior,
     latent_coefficients,
 )
-from bayes_mtl.model.coords import FEATURE, ROW, TASK, model_coords
+from bayes_mtl.model.coords import FEATURE, ROW, TASK, own_model
 from bayes_mtl.model.feature_scales import ScaledFeatures, scaled_features
 from bayes_mtl.model.levels import (
     LEVEL_OFFSET,
@@ -193,7 +193,7 @@ def _assemble(
     priors, scales = default_priors(spec, data)
     chained = pilot is not None and not collapsed and is_chained(spec, data)
     structure = spec.task_covariance
-    with pm.Model(coords=model_coords(data)) as model:
+    with own_model(data) as model:
         if isinstance(structure, TaskMixture):
             effects = population(data, priors, scales, integrate=False, numbers=numbers)
             mixture = _mixture(spec, structure, data, priors, numbers)

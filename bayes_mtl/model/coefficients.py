@@ -15,6 +15,7 @@ from bayes_mtl.errors import Finding, SpecError, raise_if_any
 from bayes_mtl.kernels import product, repeat
 from bayes_mtl.model.coords import FACTOR, bis
 from bayes_mtl.model.feature_correlation import embed, feature_correlation
+from bayes_mtl.model.latent import Noncentered, register_coefficients
 from bayes_mtl.model.mixture import latent_mixture, mixture_prior
 from bayes_mtl.model.numbers import Numbers, constants
 from bayes_mtl.model.priors import TASK_SD, WIDE, common_scale, register
@@ -183,34 +184,45 @@ def coefficient_prior(
 
 
 def latent_coefficients(
-    prior: CoefficientPrior, mean: Tensor, *, n_tasks: int, dims: tuple[str, str], name: Namer
+    prior: CoefficientPrior,
+    mean: Tensor,
+    *,
+    n_tasks: int,
+    dims: tuple[str, str],
+    name: Namer,
+    centered: bool = False,
+    factors: bool = True,
 ) -> Tensor:
-    """Register the coefficients themselves, as an affine map of standard normals (non-centered).
+    """Register the coefficients themselves.
 
-    `mean` has one row per task, or one for all.
+    Parameters
+    ----------
+    mean : (n_tasks, n_features) or (1, n_features)
+    centered : bool
+        Whether a sampler moves the coefficients, or standard normals that they are an affine map of.
+    factors : bool
+        Whether the entries f_k of a few latent factors may be variables of their own, which saves a Cholesky
+        factor of Omega.
     """
     mean = repeat(mean, n_tasks)
     if not prior.varies:
         return pm.Deterministic(name("beta"), mean, dims=dims)
-    inside, own, n_features = prior.inside, prior.own, prior.n_features
-    whitened = pt.zeros((n_tasks, n_features))
-    if len(own):
-        offset = pm.Normal(name("beta_offset"), 0.0, 1.0, shape=(n_tasks, len(own)))
-        if prior.unique_sd is not None:
-            is_inside = np.isin(np.arange(n_features), inside)
-            whitened = offset * pt.switch(is_inside, prior.unique_sd[:, None], 1.0)
-        else:
-            whitened = product(offset, pt.as_tensor_variable(np.eye(n_features)[own]))
-    if prior.loadings is not None:
-        factors = pm.Normal(name("basis_offset"), 0.0, 1.0, shape=(prior.loadings.type.shape[1], len(inside)))
-        if len(inside) < n_features:
-            factors = product(factors, pt.as_tensor_variable(np.eye(n_features)[inside]))
-        whitened = whitened + product(prior.loadings, factors)
+    inside, n_features, loadings, tasks = prior.inside, prior.n_features, prior.loadings, prior.unique_sd
     correlation = prior.correlation
     if len(inside) < n_features:
         correlation = embed(correlation, inside, n_features)
-    cholesky = prior.sd[:, None] * correlation
-    return pm.Deterministic(name("beta"), mean + product(whitened, cholesky.T), dims=dims)
+    L = prior.sd[:, None] * correlation
+    if loadings is not None and tasks is None:
+        tasks = loadings  # square and lower triangular
+    elif loadings is not None and factors and loadings.type.shape[1] < n_tasks:
+        f = pm.Normal(name("basis_offset"), 0.0, 1.0, shape=(loadings.type.shape[1], len(inside)))
+        if len(inside) < n_features:
+            f = product(f, pt.as_tensor_variable(np.eye(n_features)[inside]))
+        mean = mean + product(product(loadings, f), L.T)
+    elif loadings is not None:
+        tasks = pt.linalg.cholesky(product(loadings, loadings.T) + pt.diag(tasks**2))
+    transform = None if centered else Noncentered(inside)
+    return register_coefficients(name("beta"), mean, L, tasks, inside, dims=dims, transform=transform)
 
 
 def task_coefficients(

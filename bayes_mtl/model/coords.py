@@ -52,3 +52,8 @@ def model_coords(data: TaskData) -> dict[str, Any]:
         for dim, labels in zip(level_dims(grouping), (grouping.levels, grouping.features), strict=True):
             coords[dim] = coords[bis(dim)] = list(labels)
     return coords
+
+
+def own_model(data: TaskData) -> pm.Model:
+    """Return an empty model with these coordinates; not a part of the model whose context it is built in."""
+    return pm.Model(coords=model_coords(data), model=None)

@@ -104,6 +104,7 @@ def _latent(block: CoefficientPrior, grouping: Grouping) -> Tensor:
         n_tasks=len(grouping.levels),
         dims=level_dims(grouping),
         name=partial(named, grouping.name),
+        factors=False,
     )
     return effects.reshape((grouping.n_effects,))
 

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pymc as pm
 import pytensor.tensor as pt
 
 from bayes_mtl._typing import FloatArray, IntArray, Tensor
 from bayes_mtl.data import TaskData
 from bayes_mtl.kernels import product, repeat
-from bayes_mtl.model.coords import CANDIDATE, FEATURE, SHARED_FEATURE, TASK, TASK_FEATURE, model_coords
+from bayes_mtl.model.coords import CANDIDATE, FEATURE, SHARED_FEATURE, TASK, TASK_FEATURE, own_model
 from bayes_mtl.model.feature_scales import STANDARD, ScaledFeatures, place, standardised
 from bayes_mtl.model.numbers import Numbers, constants
 from bayes_mtl.model.priors import default_priors, register
@@ -172,7 +171,7 @@ def integrated_population(spec: ModelSpec, data: TaskData) -> Population:
     if spec.feature_scales is not None:
         at = np.flatnonzero(np.isin(data.features, spec.candidates(data)))
         priors = {**priors, "beta_mean": standardised(priors["beta_mean"], at)}
-    with pm.Model(coords=model_coords(data)):
+    with own_model(data):
         return population(data, priors, scales, integrate=True)
 
 
