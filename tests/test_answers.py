@@ -11,7 +11,7 @@ import bayes_mtl as mtl
 from bayes_mtl import cli
 from bayes_mtl.errors import SpecError
 from bayes_mtl.inference.attributes import describe
-from bayes_mtl.inference.fit import PRIOR_DRAWS, _prior, constant_data
+from bayes_mtl.inference.groups import PRIOR_DRAWS, constant_data, prior_draws
 from bayes_mtl.model import sampling_model
 from bayes_mtl.recipes import load_recipe
 from bayes_mtl.report.by_structure import answers
@@ -31,7 +31,7 @@ def without_data(name):
 def drawn_twice(name):
     """Draws from the prior of a recipe as prior, and others as posterior."""
     data, spec = load_recipe(name).load()
-    drawn = _prior(sampling_model(spec, data, collapsed=True, rows=data.pseudo_rows), data, 1)
+    drawn = prior_draws(sampling_model(spec, data, collapsed=True, rows=data.pseudo_rows), data, 1)
     half = PRIOR_DRAWS // 2
     # Chains that differ by chance alone.
     posterior = xr.concat(

@@ -7,7 +7,7 @@ import xarray as xr
 import bayes_mtl as mtl
 from bayes_mtl import errors
 from bayes_mtl.inference.attributes import describe
-from bayes_mtl.inference.fit import constant_data
+from bayes_mtl.inference.groups import constant_data
 from bayes_mtl.summaries._alignment import match_factors, matched, varimax
 
 T, K, FEATURES = 5, 2, ("x0", "x1", "x2")

@@ -16,7 +16,7 @@ import bayes_mtl as mtl
 from bayes_mtl import errors
 from bayes_mtl.inference.attributes import describe as describe_fit
 from bayes_mtl.inference.attributes import spec_of
-from bayes_mtl.inference.fit import prior_coefficients, with_coefficients
+from bayes_mtl.inference.groups import prior_coefficients, with_coefficients
 from bayes_mtl.inference.hyperdraws import evaluate
 from bayes_mtl.model import WHITENED, sampling_model
 from bayes_mtl.model.coords import dims_of
@@ -142,7 +142,7 @@ def prior_draws(spec, data, n, seed=0):
         drawn[variable.name] = (("chain", "draw", *dims), values[None])
     prior, hyper = evaluate(assembled, drawn, data)
     found = prior_coefficients(assembled, hyper, data, np.random.default_rng(seed))
-    return with_coefficients(prior, found, assembled, data).isel(chain=0)
+    return with_coefficients(prior, found, hyper, assembled, data).isel(chain=0)
 
 
 def many_features(P, T=5, n=60, seed=0):

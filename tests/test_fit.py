@@ -18,7 +18,7 @@ from scipy import stats
 
 import bayes_mtl as mtl
 from bayes_mtl import errors
-from bayes_mtl.inference.fit import _prior
+from bayes_mtl.inference.groups import prior_draws
 from bayes_mtl.inference.pilot import pilot
 from bayes_mtl.model import sampling_model
 
@@ -29,8 +29,9 @@ def test_both_paths_return_the_same_variables(sleepstudy_fit, sleepstudy_case):
     assert "beta" in latent.named_vars
     assert "beta" not in collapsed.named_vars
     posterior = sleepstudy_fit["posterior"]
-    assert list(posterior.data_vars) == ["beta_mean", "feature_sd", "feature_corr", "sigma", "beta"]
-    for name in posterior.data_vars:
+    shown = ["beta_mean", "feature_sd", "feature_corr", "sigma", "beta"]
+    assert list(posterior.data_vars) == [*shown, "feature_corr_partial"]  # what others follow from comes last
+    for name in shown:
         assert posterior[name].dims[2:] == tuple(latent.named_vars_to_dims.get(name, ()))
     assert posterior["task"].to_numpy().tolist() == list(sleepstudy_case.data.tasks)
     assert posterior["feature"].to_numpy().tolist() == ["Intercept", "Days"]
@@ -337,7 +338,7 @@ def test_no_pooling_with_nothing_to_sample(family):
         data = mtl.TaskData.from_arrays(X, (y > 0).astype(int), np.repeat([1, 2], 30))
         spec = mtl.ModelSpec(family="bernoulli", task_covariance=mtl.NoPooling())
         model = sampling_model(spec, data, collapsed=False, rows=pilot(spec, data))
-        prior = _prior(model, data, 1)
+        prior = prior_draws(model, data, 1)
         assert prior["beta"].shape == (1, 1000, 2, 2)
         return
     data = mtl.TaskData.from_arrays(X, y, np.repeat([1, 2], 30), noise=noise)

@@ -2,19 +2,131 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pymc as pm
+import pytensor
+import pytensor.tensor as pt
+import pytest
+import xarray as xr
+from scipy.stats import multivariate_normal
 
 import bayes_mtl as mtl
+from bayes_mtl import Prior
+from bayes_mtl.inference.groups import prior_draws
+from bayes_mtl.inference.level_pilot import level_pilot
+from bayes_mtl.model import explicit_priors, is_collapsed, sampling_model
+from bayes_mtl.model.latent import Noncentered
+from tests import contracts
 
 
-def small(T=4, n=6, seed=0, *, binary=False):
+def small(T=4, n=6, seed=0, *, binary=False, **options):
     rng = np.random.default_rng(seed)
     X = rng.standard_normal((T * n, 2))
     y = X.sum(axis=1) + rng.standard_normal(T * n)
-    return mtl.TaskData.from_arrays(
-        X, (y > 0).astype(int) if binary else y, np.repeat([f"t{t}" for t in range(T)], n)
+    y = (y > 0).astype(int) if binary else y
+    return mtl.TaskData.from_arrays(X, y, np.repeat([f"t{t}" for t in range(T)], n), **options)
+
+
+def grouped():
+    data = small()
+    frame = {f"x{i}": data.X[:, i] for i in (1, 2)} | {"y": data.y, "task": data.task_index}
+    frame["item"] = np.arange(len(data.y)) % 3
+    return mtl.TaskData.from_table(
+        __import__("pandas").DataFrame(frame),
+        task="task",
+        outcome="y",
+        features=["x1", "x2"],
+        groupings=["item"],
     )
+
+
+TASKS = [f"t{t}" for t in range(4)]
+MODELS = {
+    "Exchangeable": mtl.ModelSpec(),
+    "LKJ": mtl.ModelSpec(task_covariance=mtl.LKJ()),
+    "LowRank": mtl.ModelSpec(task_covariance=mtl.LowRank(2), task_sd=True),
+    "many factors": mtl.ModelSpec(task_covariance=mtl.LowRank(4), independent_features=()),
+    "SparseBasis": mtl.ModelSpec(task_covariance=mtl.SparseBasis(2)),
+    "disjoint basis": mtl.ModelSpec(task_covariance=mtl.SparseBasis(2, overlap=False)),
+    "SparsePrecision": mtl.ModelSpec(task_covariance=mtl.SparsePrecision()),
+    "StudentT": mtl.ModelSpec(task_covariance=mtl.StudentT(mtl.LowRank(1), nu="learned")),
+    "Kernel": mtl.ModelSpec(task_covariance=mtl.Kernel(positions={t: i for i, t in enumerate(TASKS)})),
+    "Tree": mtl.ModelSpec(task_covariance=mtl.Tree({"t0": "a", "t1": "a", "t2": "b", "t3": "b"})),
+    "CompletePooling": mtl.ModelSpec(task_covariance=mtl.CompletePooling()),
+    "NoPooling": mtl.ModelSpec(task_covariance=mtl.NoPooling()),
+    "Clusters": mtl.ModelSpec(task_covariance=mtl.Clusters(2, rank=1)),
+    "DirichletProcess": mtl.ModelSpec(task_covariance=mtl.DirichletProcess(3)),
+    "OrthogonalGroups": mtl.ModelSpec(
+        task_covariance=mtl.OrthogonalGroups({t: "p" if t < "t2" else "q" for t in TASKS})
+    ),
+    "noise per task": mtl.ModelSpec(family=mtl.Gaussian(task_noise=True)),
+    "Horseshoe": mtl.ModelSpec(feature_scales=mtl.Horseshoe(task_specific=True)),
+    "R2D2M2": mtl.ModelSpec(feature_scales=mtl.R2D2M2()),
+    "constants among priors": mtl.ModelSpec(
+        priors={"beta_mean": {"Intercept": 0.5}, "feature_sd": {"x1": Prior("Exponential", lam=1)}}
+    ),
+    "a constant mean beside learned scales": mtl.ModelSpec(
+        feature_scales=mtl.R2D2M2(), priors={"beta_mean": {"Intercept": 0.5}}
+    ),
+    "prior that is not normal": mtl.ModelSpec(
+        priors={"beta_mean": {"x0": Prior("StudentT", nu=4, mu=0, sigma=2)}}
+    ),
+    "groupings": mtl.ModelSpec(groupings={"item": mtl.Exchangeable()}),
+}
+
+
+def drawn(spec, binary):
+    """Draws of what a fit stores, without one; and the data."""
+    spec = mtl.ModelSpec.from_dict(spec.to_dict() | ({"family": {"name": "Bernoulli"}} if binary else {}))
+    data = grouped() if spec.groupings else small(binary=binary)
+    collapsed = is_collapsed(spec)
+    levels = None
+    if spec.groupings:
+        rows, levels = level_pilot(spec, data)
+    else:
+        rows = data.pseudo_rows if collapsed else mtl.inference.pilot.pilot(spec, data)
+    assembled = sampling_model(spec, data, collapsed=collapsed, rows=rows, levels=levels)
+    return spec, data, prior_draws(assembled, data, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "binary"),
+    [(n, b) for n in MODELS for b in (False, True) if not (b and n in ("noise per task", "groupings"))],
+)
+def test_a_fit_has_every_free_variable_and_what_follows_from_them(name, binary):
+    """Whatever `build_model` leaves free is stored, and makes up what else is stored as the model says."""
+    spec, data, draws = drawn(MODELS[name], binary)
+    for marginal in (False, "auto"):
+        model = mtl.build_model(spec, data, marginal=marginal)
+        free = model.free_RVs
+        assert {v.name for v in free} <= set(draws.data_vars)
+        follows = [v for v in model.deterministics if v.name in draws]
+        at = [draws[v.name].to_numpy()[0] for v in free]
+        function = pytensor.function(free, follows, mode=contracts.MODE, on_unused_input="ignore")
+        for i in (0, 7, 500):
+            for variable, value in zip(follows, function(*(a[i] for a in at)), strict=True):
+                stored = draws[variable.name].transpose("chain", "draw", *draws[variable.name].dims[2:])
+                np.testing.assert_allclose(value, stored[0, i], rtol=1e-9, atol=1e-12, err_msg=variable.name)
+
+
+@pytest.mark.parametrize("name", ["LKJ", "LowRank", "many factors", "StudentT", "Exchangeable"])
+def test_stored_coefficients_have_their_law_given_the_stored_factors(name):
+    """Of 12,000 standard normals, mean, variance and lag correlations are within 5.5 standard errors."""
+    spec, data, draws = drawn(MODELS[name], False)
+    model = mtl.build_model(spec, data, marginal=False)
+    beta = model["beta"]
+    assert isinstance(model.rvs_to_transforms[beta], Noncentered)
+    z = model.rvs_to_transforms[beta].forward(beta, *beta.owner.inputs)
+    function = pytensor.function(model.free_RVs, z, mode=contracts.MODE, on_unused_input="ignore")
+    columns = [draws[v.name].to_numpy()[0] for v in model.free_RVs]
+    white = np.array([function(*(c[i] for c in columns)) for i in range(1000)])
+    flat = white.reshape(1000, -1)
+    size = np.sqrt(flat.size)
+    assert abs(flat.mean()) < 5.5 / size
+    assert abs((flat**2).mean() - 1) < 5.5 * np.sqrt(2) / size
+    assert np.abs(np.corrcoef(flat.T) - np.eye(flat.shape[1])).max() < 5.5 / np.sqrt(1000)
 
 
 def test_the_model_of_the_caller_stays_as_it_is():
@@ -25,9 +137,109 @@ def test_the_model_of_the_caller_stays_as_it_is():
         pm.Normal("mine")
         before = list(mine.named_vars), dict(mine.coords)
         built = mtl.build_model(spec, small(), marginal=False)
-        idata = mtl.fit(small(), spec, draws=50, chains=2, random_seed=1, progressbar=False)
+        idata = mtl.fit(small(), spec, draws=2000, chains=2, random_seed=1, progressbar=False)
         mtl.leave_one_task_out(idata)
         mtl.transfer_gain(idata)
         assert (list(mine.named_vars), dict(mine.coords)) == before
     assert built.parent is None
     assert "mine" not in built.named_vars
+
+
+@pytest.fixture(params=["sleepstudy_fit", "binary_fit"])
+def fitted(request):
+    """A fit, its data and the description."""
+    found = request.getfixturevalue(request.param)
+    if request.param == "binary_fit":
+        return found[0], found[2], mtl.ModelSpec(family="bernoulli", feature_covariance=mtl.Diagonal())
+    case = request.getfixturevalue("sleepstudy_case")
+    return found, case.data, case.spec
+
+
+FAST = {"compile_kwargs": {"mode": "FAST_COMPILE"}, "progressbar": False}
+
+
+def thin(idata, n=40):
+    """Take the first draws of each chain, in a tree without what PyMC is to add."""
+    return xr.DataTree.from_dict({k: idata[k].to_dataset().isel(draw=slice(n)) for k in ("posterior",)})
+
+
+def test_predictive_draws_of_pymc_are_about_the_fitted_coefficients(fitted):
+    """What `pm.sample_posterior_predictive` draws has the mean that the stored coefficients give its draw."""
+    idata, data, spec = fitted
+    few = thin(idata)
+    model = mtl.build_model(spec, data, marginal=False)
+    found = pm.sample_posterior_predictive(few, model=model, random_seed=1, **FAST)
+    y = found["posterior_predictive"]["y"].to_numpy()
+    eta = np.einsum("np,cdnp->cdn", data.X, few["posterior"]["beta"].to_numpy()[:, :, data.task_index])
+    if spec.family.has_noise:
+        z = (y - eta) / few["posterior"]["sigma"].to_numpy()[..., None]
+    else:
+        p = 1 / (1 + np.exp(-eta))
+        z = (y - p) / np.sqrt(p * (1 - p))
+    # Standardised by its own draw, each outcome has mean 0 and variance 1.
+    assert abs(z.mean()) < 5.5 / np.sqrt(z.size)
+    assert abs((z**2).mean() - 1) < 5.5 * np.sqrt((z**4).mean() / z.size)
+
+
+def test_densities_of_pymc_are_those_of_the_fit(fitted):
+    idata, data, spec = fitted
+    few = thin(idata)
+    model = mtl.build_model(spec, data, marginal=False)
+    pm.stats.compute_log_likelihood(few, model=model, **FAST)
+    pm.stats.compute_log_prior(few, model=model, **FAST)
+    expected = idata["log_likelihood"]["y"].isel(draw=slice(40))
+    assert few["log_likelihood"]["y"].dims == ("chain", "draw", "row")
+    np.testing.assert_array_equal(few["log_likelihood"]["row"], expected["row"])
+    np.testing.assert_allclose(few["log_likelihood"]["y"], expected, rtol=1e-9)
+    draw = idata["posterior"].to_dataset().isel(chain=1, draw=5)
+    corr = draw["feature_corr"].to_numpy() if "feature_corr" in draw else np.eye(data.n_features)
+    sd, beta = draw["feature_sd"].to_numpy(), draw["beta"].transpose("task", "feature").to_numpy()
+    law = multivariate_normal(draw["beta_mean"], np.outer(sd, sd) * corr)
+    found = few["log_prior"]["beta"].isel(chain=1, draw=5).to_numpy()
+    np.testing.assert_allclose(found, law.logpdf(beta), rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["Exchangeable", "LowRank", "Clusters", "OrthogonalGroups", "groupings"])
+@pytest.mark.parametrize("marginal", [True, False])
+def test_models_can_be_drawn_and_drawn_from(name, marginal):
+    """Pictures of all, and draws of the outcome whose law is that of the draws of the coefficients."""
+    spec, data, _ = drawn(MODELS[name], False)
+    model = mtl.build_model(spec, data, marginal=marginal)
+    assert "y" in pm.model_to_mermaid(model)
+    assert pm.draw(model["y"], 3, random_seed=1, mode="FAST_COMPILE").shape == (3, data.n_rows)
+
+
+@pytest.mark.parametrize("structure", [mtl.Clusters(2), mtl.OrthogonalGroups({t: t < "t2" for t in TASKS})])
+def test_marginal_draws_of_mixtures_are_those_of_their_coefficients(structure):
+    """Means and variances of outcomes agree between the marginal model and the other, within 5.5 errors."""
+    fixed = {"beta_mean": 1.0, "feature_sd": 0.7, "sigma": 0.5}
+    features = {"feature_names": ["a", "b"], "shared_features": ["b"]}
+    rng = np.random.default_rng(0)
+    data = mtl.TaskData.from_arrays(
+        rng.standard_normal((24, 2)), rng.standard_normal(24), np.repeat(TASKS, 6), **features
+    )
+    spec = mtl.ModelSpec(task_covariance=structure, feature_covariance=mtl.Diagonal(), priors=fixed)
+    both = []
+    for marginal in (True, False):
+        model = mtl.build_model(spec, data, marginal=marginal)
+        both.append(pm.draw(model["y"], 4000, random_seed=int(marginal), mode="FAST_COMPILE"))
+    for moment in (1, 2):
+        one, two = (y**moment for y in both)
+        error = np.sqrt((one.var(axis=0) + two.var(axis=0)) / 4000)
+        assert np.abs((one.mean(axis=0) - two.mean(axis=0)) / error).max() < 5.5
+
+
+def test_densities_of_other_outcomes_under_marginal_mixtures():
+    """The marginal density of an outcome that was not observed is that of a model which observed it."""
+    spec, data, _ = drawn(MODELS["Clusters"], False)
+    other = replace(data, y=data.y[::-1].copy())
+    priors = explicit_priors(spec, data)
+    one, two = (mtl.build_model(priors, d) for d in (data, other))
+    value = pt.vector("value")
+    swapped = one.replace_rvs_by_values([pm.logp(one["y"], value)])
+    expected = two.logp(vars=[two["y"]], sum=False)
+    start = [one.initial_point()[v.name] for v in one.value_vars]
+    mode = {"mode": contracts.MODE, "on_unused_input": "ignore"}
+    found = pytensor.function([*one.value_vars, value], swapped, **mode)(*start, other.y)
+    right = pytensor.function(two.value_vars, expected, **mode)(*start)
+    np.testing.assert_allclose(np.sum(found), np.sum(right), rtol=1e-9)

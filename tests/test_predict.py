@@ -10,7 +10,7 @@ import xarray as xr
 import bayes_mtl as mtl
 from bayes_mtl import errors
 from bayes_mtl.inference.attributes import describe
-from bayes_mtl.inference.fit import constant_data
+from bayes_mtl.inference.groups import constant_data
 from tests.test_relatedness import omega
 
 MEAN, SD = np.array([1.0, -2.0, 0.5]), np.array([0.5, 1.0, 2.0])

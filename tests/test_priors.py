@@ -437,8 +437,8 @@ class TestTaskCoefficients:
             "beta_task_loadings_scale",
             "beta_task_loadings_offset",
             "beta_task_sd",
-            "beta_offset",
             "beta_basis_offset",
+            "beta",
         }
         dims = model.named_vars_to_dims
         assert dims["beta"] == ("clinic", "term")
@@ -473,8 +473,7 @@ class TestTaskCoefficients:
         point = ours.random_point(rng)
         rename = {
             "beta_mean": "beta_mean_scaled__",
-            "beta_offset": "beta_offset",
-            "beta_basis_offset": "basis_offset",
+            "beta_offset__": "beta_offset__",
         }
         moved = {rename.get(k, k.removeprefix("beta_")): v for k, v in point.items()}
         scale = power_of_two(default_priors(spec, data)[1]["beta_mean"])
@@ -493,7 +492,7 @@ class TestTaskCoefficients:
             at = np.array([0, 0, 1, 1, 2, 2])
             mu, psi = pm.math.exp((x * rate[at]).sum(1)), pm.math.sigmoid((x * zero[at]).sum(1))
             pm.NegativeBinomial("y", mu=mu, alpha=0.1 + psi, observed=[0, 3, 1, 0, 2, 5])
-        assert {"rate_mean", "zero_mean", "rate_offset", "zero_offset", "zero_task_corr", "zero_factor"} <= {
+        assert {"rate_mean", "zero_mean", "rate", "zero", "zero_task_corr", "zero_factor"} <= {
             *model.named_vars,
             *model.coords,
         }
@@ -569,7 +568,7 @@ class TestTaskCoefficients:
 def test_blocks_without_pooling_do_not_pool():
     with pm.Model(coords={"clinic": list("abc"), "term": ["u", "v"]}) as model:
         mtl.task_coefficients("beta", task_covariance=mtl.NoPooling(), dims=("clinic", "term"))
-    assert {v.name for v in model.free_RVs} == {"beta_offset"}
+    assert {v.name for v in model.free_RVs} == {"beta"}
     draws = pm.draw(model["beta"], 4000, random_seed=1, mode="FAST_COMPILE")
     np.testing.assert_allclose(draws.std(axis=0), 10.0, rtol=0.06)
     with (

@@ -64,7 +64,7 @@ class Family(Described, ABC):
         """Return what makes the outcome unfit for this family."""
 
     @abstractmethod
-    def observe(self, beta: Tensor, sigma: Tensor | None, data: TaskData) -> Tensor:
+    def observe(self, beta: Tensor, sigma: Tensor | None, data: TaskData, *, by_row: bool = False) -> Tensor:
         """Register the observed variable ``y`` with dims ``("row",)``.
 
         Parameters
@@ -74,6 +74,8 @@ class Family(Described, ABC):
         sigma : (1,), (n_tasks,) or None
             Noise scale.
         data : TaskData
+        by_row : bool
+            Whether the log density has an entry per row, as a plain graph; else it may be one fused sum.
         """
 
     def observe_components(

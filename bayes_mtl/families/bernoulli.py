@@ -56,12 +56,15 @@ class Bernoulli(Family):
             found.append(Finding("noise", "has no meaning for the Bernoulli family", "Leave it out"))
         return found
 
-    def observe(self, beta: Tensor, sigma: Tensor | None, data: TaskData) -> Tensor:
+    def observe(self, beta: Tensor, sigma: Tensor | None, data: TaskData, *, by_row: bool = False) -> Tensor:
         """Register y with one fused log-likelihood: X is read once for value and gradient."""
         X, *others = self._rows(data)
 
         def logp(value: Tensor, beta: Tensor, X: Tensor) -> Tensor:
-            return bernoulli_tasks(beta, value, X, *others)
+            if not by_row:
+                return bernoulli_tasks(beta, value, X, *others)
+            eta = linear_predictor(beta, X.T, data)
+            return -data.weights * pt.softplus(pt.switch(pt.eq(value, 1), -eta, eta))
 
         def simulate(beta: Tensor, X: Tensor, size: Any) -> Tensor:
             return pm.Bernoulli.dist(logit_p=linear_predictor(beta, X.T, data))

@@ -47,7 +47,7 @@ class Gaussian(Family):
             ]
         return []
 
-    def observe(self, beta: Tensor, sigma: Tensor | None, data: TaskData) -> Tensor:
+    def observe(self, beta: Tensor, sigma: Tensor | None, data: TaskData, *, by_row: bool = False) -> Tensor:
         """Register a plain `pm.Normal`."""
         eta = linear_predictor(beta, pm.Data("X", data.all_columns), data)
         one_for_all = sigma is not None and sigma.type.shape[0] == 1

@@ -10,6 +10,7 @@ import xarray as xr
 
 from bayes_mtl.errors import Finding
 from bayes_mtl.inference.attributes import data_of, spec_of
+from bayes_mtl.inference.hyperdraws import is_auxiliary
 from bayes_mtl.inference.prechecks import noise_is_confounded
 
 MAX_R_HAT = 1.01
@@ -159,6 +160,7 @@ def kept(idata: xr.DataTree) -> Diagnosis:
 def _convergence(posterior: xr.Dataset, problems: list[Finding]) -> tuple[float, float]:
     import arviz_stats  # loads slowly
 
+    posterior = posterior.drop_vars([name for name in posterior if is_auxiliary(str(name))])
     elements = unique_elements(_with_co_clustering(posterior))
     if posterior.sizes["draw"] < 4 or not elements.data_vars:
         problems.append(Finding("draws", f"there are only {posterior.sizes['draw']}", "Draw more"))

@@ -11,43 +11,31 @@ from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
-import pymc as pm
 import xarray as xr
 
-from bayes_mtl._typing import FloatArray
-from bayes_mtl.data import PseudoRows, TaskData
-from bayes_mtl.data.groupings import named
+from bayes_mtl.data import TaskData
 from bayes_mtl.data.rows import in_table_order, row_coords
 from bayes_mtl.errors import ConvergenceWarning, DataError, DataWarning, Finding, SpecError, raise_if_any
 from bayes_mtl.families import Gaussian
-from bayes_mtl.inference import components
 from bayes_mtl.inference.attributes import describe
 from bayes_mtl.inference.density import Backend, DensityGraph, compile_density, nutpie_model
 from bayes_mtl.inference.diagnostics import diagnose, keep
-from bayes_mtl.inference.hyperdraws import REPORTED, Hyperdraws, MixtureDraws, evaluate
+from bayes_mtl.inference.groups import (
+    coefficients,
+    constant_data,
+    prior_draws,
+    sample_stats,
+    with_coefficients,
+)
+from bayes_mtl.inference.hyperdraws import evaluate
 from bayes_mtl.inference.level_pilot import level_pilot
 from bayes_mtl.inference.log_likelihood import log_likelihood as pointwise
 from bayes_mtl.inference.pilot import pilot
 from bayes_mtl.inference.prechecks import hard_to_tell_apart, noise_free
-from bayes_mtl.inference.recover import Coefficients, from_coordinates, recover
-from bayes_mtl.model import LEVEL_OFFSET, WHITENED, AssembledModel, is_chained, is_collapsed, sampling_model
-from bayes_mtl.model.coords import (
-    CANDIDATE,
-    CLUSTER,
-    FEATURE,
-    SHARED_FEATURE,
-    TASK,
-    TASK_FEATURE,
-    dims_of,
-    level_dims,
-    model_coords,
-)
+from bayes_mtl.model import AssembledModel, is_chained, is_collapsed, sampling_model
 from bayes_mtl.spec import ModelSpec
 from bayes_mtl.structures import TaskMixture
 
-PRIOR_DRAWS = 1000
-CHAIN, DRAW = "chain", "draw"
 # Coordinates look standard normal, so steps follow the motion that is exact for a standard normal: they turn
 # position and velocity. A step of pi would return the mirror image, whose square is the same, so chains would
 # never learn a variance; steps well below pi / 2 mix means and variances.
@@ -147,7 +135,7 @@ def fit(
     graph = density_graph(assembled, spec)
     if graph is not None and backend == "numba":
         graph.begin()
-    prior = _prior(assembled, data, seeds[1])  # first, so that what fails here costs no sampling
+    prior = prior_draws(assembled, data, seeds[1])  # first, so that what fails here costs no sampling
     started = time.perf_counter()
     settings = {
         "draws": draws,
@@ -164,10 +152,10 @@ def fit(
     found = coefficients(
         assembled, hyper, raw, data, spec, rows, np.random.default_rng(seeds[2]), collapsed=collapsed
     )
-    posterior = with_coefficients(posterior, found, assembled, data, hyper.levels)
+    posterior = with_coefficients(posterior, found, hyper, assembled, data)
     groups: dict[str, xr.Dataset] = {
         "posterior": posterior,
-        "sample_stats": _sample_stats(trace),
+        "sample_stats": sample_stats(trace),
         "prior": prior,
         "observed_data": xr.Dataset({"y": ("row", in_table_order(data, data.y))}, coords=row_coords(data)),
         "constant_data": constant_data(data).assign(outcome_unit=spec.family.outcome_scale(data).scale),
@@ -188,38 +176,6 @@ def fit(
     if diagnosis.problems:
         warnings.warn(str(diagnosis), ConvergenceWarning, stacklevel=2)
     return idata
-
-
-def constant_data(data: TaskData) -> xr.Dataset:
-    """Return what the model conditions on, labelled, with rows in the order of the table."""
-
-    def of_rows(values: npt.NDArray[Any], *dims: str) -> tuple[tuple[str, ...], npt.NDArray[Any]]:
-        return ("row", *dims), in_table_order(data, values, axis=0)
-
-    out = xr.Dataset(
-        {
-            "X": of_rows(data.X, "feature"),
-            "task_index": of_rows(data.task_index),
-            "row_position": of_rows(data.row),
-            "weights": of_rows(data.weights),
-            "offset": of_rows(data.offset),
-        },
-        coords={**row_coords(data), "task": list(data.tasks), "feature": list(data.features)},
-    )
-    if data.shared_features:
-        out["X_shared"] = of_rows(data.X_shared, "shared_feature")
-        out = out.assign_coords(shared_feature=list(data.shared_features))
-    if data.task_feature_names:
-        out["task_features"] = (("task", "task_feature"), data.task_features)
-        out = out.assign_coords(task_feature=list(data.task_feature_names))
-    if data.noise is not None:
-        out["noise"] = of_rows(data.noise)
-    for grouping in data.groupings:
-        level, feature = level_dims(grouping)
-        out[named(grouping.name, "index")] = of_rows(grouping.index)
-        out[f"X_{grouping.name}"] = of_rows(grouping.X, feature)
-        out = out.assign_coords({level: list(grouping.levels), feature: list(grouping.features)})
-    return out
 
 
 def _check(
@@ -339,100 +295,4 @@ def density_graph(assembled: AssembledModel, spec: ModelSpec) -> DensityGraph | 
         assembled.model,
         has_one_mode=structure.has_one_mode and all(s.has_one_mode for s in spec.groupings.values()),
         has_modes=isinstance(structure, TaskMixture) and structure.has_centres,
-    )
-
-
-def coefficients(
-    assembled: AssembledModel,
-    hyper: Hyperdraws | MixtureDraws,
-    raw: xr.Dataset,
-    data: TaskData,
-    spec: ModelSpec,
-    rows: PseudoRows,
-    rng: np.random.Generator,
-    *,
-    collapsed: bool,
-) -> Coefficients:
-    """Draw the coefficients that were integrated out, or compute them from their coordinates."""
-    flat = {n: raw[n].to_numpy().reshape(len(hyper), *raw[n].shape[2:]) for n in WHITENED if n in raw}
-    if isinstance(hyper, MixtureDraws):
-        if collapsed:
-            return components.draw_given_rows(hyper, data, rows, rng)
-        return components.from_coordinates(hyper, data, spec.family, rows, flat[WHITENED[1]], rng)
-    if collapsed:
-        return recover(assembled, hyper, rows, rng)
-    return from_coordinates(assembled, hyper, rows, *(flat[name] for name in WHITENED[:2]))
-
-
-def _prior(assembled: AssembledModel, data: TaskData, seed: int) -> xr.Dataset:
-    """Draw hyperparameters and coefficients from the prior."""
-    model = assembled.model
-    free = [v for v in model.free_RVs if v.name not in WHITENED]
-    drawn = _without_sampling(1, PRIOR_DRAWS)["posterior"].to_dataset()
-    if free:
-        draws = pm.draw(free, PRIOR_DRAWS, random_seed=seed, mode="FAST_COMPILE")
-        for variable, values in zip(free, draws, strict=True):
-            dims = dims_of(model, variable.name, values.ndim - 1)
-            drawn[variable.name] = (("chain", "draw", *dims), values[None])
-    if assembled.levels is not None:
-        z = np.random.default_rng(seed + 1).standard_normal((1, PRIOR_DRAWS, data.levels.size))
-        drawn[LEVEL_OFFSET] = (("chain", "draw", f"{LEVEL_OFFSET}_dim"), z)
-    prior, hyper = evaluate(assembled, drawn, data, given_data=False)
-    found = prior_coefficients(assembled, hyper, data, np.random.default_rng(seed))
-    return with_coefficients(prior, found, assembled, data, hyper.levels)
-
-
-def prior_coefficients(
-    assembled: AssembledModel, hyper: Hyperdraws | MixtureDraws, data: TaskData, rng: np.random.Generator
-) -> Coefficients:
-    """Draw the coefficients given their law alone."""
-    if isinstance(hyper, MixtureDraws):
-        return components.draw_prior(hyper, data.n_tasks, rng)
-    return recover(assembled, hyper, None, rng)
-
-
-def with_coefficients(
-    draws: xr.Dataset,
-    found: Coefficients,
-    assembled: AssembledModel,
-    data: TaskData,
-    levels: FloatArray | None = None,
-) -> xr.Dataset:
-    """Add coefficients, the population effects that they were recovered with, and effects of levels."""
-    chains, length = draws.sizes["chain"], draws.sizes["draw"]
-    effects, n_features = assembled.population, data.n_features
-    dims: dict[str, tuple[str, ...]] = {
-        "beta_mean": (FEATURE,),
-        "beta_shared": (SHARED_FEATURE,),
-        "task_feature_effects": (FEATURE, TASK_FEATURE),
-        "beta_specific": (TASK, CANDIDATE),
-    }
-    everything: dict[str, tuple[tuple[Any, ...], Any]] = {
-        str(name): (values.dims, values.to_numpy()) for name, values in draws.items()
-    }
-    added = {name: (dims[name], part.values(found.alpha)) for name, part in effects.integrated.items()}
-    added["beta"] = ((TASK, FEATURE), found.beta[..., :n_features])
-    if found.probability is not None:
-        added["cluster_probability"] = ((TASK, CLUSTER), found.probability)
-    used = 0
-    for grouping in data.groupings:
-        assert levels is not None
-        own = levels[:, used : used + grouping.n_effects]
-        shape = (len(own), len(grouping.levels), len(grouping.features))
-        added[named(grouping.name, "beta")] = (level_dims(grouping), own.reshape(shape))
-        used += grouping.n_effects
-    for name, (inner, values) in added.items():
-        everything[name] = ((CHAIN, DRAW, *inner), values.reshape(chains, length, *values.shape[1:]))
-    order = [n for n in REPORTED if n in everything] + [n for n in everything if n not in REPORTED]
-    labels = {k: v for k, v in model_coords(data).items() if any(k in everything[n][0] for n in order)}
-    coords: dict[str, Any] = {str(k): draws[k].to_numpy() for k in draws.coords} | labels
-    return xr.Dataset({name: everything[name] for name in order}, coords=coords)
-
-
-def _sample_stats(trace: xr.DataTree) -> xr.Dataset:
-    stats = trace["sample_stats"].to_dataset()
-    stats = stats.drop_vars([v for v in stats if stats[v].dtype == object])
-    # The name that ArviZ looks for.
-    return (
-        stats.rename({"maxdepth_reached": "reached_max_treedepth"}) if "maxdepth_reached" in stats else stats
     )

@@ -16,7 +16,7 @@ from pytensor.graph.replace import vectorize_graph
 from bayes_mtl._typing import FloatArray, IntArray, Tensor
 from bayes_mtl.data import Grouping, TaskData
 from bayes_mtl.data.groupings import named
-from bayes_mtl.model import AssembledModel, MixturePrior
+from bayes_mtl.model import WHITENED, AssembledModel, MixturePrior
 from bayes_mtl.model.numbers import constants
 
 CHUNK_BYTES = 256 * 2**20  # working memory of a computation over draws
@@ -107,7 +107,7 @@ def evaluate(
     Returns
     -------
     reported : Dataset
-        Hyperparameters by the names and dims of the model.
+        Hyperparameters by the names and dims of the model, and the free variables that make them up.
     hyperdraws : Hyperdraws
         The same in the form that the algebra needs, chains one after the other.
     """
@@ -129,7 +129,7 @@ def evaluate(
         skip.add("task_unique_sd")
     for grouping in data.groupings:
         skip |= _redundant_of_levels(model, grouping, draws.sizes["chain"] * draws.sizes["draw"])
-    reported = {v.name: v for v in model.deterministics if v.name not in skip and not _is_auxiliary(v.name)}
+    reported = {v.name: v for v in model.deterministics if v.name not in skip and not is_auxiliary(v.name)}
 
     inputs = [rv for rv in model.free_RVs if rv.name in draws]
     chains, length = draws.sizes["chain"], draws.sizes["draw"]
@@ -142,7 +142,7 @@ def evaluate(
 
     variables = {}
     for rv in model.free_RVs:
-        if rv.name in draws and not _is_auxiliary(rv.name):
+        if rv.name in draws and rv.name not in WHITENED:
             variables[rv.name] = draws[rv.name]
     for name in reported:
         dims = ("chain", "draw", *(model.named_vars_to_dims.get(name) or ()))
@@ -276,6 +276,6 @@ def task_corr(loadings: FloatArray, unique_sd: FloatArray) -> FloatArray:
     return corr
 
 
-def _is_auxiliary(name: str) -> bool:
+def is_auxiliary(name: str) -> bool:
     """Whether a variable is only a coordinate for the sampler, or a part of a parameter."""
     return name.endswith(("_offset", "_partial", "_part", "_local"))

@@ -40,7 +40,7 @@ from bayes_mtl.model.levels import (
     level_priors,
     whitened_levels,
 )
-from bayes_mtl.model.mixture import MixturePrior, latent_mixture, mixture_prior
+from bayes_mtl.model.mixture import MixturePrior, draw_deviations, latent_mixture, mixture_prior
 from bayes_mtl.model.numbers import Numbers, constants, variables
 from bayes_mtl.model.population import Population, population
 from bayes_mtl.model.priors import default_priors, register
@@ -296,7 +296,7 @@ def _observe_latent(
     if levels is not None:
         parts.append(repeat(levels.values[None, :], data.n_tasks))
     beta = parts[0] if len(parts) == 1 else pt.concatenate(parts, axis=1)
-    spec.family.observe(beta, sigma, data)
+    spec.family.observe(beta, sigma, data, by_row=True)
 
 
 def _observe_whitened(
@@ -349,16 +349,43 @@ def _observe_collapsed_mixture(
     mixture: MixturePrior, effects: Population, sigma: Tensor | None, data: TaskData, numbers: Numbers
 ) -> None:
     """Register y with its density, coefficients and labels summed out."""
-    rows = data.pseudo_rows
+    statistics, rows, n_tasks = data.statistics, data.pseudo_rows, data.n_tasks
+    row_scale = 1.0 / np.sqrt(data.precision)
     noise = pt.ones(1) if sigma is None else sigma
     centre = mixture.padded_centre(rows.root.shape[0])
-    parameters = [mixture.log_weight, centre, mixture.cholesky, noise, effects.mean(numbers, rows.reference)]
+    mean = effects.mean(numbers, rows.reference)
+    root, count = numbers("pseudo_rows", rows.root), numbers("counts", statistics.count)
+    target, rest = numbers("pseudo_outcomes", rows.target), numbers("pseudo_rest", rows.rest)
 
-    def density(log_weight: Tensor, *others: Tensor) -> Tensor:
-        return pt.logsumexp(log_weight + component_evidence(*others), axis=1).sum()
+    def logp(value: Tensor, log_weight: Tensor, *law: Tensor) -> Tensor:
+        y, unexplained = target, rest
+        if not np.array_equal(getattr(value, "data", ()), data.y):
+            y, unexplained = _pseudo_outcomes(value, data, row_scale)
+        evidence = component_evidence(*law[:4], root, y, unexplained, count)
+        by_task = pt.logsumexp(log_weight + evidence, axis=1)
+        return by_task.sum() + numbers("log_weight", statistics.log_weight)
 
-    root, target = numbers("pseudo_rows", rows.root), numbers("pseudo_outcomes", rows.target)
-    _observe_rows(density, parameters, [root, target], [], data, numbers)
+    def simulate(
+        log_weight: Tensor, centre: Tensor, cholesky: Tensor, sigma: Tensor, mean: Tensor, X: Tensor,
+        task_index: Tensor, offset: Tensor, row_scale: Tensor, size: Any,
+    ) -> Tensor:  # fmt: skip
+        deviation = draw_deviations(log_weight, centre, cholesky, n_tasks)
+        beta = pt.zeros(statistics.moment.shape) + mean + rows.reference + deviation
+        eta = (X * beta[task_index]).sum(axis=-1) + offset
+        scale = sigma if sigma.type.shape[0] == 1 else sigma[task_index]
+        return pm.Normal.dist(eta, scale * row_scale)
+
+    pm.CustomDist(
+        "y",
+        *(mixture.log_weight, centre, mixture.cholesky, noise, mean),
+        *_rows_to_draw(data, row_scale),
+        dist=simulate,
+        logp=logp,
+        signature="(w,k),(k,f),(l,p,p),(s),(m,f),(n,f),(n),(n),(n)->(n)",
+        class_name="CollapsedMixture",
+        observed=data.y,
+        dims=ROW,
+    )
 
 
 def _observe_whitened_mixture(
@@ -500,10 +527,7 @@ def _observe_collapsed(
         "y",
         *law,
         gamma,
-        *(
-            pytensor.shared(a, borrow=True)
-            for a in (data.full_matrix, data.task_index, data.offset, row_scale)
-        ),
+        *_rows_to_draw(data, row_scale),
         dist=simulate,
         logp=logp,
         signature="(p),(i,i),(t,k),(t),(s),(m,f),(e),(g),(n,c),(n),(n),(n)->(n)",
@@ -511,6 +535,12 @@ def _observe_collapsed(
         observed=data.y,
         dims=ROW,
     )
+
+
+def _rows_to_draw(data: TaskData, row_scale: Any) -> list[Tensor]:
+    """Return what draws of the outcome need, as variables: PyTensor looks through constants."""
+    found = (data.full_matrix, data.task_index, data.offset, row_scale)
+    return [pytensor.shared(values, borrow=True) for values in found]
 
 
 def _of_rows(gamma: Tensor, data: TaskData) -> Tensor:

@@ -83,6 +83,12 @@ class CoefficientPrior:
         return int(part.type.shape[0])
 
     @property
+    def has_factors(self) -> bool:
+        """Whether the entries of a few factors are variables beside the coefficients."""
+        both = self.varies and self.loadings is not None and self.unique_sd is not None
+        return both and int(self.loadings.type.shape[1]) < self.n_tasks
+
+    @property
     def law(self) -> dict[str, Tensor]:
         """What says all of the coefficients but their means."""
         return {
@@ -214,7 +220,7 @@ def latent_coefficients(
     L = prior.sd[:, None] * correlation
     if loadings is not None and tasks is None:
         tasks = loadings  # square and lower triangular
-    elif loadings is not None and factors and loadings.type.shape[1] < n_tasks:
+    elif factors and prior.has_factors:
         f = pm.Normal(name("basis_offset"), 0.0, 1.0, shape=(loadings.type.shape[1], len(inside)))
         if len(inside) < n_features:
             f = product(f, pt.as_tensor_variable(np.eye(n_features)[inside]))

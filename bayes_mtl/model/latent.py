@@ -2,8 +2,8 @@
 
 beta = mean + U L',    L = diag(sd) C,    U = A Z inside the task covariance, Z outside, Z standard normal
 
-where A is lower triangular with A A' = Omega, or diagonal. A centered sampler moves beta, a non-centered one Z;
-whoever holds draws of beta need not know which.
+where A is lower triangular with A A' = Omega, or diagonal. A centered sampler moves beta, a non-centered one
+Z; whoever holds draws of beta need not know which.
 """
 
 from __future__ import annotations

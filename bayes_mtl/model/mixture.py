@@ -109,6 +109,19 @@ def mixture_prior(
     return MixturePrior(found.log_weight, centre, cholesky)
 
 
+def draw_deviations(log_weight: Tensor, centre: Tensor, cholesky: Tensor, n_tasks: int) -> Tensor:
+    """Return a draw of the deviations from the means; of as many columns as the centres have."""
+    n_components, n_columns = centre.type.shape
+    n_features = cholesky.type.shape[-1]
+    label = pm.Categorical.dist(pt.broadcast_to(pt.exp(log_weight), (n_tasks, n_components)))
+    L = cholesky[label] if cholesky.type.shape[0] != 1 else cholesky[pt.zeros_like(label)]
+    white = pm.Normal.dist(0.0, 1.0, shape=(n_tasks, n_features))
+    deviation = (L * white[:, None, :]).sum(axis=-1)
+    if n_columns != n_features:  # shared columns do not deviate
+        deviation = pt.concatenate([deviation, pt.zeros((n_tasks, n_columns - n_features))], axis=1)
+    return centre[label] + deviation
+
+
 def latent_mixture(
     prior: MixturePrior, mean: Tensor, *, n_tasks: int, dims: tuple[str, str], name: Namer
 ) -> Tensor:
@@ -125,11 +138,7 @@ def latent_mixture(
         return pt.logsumexp(log_weight + pt.stack(by_component, axis=1), axis=1)
 
     def draw(mean: Tensor, log_weight: Tensor, centre: Tensor, cholesky: Tensor, size: Any) -> Tensor:
-        weight = pt.broadcast_to(pt.exp(log_weight), (n_tasks, prior.n_components))
-        label = pm.Categorical.dist(weight)
-        L = cholesky[label] if cholesky.type.shape[0] != 1 else cholesky[pt.zeros_like(label)]
-        white = pm.Normal.dist(0.0, 1.0, shape=(n_tasks, prior.n_features))
-        return mean + centre[label] + (L * white[:, None, :]).sum(axis=-1)
+        return mean + draw_deviations(log_weight, centre, cholesky, n_tasks)
 
     return pm.CustomDist(
         name("beta"),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pymc as pm
 import pytensor.tensor as pt
 
 from bayes_mtl._typing import FloatArray, IntArray, Tensor
@@ -60,6 +61,8 @@ class Population:
         What of the size of these effects is a parameter; 1 for the others.
     integrated : mapping
         By name, the parameters that these effects make up.
+    learned : tuple of str
+        Those of them whose size is a parameter.
     """
 
     fixed: FloatArray
@@ -68,6 +71,7 @@ class Population:
     design: FloatArray
     effect_scale: Tensor
     integrated: Mapping[str, Integrated]
+    learned: tuple[str, ...] = ()
 
     def mean(self, numbers: Numbers, reference: FloatArray | float = 0.0) -> Tensor:
         """Return the part of the mean that is not integrated out, less a reference."""
@@ -162,6 +166,7 @@ def population(
         design=np.concatenate([*designs, np.zeros((0, n_tasks))]),
         effect_scale=effect_scale,
         integrated=integrated,
+        learned=tuple(name for name in learned if name in integrated),
     )
 
 

@@ -19,13 +19,8 @@ from scipy.stats import chisquare
 
 import bayes_mtl as mtl
 from bayes_mtl.inference.density import DensityGraph
-from bayes_mtl.inference.fit import (
-    coefficients,
-    density_graph,
-    prior_coefficients,
-    sample,
-    with_coefficients,
-)
+from bayes_mtl.inference.fit import density_graph, sample
+from bayes_mtl.inference.groups import coefficients, prior_coefficients, with_coefficients
 from bayes_mtl.inference.hyperdraws import evaluate
 from bayes_mtl.inference.pilot import pilot
 from bayes_mtl.model import WHITENED, is_chained, is_collapsed, sampling_model
@@ -140,7 +135,7 @@ def prior_draws(
         drawn[variable.name] = (("chain", "draw", *dims), values[None])
     prior, hyper = evaluate(assembled, drawn, data)
     found = prior_coefficients(assembled, hyper, data, rng)
-    whole = with_coefficients(prior, found, assembled, data)
+    whole = with_coefficients(prior, found, hyper, assembled, data)
     for i in range(n):
         yield whole.isel(draw=[i])
 
@@ -184,7 +179,7 @@ def _fit(spec: mtl.ModelSpec, data: mtl.TaskData, seed: int) -> xr.Dataset:
     posterior, hyper = evaluate(assembled, raw, data)
     rng = np.random.default_rng(seed)
     found = coefficients(assembled, hyper, raw, data, spec, rows, rng, collapsed=collapsed)
-    whole = with_coefficients(posterior, found, assembled, data)
+    whole = with_coefficients(posterior, found, hyper, assembled, data)
     return whole.isel(draw=slice(None, None, _THIN))
 
 
