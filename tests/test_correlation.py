@@ -9,7 +9,7 @@ import xarray as xr
 import bayes_mtl as mtl
 from bayes_mtl.errors import SpecError
 from bayes_mtl.inference.attributes import describe
-from bayes_mtl.inference.fit import constant_data
+from bayes_mtl.inference.groups import constant_data
 from bayes_mtl.summaries import correlation, pair_draws
 from bayes_mtl.summaries.contraction import contraction, contraction_in_words
 

@@ -85,8 +85,9 @@ class CoefficientPrior:
     @property
     def has_factors(self) -> bool:
         """Whether the entries of a few factors are variables beside the coefficients."""
-        both = self.varies and self.loadings is not None and self.unique_sd is not None
-        return both and int(self.loadings.type.shape[1]) < self.n_tasks
+        if not self.varies or self.loadings is None or self.unique_sd is None:
+            return False
+        return int(self.loadings.type.shape[1]) < self.n_tasks
 
     @property
     def law(self) -> dict[str, Tensor]:
@@ -213,7 +214,9 @@ def latent_coefficients(
     mean = repeat(mean, n_tasks)
     if not prior.varies:
         return pm.Deterministic(name("beta"), mean, dims=dims)
-    inside, n_features, loadings, tasks = prior.inside, prior.n_features, prior.loadings, prior.unique_sd
+    inside, n_features = prior.inside, prior.n_features
+    loadings: Tensor = prior.loadings
+    tasks: Tensor = prior.unique_sd
     correlation = prior.correlation
     if len(inside) < n_features:
         correlation = embed(correlation, inside, n_features)

@@ -38,7 +38,7 @@ def level_dims(grouping: Grouping) -> tuple[str, str]:
 def model_coords(data: TaskData) -> dict[str, Any]:
     """Return the coordinates of a model of these data."""
     coords: dict[str, Any] = {
-        ROW: data.row,
+        ROW: data.row_names,
         TASK: list(data.tasks),
         TASK_BIS: list(data.tasks),
         FEATURE: list(data.features),
