@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import bayes_mtl as mtl
 from bayes_mtl.data.design import Design, evaluate_outcome, known_side
 from bayes_mtl.data.formulas import read_side, split_formula
-from bayes_mtl.errors import DataError, PredictionError
+from bayes_mtl.errors import DataError, DataWarning, PredictionError
 
 N = 60
 RNG = np.random.default_rng(0)
@@ -98,10 +98,10 @@ class TestNewRows:
     @pytest.mark.parametrize(
         ("term", "change", "said"),
         [
-            ("C(k)", {"k": 9}, r"C\(k\).*\['9.0'\].*Known: \[1, 2, 3, 4\]"),
-            ("C(k, contr.sum)", {"k": 0}, r"\['0.0'\]"),
+            ("C(k)", {"k": 9}, r"C\(k\).*\[9\].*Known: \[1, 2, 3, 4\]"),
+            ("C(k, contr.sum)", {"k": 0}, r"levels \[0\]"),
             ("C(k.clip(2, 9))", {"k": 9}, "unknown levels"),
-            ("{arm.str.upper()}", {"arm": "s"}, r"column 'arm'.*\[\"?'s'\"?\]"),
+            ("{arm.str.upper()}", {"arm": "s"}, r"column 'arm'.*\['s'\]"),
             ("arm", {"arm": None}, "missing.*'arm'"),
             ("{arm == 'q'}", {"arm": None}, "missing.*'arm'"),
             ("I(x > 1)", {"x": np.nan}, "missing.*'x'"),
@@ -382,6 +382,35 @@ class TestNames:
         )
         assert data.shared_features == ("I(x ** 2)", "C(k)[T.2]", "C(k)[T.3]", "C(k)[T.4]")
 
+    @pytest.mark.parametrize(
+        ("right", "said"),
+        [
+            ("offset(log(x))", "offset="),
+            ("factor(k)", r"C\(x\)"),
+            (".", "Name the columns"),
+            ("(1 | g)", "shared_features"),
+            ("x ~ z", "second '~'"),
+            ("log(arm)", "'arm' holds levels, for example"),
+            ("C(arm, {'a': {'p': 1, 'q': -1}})", "cannot be evaluated"),
+        ],
+    )
+    def test_of_other_languages(self, right, said):
+        with pytest.raises(DataError, match=said):
+            mtl.TaskData.from_table(TABLE, task="g", formula=f"y ~ {right}")
+
+    def test_words_of_python_are_no_columns(self):
+        for right in ("{x.map(lambda v: v + 1)}", "{[v + 1 for v in x]}", "{x if True else z}"):
+            _, matrix = Design.learn(f"0 + {right}", TABLE)
+            np.testing.assert_allclose(matrix[:, 0], TABLE.x + (1 if "v" in right else 0))
+        _, inside = Design.learn("x %in% z + Q('arm')", TABLE)
+        _, right = Design.learn("x %in% z + arm", TABLE)
+        np.testing.assert_array_equal(inside, right)
+
+    def test_a_power_of_one_term_is_that_term(self):
+        with pytest.warns(DataWarning, match=r"Write I\(x\*\*2\)"):
+            design, _ = Design.learn("x + x**2", TABLE)
+        assert design.columns == ("Intercept", "x")
+
     def test_keywords_of_calls_are_no_columns(self):
         table = TABLE.assign(degree=1.0, df=2.0)
         assert read_side("poly(x, degree=2) + bs(x, df=4)", table.columns).columns == ("x",)
@@ -414,6 +443,22 @@ class TestOddFactors:
         assert len(design.columns) == 12
         likert, _ = Design.learn("t", TABLE.assign(t=np.tile(["1", "2", "3"], 20)))
         assert likert.columns == ("Intercept", "t[T.2]", "t[T.3]")
+
+    def test_text_that_only_an_expression_reads_may_be_free(self):
+        table = TABLE.assign(t=[f"person {i}" for i in range(N)])
+        design, matrix = Design.learn("0 + {t.str.len() + x}", table)
+        np.testing.assert_allclose(matrix[:, 0], table.t.str.len() + table.x)
+        new = design.matrix(table.assign(t="a new one"), PredictionError)
+        np.testing.assert_allclose(new[:, 0], 9 + table.x)
+
+    @pytest.mark.parametrize("term", ["t", "C(t)", "I(t > 0)"])
+    def test_whole_numbers_that_float64_cannot_tell_apart(self, term):
+        with pytest.raises(DataError, match="column 't': holds whole numbers beyond"):
+            Design.learn(term, TABLE.assign(t=10**18 + np.arange(N) % 3))
+        stamps = TABLE.assign(t=10**18 + 1000 * (np.arange(N) % 3))
+        assert len(Design.learn(term.replace("> 0", "/ 1"), stamps)[0].columns) == (
+            3 if term == "C(t)" else 2
+        )
 
 
 def test_evaluation_is_quiet():

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from decimal import Decimal
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from bayes_mtl.data.factors import as_categorical, level_findings, levels_of, unknown_levels
+from bayes_mtl.data.factors import (
+    as_categorical,
+    is_number,
+    level_findings,
+    levels_of,
+    many_levels,
+    unknown_levels,
+)
 from bayes_mtl.data.formulas import Side, alias
 from bayes_mtl.errors import Finding
 
@@ -27,7 +36,8 @@ class ColumnTypes:
     Attributes
     ----------
     levels : dict
-        For each column of text or categories, its levels in order.
+        For each column of text or categories, its levels in order (not of text with a value of its own in
+        most rows, which only expressions read).
     text, flags : tuple of str
         Those that hold text (not categories), and columns of truth values.
     """
@@ -37,14 +47,16 @@ class ColumnTypes:
     flags: tuple[str, ...] = ()
 
     @classmethod
-    def learn(cls, frame: pd.DataFrame) -> ColumnTypes:
-        """Read the types of columns without missing values."""
+    def learn(cls, frame: pd.DataFrame, terms: Collection[str]) -> ColumnTypes:
+        """Read the types of columns without missing values; `terms` are those used as they are."""
         typed = {str(name): _typed(column) for name, column in frame.items()}
+        categorical = [name for name, column in typed.items() if is_categorical(column)]
+        text = tuple(name for name in categorical if not is_category(typed[name]))
+        levels = {name: levels_of(typed[name]) for name in categorical}
+        free = {name for name in text if name not in terms and many_levels(levels[name], len(frame))}
         return cls(
-            levels={name: levels_of(column) for name, column in typed.items() if is_categorical(column)},
-            text=tuple(
-                name for name, column in typed.items() if is_categorical(column) and not is_category(column)
-            ),
+            levels={name: known for name, known in levels.items() if name not in free},
+            text=text,
             flags=tuple(name for name, column in typed.items() if column.dtype.kind == "b"),
         )
 
@@ -57,19 +69,19 @@ class ColumnTypes:
             for name, column in frame.items()
         }
 
-    def values(self, columns: Mapping[str, pd.Series]) -> dict[str, Any]:
-        """Return what formulaic reads where a column is a term: numbers, or categories with all levels."""
+    def values(self, columns: Mapping[str, pd.Series], terms: Collection[str]) -> dict[str, Any]:
+        """Return what formulaic reads where columns are terms: numbers, or categories with all levels."""
         return {
-            name: as_categorical(column, self.levels[name])
+            name: as_categorical(columns[name], self.levels[name])
             if name in self.levels
-            else column.to_numpy(dtype=float)
-            for name, column in columns.items()
+            else columns[name].to_numpy(dtype=float)
+            for name in terms
         }
 
-    def findings(self, columns: Mapping[str, pd.Series], used: set[str]) -> list[Finding]:
+    def findings(self, columns: Mapping[str, pd.Series], terms: Collection[str]) -> list[Finding]:
         """Find columns, used as they are, that would become something else than what they look like."""
         found = []
-        for name in [name for name in self.levels if name in used]:
+        for name in [name for name in self.levels if name in terms]:
             declared = name not in self.text
             found += level_findings(f"column {name!r}", self.levels[name], columns[name], declared=declared)
         return found
@@ -83,10 +95,19 @@ class ColumnTypes:
                 if new := unknown_levels(present, self.levels[name]):
                     known = f"Known: {self.levels[name]}"
                     found.append(Finding(f"column {name!r}", f"has unknown levels {new}", known))
-            elif len(present) and is_categorical(_typed(present)):
+            elif name not in self.text and len(present) and is_categorical(_typed(present)):
                 problem = "was numeric when the model was fitted, found text"
                 found.append(Finding(f"column {name!r}", problem))
         return found
+
+
+def text_hint(side: Side, columns: Mapping[str, pd.Series], expression: str) -> str:
+    """Say which columns of an expression hold no numbers, for one that cannot be evaluated."""
+    texts = {n: columns[n] for n in sorted(side.names(expression)) if is_categorical(columns[n])}
+    odd = {
+        name: next((v for v in column if not is_number(v)), column.iloc[0]) for name, column in texts.items()
+    }
+    return "; ".join(f"{name!r} holds levels, for example {value!r}" for name, value in odd.items())
 
 
 def named(side: Side, columns: Mapping[str, pd.Series], expression: str) -> dict[str, pd.Series]:
@@ -121,6 +142,10 @@ def unfit_columns(frame: pd.DataFrame) -> list[Finding]:
         ):
             hint = "Convert them to numbers (days since a start), or to text for one level each"
             found.append(Finding(f"column {name!r}", "holds dates or durations", hint))
+        if values is column and _merges(column.dropna()):
+            hint = "Convert them to text if they are labels; else subtract a start"
+            problem = "holds whole numbers beyond 2**53, of which float64 cannot tell some apart"
+            found.append(Finding(f"column {name!r}", problem, hint))
     return found
 
 
@@ -137,12 +162,25 @@ def not_there(names: Sequence[Any], rows: npt.NDArray[np.intp]) -> Finding:
     return Finding("table", found, "Drop or impute them")
 
 
+def _merges(column: pd.Series) -> bool:
+    """Whether different whole numbers are one as float64."""
+    if column.dtype.kind == "O" and not (len(column) and all(isinstance(v, Integral) for v in column)):
+        return False
+    if column.dtype.kind not in "iuO":
+        return False
+    beyond = column[(column > 2**53) | (column < -(2**53))]
+    return bool(beyond.nunique() > beyond.astype(np.float64).nunique())
+
+
 def _typed(column: pd.Series, *, flag: bool = False) -> pd.Series:
     """Return numbers as float64, before anything is computed from them; truth values as such."""
     if is_category(column):
         return column
-    if column.dtype.kind == "O" and len(column) and all(isinstance(v, bool | np.bool_) for v in column):
-        column = column.astype(bool)
+    if column.dtype.kind == "O" and len(column):
+        if all(isinstance(v, bool | np.bool_) for v in column):
+            column = column.astype(bool)
+        elif all(isinstance(v, Real | Decimal) for v in column):
+            column = column.astype(np.float64)
     if column.dtype.kind not in "biuf":
         return column
     numbers = column.astype(np.float64)

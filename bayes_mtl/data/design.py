@@ -10,11 +10,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from formulaic import Formula
-from formulaic.errors import DataMismatchWarning, FormulaicError
+from formulaic.errors import DataMismatchWarning
 from formulaic.parser.types import Factor, Term
 
 from bayes_mtl._typing import FloatArray
-from bayes_mtl.data.columns import INTERCEPT, ColumnTypes, missing, named, not_there, unfit_columns
+from bayes_mtl.data.columns import (
+    INTERCEPT,
+    ColumnTypes,
+    missing,
+    named,
+    not_there,
+    text_hint,
+    unfit_columns,
+)
 from bayes_mtl.data.expressions import Expression
 from bayes_mtl.data.factors import FactorError, LearnedFactor, learn, level_findings, repeat
 from bayes_mtl.data.formulas import Side, plain, read_side, terms_of
@@ -67,12 +75,12 @@ class Design:
             raise DataError(missing(raw) or Finding("table", "has no rows"))
         raise_if_any(unfit_columns(raw), DataError)
         frame = raw[complete].reset_index(drop=True)
-        types = ColumnTypes.learn(frame)
+        bare = _bare(side, terms)
+        types = ColumnTypes.learn(frame, bare)
         columns = types.columns(frame)
-        bare = {name for f in _factors(terms, "lookup") for name in side.names(f.expr)}
         findings = types.findings(columns, bare)
         factors: dict[str, LearnedFactor] = {}
-        values = types.values(columns)
+        values = types.values(columns, bare)
         for factor in _factors(terms, "python"):
             shown = side.shown(factor.expr)
             read = named(side, columns, factor.expr)
@@ -84,9 +92,9 @@ class Design:
                 findings.append(Finding(f"term {shown!r}", *err.args))
             except Exception as err:
                 problem = f"cannot be evaluated ({side.shown(plain(err))})"
-                findings.append(Finding(f"term {shown!r}", problem))
+                findings.append(Finding(f"term {shown!r}", problem, text_hint(side, columns, factor.expr)))
         raise_if_any(findings, DataError)
-        matrix, made, of_term = _materialise(side, terms, values, len(frame))
+        matrix, made, of_term = _materialise(side, terms, values, len(frame), DataError)
         keep = _kept(side, made, center)
         matrix = matrix[:, keep]
         chosen = set(made) - {INTERCEPT} if center is True else set(center or ())
@@ -114,7 +122,7 @@ class Design:
         side = read_side(self.formula, self.reads)
         terms = terms_of(side)
         columns = self.types.columns(frame)
-        values = self.types.values(columns)
+        values = self.types.values(columns, _bare(side, terms))
         findings = []
         for factor in _factors(terms, "python"):
             shown = side.shown(factor.expr)
@@ -127,7 +135,7 @@ class Design:
                 problem = f"cannot be evaluated on these rows ({side.shown(plain(err))})"
                 findings.append(Finding(f"term {shown!r}", problem))
         raise_if_any(findings, error)
-        made, names, _ = _materialise(side, terms, values, len(frame))
+        made, names, _ = _materialise(side, terms, values, len(frame), error)
         matrix = made[:, [names.index(c) for c in self.columns]]
         bad = ~np.isfinite(matrix)
         if bad.any():
@@ -165,11 +173,7 @@ class Design:
 def known_side(text: str, table: Any, *, python: bool = False) -> Side:
     """Read one side of a formula, all of whose columns the table has."""
     side = read_side(text, column_names(table), python=python)
-    findings = missing_columns(table, side.unknown)
-    if findings and "[T." in text:
-        hint = "To take a column out of a design, write it in backticks: y ~ a * b - `a[T.r]:b[T.w]`"
-        findings.append(Finding(f"formula {text!r}", "names columns of a design", hint))
-    raise_if_any(findings, DataError)
+    raise_if_any([*missing_columns(table, side.unknown), *side.findings], DataError)
     return side
 
 
@@ -179,14 +183,15 @@ def evaluate_outcome(side: Side, table: Any) -> FloatArray:
     raw = to_pandas(table, side.columns, DataError)
     complete = raw.notna().all(axis=1).to_numpy()
     frame = raw[complete].reset_index(drop=True)
-    columns = ColumnTypes.learn(frame).columns(frame)
+    columns = ColumnTypes.learn(frame, ()).columns(frame)
     try:
         found = Expression(side.text)(named(side, columns, side.text), {})
     except SyntaxError as err:
         hint = "It should be one expression, for example log(y) or after - before"
         raise DataError(Finding(where, f"cannot be read ({err.msg})", hint)) from err
     except Exception as err:
-        raise DataError(Finding(where, f"cannot be evaluated ({side.shown(plain(err))})")) from err
+        problem = f"cannot be evaluated ({side.shown(plain(err))})"
+        raise DataError(Finding(where, problem, text_hint(side, columns, side.text))) from err
     values = np.asarray(getattr(found, "__wrapped__", found))
     is_number = values.dtype.kind in "biuf" and not hasattr(found, "__formulaic_metadata__")
     if values.shape != (len(frame),) or not is_number:
@@ -199,6 +204,11 @@ def evaluate_outcome(side: Side, table: Any) -> FloatArray:
 
 def _spelling(name: str) -> str:
     return "".join(name.replace("^", "**").replace("`", "").replace('"', "'").split())
+
+
+def _bare(side: Side, terms: Sequence[Term]) -> list[str]:
+    """Return the columns that are factors as they stand."""
+    return sorted({name for f in _factors(terms, "lookup") for name in side.names(f.expr)})
 
 
 def _factors(terms: Sequence[Term], method: str) -> list[Factor]:
@@ -225,7 +235,7 @@ def _kept(side: Side, columns: Sequence[str], center: bool | Sequence[str]) -> l
 
 
 def _materialise(
-    side: Side, terms: Sequence[Term], values: Mapping[str, Any], rows: int
+    side: Side, terms: Sequence[Term], values: Mapping[str, Any], rows: int, error: type[FindingsError]
 ) -> tuple[FloatArray, list[str], list[str]]:
     """Let formulaic code and multiply the factors; return the matrix, its columns, and the term of each."""
     by_name = [
@@ -242,9 +252,9 @@ def _materialise(
             made: Any = Formula(by_name).get_model_matrix(
                 empty, context=values, na_action="ignore", output="pandas"
             )
-        except (FormulaicError, DataMismatchWarning, ValueError, TypeError) as err:
+        except Exception as err:  # contrasts that do not fit, levels outside of those that C() names
             found = f"cannot be evaluated ({plain(err)})"
-            raise DataError(Finding(f"formula {side.written!r}", found)) from err
+            raise error(Finding(f"formula {side.written!r}", found)) from err
     of_term = [
         INTERCEPT if str(term) == "1" else str(term)
         for term, at in made.model_spec.term_slices.items()

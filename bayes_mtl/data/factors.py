@@ -125,17 +125,23 @@ def levels_of(values: npt.NDArray[Any] | pd.Series) -> list[Any]:
     return sorted(levels) if numbers else sorted(levels, key=str)
 
 
-def unknown_levels(values: Any, known: Sequence[Any]) -> list[str]:
+def unknown_levels(values: Any, known: Sequence[Any]) -> list[Any]:
     """Return the values that are no level."""
     column = pd.Series(np.asarray(values, dtype=object))
-    return sorted(map(repr, pd.unique(column[~column.isin(known)])))
+    return levels_of(column[~column.isin(known)])
 
 
 def as_categorical(values: Any, levels: Sequence[Any]) -> pd.Series:
     """Return values with levels that were decided before."""
     position = {level: i for i, level in enumerate(levels)}
-    codes = [position.get(v, -1) if v == v else -1 for v in np.asarray(values, dtype=object)]
-    return pd.Series(pd.Categorical.from_codes(codes, categories=pd.Index(list(levels), dtype=object)))
+    codes, found = pd.factorize(np.asarray(values, dtype=object))
+    known = np.array([*(position.get(value, -1) for value in found), -1])  # the last: missing values
+    return pd.Series(pd.Categorical.from_codes(known[codes], categories=pd.Index(list(levels), dtype=object)))
+
+
+def many_levels(levels: Sequence[Any], rows: int) -> bool:
+    """Whether a factor has nearly as many levels as there are rows."""
+    return len(levels) > max(_MANY_LEVELS, rows / 2)
 
 
 def level_findings(where: str, levels: Sequence[Any], values: Any, *, declared: bool) -> list[Finding]:
@@ -153,13 +159,12 @@ def level_findings(where: str, levels: Sequence[Any], values: Any, *, declared: 
         return [Finding(where, f"has levels that cannot be stored with a fit ({', '.join(odd)})", hint)]
     if len(levels) == 1:
         return [Finding(where, f"is {levels[0]!r} in every row", "Leave it out")]
-    texts = [v for v in levels if isinstance(v, str)]
-    no_numbers = [v for v in texts if not _is_number(v)]
-    numbers = len(texts) - len(no_numbers)
-    if not declared and numbers == len(texts) == len(levels) > _MANY_LEVELS:
+    no_numbers = [v for v in levels if not is_number(v)]
+    numbers = len(levels) - len(no_numbers)
+    if not declared and numbers == len(levels) > _MANY_LEVELS:
         hint = "Convert it to numbers, or to a categorical if each value is a level"
         return [Finding(where, f"holds {len(levels)} different numbers as text", hint)]
-    nothing = all(v.strip().lower() in _NOTHING for v in no_numbers)
+    nothing = all(str(v).strip().lower() in _NOTHING for v in no_numbers)
     if (
         not declared
         and no_numbers
@@ -170,17 +175,18 @@ def level_findings(where: str, levels: Sequence[Any], values: Any, *, declared: 
         more = f" and {len(no_numbers) - _SOME} more" if len(no_numbers) > _SOME else ""
         hint = "Make these numbers or missing values, or the column a categorical if each value is a level"
         return [Finding(where, f"holds {numbers} different numbers as text beside {entries}{more}", hint)]
-    if len(levels) > max(_MANY_LEVELS, rows / 2):
+    if many_levels(levels, rows):
         hint = "Leave it out, join levels, make it a grouping (`groupings=[...]`), or convert it to numbers"
         entries = ", ".join(map(repr, levels[:_SOME]))
         return [Finding(where, f"has {len(levels)} levels in {rows} rows ({entries}, ...)", hint)]
     return []
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: Any) -> bool:
+    """Whether a text, or a value beside texts, reads as a number."""
     try:
         return math.isfinite(float(text))
-    except ValueError:
+    except (TypeError, ValueError):
         return False
 
 

@@ -6,15 +6,17 @@ import builtins
 import keyword
 import re
 import unicodedata
+import warnings
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from formulaic import Formula
 from formulaic.errors import FormulaicError
 from formulaic.parser.types import Term
 
 from bayes_mtl.data.expressions import FUNCTIONS
-from bayes_mtl.errors import DataError, Finding
+from bayes_mtl.errors import DataError, DataWarning, Finding
 
 MODULES = ("np", "contr")  # before a dot these are always the modules; in backticks, columns
 _NOT_COLUMNS = {"and", "else", "for", "if", "in", "is", "lambda", "not", "or", "None", "True", "False"}
@@ -29,6 +31,14 @@ _PIECES = re.compile(
     |(?P<mark>\*\*|[=!<>]=|.)""",
     re.VERBOSE | re.DOTALL,
 )
+_PATSY_QUOTE = re.compile(r"""\bQ\(\s*(["'])([^"'`]+)\1\s*\)""")
+_BOUND = re.compile(r"\blambda\s+([\w\s,]+):|\bfor\s+([\w\s,]+?)\s+in\b")
+_HINTS = {
+    "offset": "An offset is a column: pass its name as `offset=`",
+    "factor": "Write C(x) for a factor",
+    "cbind": "Give several outcomes as `outcomes=[...]`",
+    "T": "To take a column out of the design, write it in backticks: y ~ a * b - `a[T.r]:b[T.w]`",
+}
 _ALIAS = re.compile(r"_column_(\d+)_")
 
 
@@ -52,8 +62,8 @@ class Side:
         With the names in the place of columns, and `^` written as `**`.
     columns : tuple of str
         The columns that are read, in the order of their names.
-    unknown : tuple of str
-        Words that are neither columns nor functions.
+    unknown, foreign : tuple of str
+        Words that are neither columns nor functions; those among them that other languages know.
     removed : tuple of str
         Columns of the design that are taken out: names in backticks after a minus.
     """
@@ -61,13 +71,22 @@ class Side:
     written: str
     text: str
     columns: tuple[str, ...]
-    unknown: tuple[str, ...]
+    unknown: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
 
     @property
     def is_column(self) -> bool:
         """Whether it is one column as it stands."""
         return len(self.columns) == 1 and self.text.strip() == alias(0)
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What to write instead of words of other languages."""
+        where = f"formula {self.written!r}"
+        return [
+            Finding(where, f"has {word!r}, which has no meaning here", _HINTS[word]) for word in self.foreign
+        ]
 
     def names(self, expression: str) -> set[str]:
         """Return the columns that a part of the text reads."""
@@ -113,6 +132,8 @@ def read_side(text: str, names: Collection[str], *, python: bool = False) -> Sid
     python : bool
         Whether the whole side is one expression, in which braces are parentheses (as left of `~`).
     """
+    text = _PATSY_QUOTE.sub(r"`\2`", text)
+    bound = {word for found in _BOUND.findall(text) for word in re.findall(r"\w+", "".join(found))}
     pieces = [piece for piece, _ in _pieces(text)]
     have = {name for name in names if isinstance(name, str)}
     columns: list[str] = []
@@ -147,11 +168,21 @@ def read_side(text: str, names: Collection[str], *, python: bool = False) -> Sid
             out.append(_word(piece.text, after, inside, have, stands_for, unknown))
         elif piece.text == "^":
             out.append("**")
+        elif piece.kind == "space":
+            out.append(" ")  # Python does not know the other kinds of space
         elif python and piece.depth == 0 and piece.text in "{}":
             out.append("(" if piece.text == "{" else ")")
         else:
             out.append(piece.text)
-    return Side(text, "".join(out), tuple(columns), tuple(dict.fromkeys(unknown)), tuple(removed))
+    odd = [word for word in dict.fromkeys(unknown) if word not in bound]
+    return Side(
+        written=text,
+        text="".join(out),
+        columns=tuple(columns),
+        unknown=tuple(word for word in odd if word not in _HINTS),
+        foreign=tuple(word for word in odd if word in _HINTS),
+        removed=tuple(removed),
+    )
 
 
 def _word(
@@ -164,7 +195,7 @@ def _word(
 ) -> str:
     """Return what stands for a word of a formula: a column (perhaps with an attribute), or itself."""
     parts = word.split(".")
-    if word in _NOT_COLUMNS and inside:
+    if word in _NOT_COLUMNS and (inside or word not in have):
         return word
     if inside:
         if parts[0] in MODULES and len(parts) > 1:
@@ -196,11 +227,19 @@ def terms_of(side: Side) -> list[Term]:
     """Return the terms of a right-hand side; their factors are expressions of its text."""
     hint = "Tasks come from `task=`: write 'y ~ x', and name shared slopes in `shared_features`"
     where = f"formula {side.written!r}"
-    marks = {piece.text for piece, _ in _pieces(side.written) if not piece.inside}
+    pieces = [piece for piece, _ in _pieces(side.written) if not piece.inside and piece.kind != "space"]
+    marks = {piece.text for piece in pieces if piece.kind == "mark"}
     if "|" in marks:
         raise DataError(Finding(where, "has '|', which has no meaning here", hint))
     if "~" in marks:
         raise DataError(Finding(where, "has a second '~'"))
+    if "." in marks:
+        raise DataError(Finding(where, "has '.', which has no meaning here", "Name the columns"))
+    for one, two in pairwise(pieces):
+        if one.kind in ("word", "quoted") and two.text in ("^", "**"):
+            term = f"{quote(one.text)}{two.text}"
+            found = f"{side.written!r}: a power of one term is that term. Write I({term}2) for a square."
+            warnings.warn(found, DataWarning, stacklevel=5)
     try:
         return list(Formula(side.text))
     except (FormulaicError, SyntaxError) as err:

@@ -193,14 +193,16 @@ class TaskData:
         wide = tuple(outcomes or ())
         wanted = [*(wide or ()), *([task] if task else []), *task_features, *by_level]
         wanted += [c for c in (weights, offset, noise) if c]
+        hints: list[Finding] = []
         if formula is not None:
             columns = column_names(table)
-            wanted += read_side(left, columns, python=True).unknown
-            wanted += read_side(formula_text, columns).unknown
+            sides = (read_side(left, columns, python=True), read_side(formula_text, columns))
+            wanted += [name for side in sides for name in side.unknown]
+            hints = [finding for side in sides for finding in side.findings]
         else:
             wanted += [*([outcome] if outcome else []), *(features or ())]
             wanted += [c for c in shared_features if c != INTERCEPT]
-        raise_if_any(missing_columns(table, wanted), DataError)
+        raise_if_any([*missing_columns(table, wanted), *hints], DataError)
 
         given, table = table, to_pandas(table, column_names(table), DataError)
         names = row_names(given, len(table))
