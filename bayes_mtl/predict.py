@@ -18,7 +18,13 @@ from bayes_mtl.data.rows import row_names
 from bayes_mtl.errors import Finding, PredictionError, SpecError, raise_if_any
 from bayes_mtl.inference.attributes import schema_of, spec_of
 from bayes_mtl.inference.hyperdraws import CHUNK_BYTES
-from bayes_mtl.inference.log_likelihood import effects_of_levels, linear_predictor, sigma_of_rows
+from bayes_mtl.inference.log_likelihood import (
+    effects_of_levels,
+    fitted_mean,
+    linear_predictor,
+    posterior_predictive,
+    sigma_of_rows,
+)
 from bayes_mtl.inference.new_tasks import draw_new_levels, draw_new_noise, draw_new_tasks
 from bayes_mtl.structures import Clusters, TaskCovariance, TaskMixture
 from bayes_mtl.structures.known import plain_label, values_of_tasks
@@ -26,21 +32,21 @@ from bayes_mtl.structures.known import plain_label, values_of_tasks
 
 def predict(
     idata: xr.DataTree,
-    table: Any,
+    table: Any = None,
     *,
     kind: Literal["mean", "response"] = "mean",
     new_tasks: Literal["error", "population"] = "error",
     random_seed: int | np.random.Generator | None = None,
 ) -> xr.DataTree:
-    """Predict the outcome of new rows.
+    """Predict the outcome of new rows, or of those that were fitted.
 
     Parameters
     ----------
     idata : DataTree
         What `fit` or `load` returned.
-    table : data frame
+    table : data frame, optional
         The columns that the model was fitted with, the outcome apart. For a model of a wide table,
-        every row gets a prediction for every outcome.
+        every row gets a prediction for every outcome. Default: the rows that were fitted.
     kind : {"mean", "response"}
         The expected outcome, or draws of the outcome with its noise.
     new_tasks : {"error", "population"}
@@ -91,6 +97,8 @@ def predict(
     """
     schema, spec = schema_of(idata), spec_of(idata)
     _check_arguments(kind, new_tasks)
+    if table is None:
+        return _in_sample(idata, kind, random_seed)
     structure = spec.task_covariance
     if new_tasks == "population" and isinstance(structure, TaskMixture) and not structure.knows_new_tasks:
         found = f"is 'population', but under {structure} the population of new tasks is not reported"
@@ -157,6 +165,19 @@ def predict(
         attrs={"kind": kind, "outcome": schema.outcome},
     )
     return xr.DataTree.from_dict({"predictions": dataset})
+
+
+def _in_sample(idata: xr.DataTree, kind: str, random_seed: int | np.random.Generator | None) -> xr.DataTree:
+    if kind == "mean":
+        found = fitted_mean(idata)
+    else:
+        seed = int(np.random.default_rng(random_seed).integers(2**31 - 1))
+        found = posterior_predictive(idata, seed)
+    task = idata["constant_data"]["task"].to_numpy()[idata["constant_data"]["task_index"].to_numpy()]
+    found = found.assign_coords(row_task=("row", task))
+    return xr.DataTree.from_dict(
+        {"predictions": found.assign_attrs(kind=kind, outcome=schema_of(idata).outcome)}
+    )
 
 
 def _check_arguments(kind: str, new_tasks: str) -> None:

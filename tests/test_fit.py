@@ -45,6 +45,8 @@ def test_groups_and_attributes(sleepstudy_fit):
         "observed_data",
         "constant_data",
         "log_likelihood",
+        "log_prior",
+        "posterior_predictive",
     }
     assert set(sleepstudy_fit["prior"].data_vars) == set(sleepstudy_fit["posterior"].data_vars)
     assert "reached_max_treedepth" in sleepstudy_fit["sample_stats"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import arviz as az
+import matplotlib.pyplot as plt
 import numpy as np
 import pymc as pm
 import pytensor
@@ -243,3 +245,68 @@ def test_densities_of_other_outcomes_under_marginal_mixtures():
     found = pytensor.function([*one.value_vars, value], swapped, **mode)(*start, other.y)
     right = pytensor.function(two.value_vars, expected, **mode)(*start)
     np.testing.assert_allclose(np.sum(found), np.sum(right), rtol=1e-9)
+
+
+def test_arviz_takes_a_fit_as_it_is(fitted):
+    """Its checks of predictions and of sensitivity run, and say nothing odd of models that are right."""
+    idata, data, _ = fitted
+    rows = ("chain", "draw", "row")
+    assert idata["posterior_predictive"]["y"].dims == idata["log_likelihood"]["y"].dims == rows
+    xr.testing.assert_equal(idata["posterior_predictive"]["row"], idata["observed_data"]["row"])
+    pit = az.loo_pit(idata)["y"]
+    assert pit.sizes["row"] == data.n_rows
+    assert float(pit.min()) >= 0
+    assert float(pit.max()) <= 1 + 1e-9
+    sensitivity = az.psense_summary(idata, var_names=["beta_mean", "feature_sd"])
+    assert np.isfinite(sensitivity[["prior", "likelihood"]].to_numpy(dtype=float)).all()
+    draw = az.plot_ppc_dist if data.y.max() > 1 else az.plot_ppc_pava  # of binary outcomes
+    draw(idata)
+    plt.close("all")
+
+
+def test_draws_of_fitted_rows_have_the_law_of_their_draw(fitted):
+    idata, _, spec = fitted
+    y, mean = (a["y"].to_numpy() for a in (idata["posterior_predictive"], mtl.predict(idata)["predictions"]))
+    variance = mean * (1 - mean)
+    if spec.family.has_noise:
+        variance = idata["posterior"]["sigma"].to_numpy()[..., None] ** 2
+    z = (y - mean) / np.sqrt(variance)
+    assert abs(z.mean()) < 5.5 / np.sqrt(z.size)
+    assert abs((z**2).mean() - 1) < 5.5 * np.sqrt((z**4).mean() / z.size)
+
+
+def test_log_priors_are_those_of_pymc(fitted):
+    idata, data, spec = fitted
+    few = thin(idata)
+    pm.stats.compute_log_prior(few, model=mtl.build_model(spec, data, marginal=False), **FAST)
+    found = idata["log_prior"].to_dataset().isel(draw=slice(40))
+    assert {"beta_mean", "feature_sd"} <= set(found) <= set(few["log_prior"].data_vars) - {"beta"}
+    for name, values in found.items():
+        np.testing.assert_allclose(values, few["log_prior"][name], rtol=1e-9)
+
+
+def test_predictions_without_a_table_are_those_of_the_rows_that_were_fitted(fitted):
+    idata, data, _ = fitted
+    found = mtl.predict(idata)["predictions"]
+    fixed = idata["constant_data"]
+    eta = np.einsum(
+        "np,cdnp->cdn", fixed["X"], idata["posterior"]["beta"].to_numpy()[:, :, fixed["task_index"]]
+    )
+    expected = eta if data.y.max() > 1 else 1 / (1 + np.exp(-eta))
+    np.testing.assert_allclose(found["y"], expected, rtol=1e-10)
+    np.testing.assert_array_equal(found["row"], fixed["row"])
+    assert found["row_task"].to_numpy().tolist() == [data.tasks[t] for t in fixed["task_index"].to_numpy()]
+    one, two = (mtl.predict(idata, kind="response", random_seed=3)["predictions"]["y"] for _ in range(2))
+    xr.testing.assert_equal(one, two)
+
+
+def test_some_draws_keep_their_outcomes(sleepstudy_fit, tmp_path):
+    """Draws of the outcome are not in files, and come back as they were, also of a part of the draws."""
+    groups = {str(name): node.to_dataset() for name, node in sleepstudy_fit.children.items()}
+    some = {"chain": [1, 3], "draw": slice(100, 150)}
+    part = xr.DataTree.from_dict(
+        {k: v.isel(some) if k != "prior" and "draw" in v.dims else v for k, v in groups.items()}
+    )
+    part.attrs = sleepstudy_fit.attrs
+    again = mtl.load(mtl.save(part, tmp_path / "part.nc"))
+    xr.testing.assert_equal(again["posterior_predictive"]["y"], part["posterior_predictive"]["y"])

@@ -17,6 +17,7 @@ from bayes_mtl.data import TaskData
 from bayes_mtl.data.rows import in_table_order, row_coords
 from bayes_mtl.errors import ConvergenceWarning, DataError, DataWarning, Finding, SpecError, raise_if_any
 from bayes_mtl.families import Gaussian
+from bayes_mtl.inference import log_likelihood as of_rows
 from bayes_mtl.inference.attributes import describe
 from bayes_mtl.inference.density import Backend, DensityGraph, compile_density, nutpie_model
 from bayes_mtl.inference.diagnostics import diagnose, keep
@@ -29,7 +30,7 @@ from bayes_mtl.inference.groups import (
 )
 from bayes_mtl.inference.hyperdraws import evaluate
 from bayes_mtl.inference.level_pilot import level_pilot
-from bayes_mtl.inference.log_likelihood import log_likelihood as pointwise
+from bayes_mtl.inference.log_prior import log_prior
 from bayes_mtl.inference.pilot import pilot
 from bayes_mtl.inference.prechecks import hard_to_tell_apart, noise_free
 from bayes_mtl.model import AssembledModel, is_chained, is_collapsed, sampling_model
@@ -40,7 +41,7 @@ from bayes_mtl.structures import TaskMixture
 # position and velocity. A step of pi would return the mirror image, whose square is the same, so chains would
 # never learn a variance; steps well below pi / 2 mix means and variances.
 _ROTATING = {"exact_normal_trajectory": True, "max_step_size": 1.2}
-_MAX_LOG_LIKELIHOOD = 2**26  # entries: half a GiB
+_MAX_ROWS_TIMES_DRAWS = 2**26  # entries: half a GiB
 
 
 def fit(
@@ -57,6 +58,7 @@ def fit(
     backend: Backend = "numba",
     progressbar: bool = True,
     log_likelihood: bool | Literal["auto"] = "auto",
+    posterior_predictive: bool | Literal["auto"] = "auto",
 ) -> xr.DataTree:
     """Sample the posterior with NUTS (nutpie), recover the coefficients, check the draws.
 
@@ -84,14 +86,18 @@ def fit(
     progressbar : bool
         Show progress, in a terminal or a notebook.
     log_likelihood : {"auto", True, False}
-        Store the pointwise log-likelihood. "auto": unless it takes more than half a GiB.
+        Store the pointwise log-likelihood, and the log prior densities of the hyperparameters. "auto": unless
+        the former takes more than half a GiB.
+    posterior_predictive : {"auto", True, False}
+        Store an outcome of every row for every draw. "auto": as above.
 
     Returns
     -------
     DataTree
-        ``posterior`` (hyperparameters and ``beta``), ``sample_stats``, ``log_likelihood``,
-        ``observed_data``, ``constant_data``, and ``prior`` (draws of the same variables from the prior,
-        so that a summary can say what the data added). Description and design are in its attributes.
+        ``posterior`` (hyperparameters, ``beta``, and what else `build_model` leaves free), ``sample_stats``,
+        ``log_likelihood``, ``log_prior``, ``posterior_predictive``, ``observed_data``, ``constant_data``, and
+        ``prior`` (draws of the same variables from the prior, so that a summary can say what the data
+        added). Description and design are in its attributes.
         Rows are in the order of the table that the data came from: the coordinate ``row`` is its index (of
         a wide table together with the coordinate ``outcome``).
         An interrupt (Ctrl-C) while sampling returns the draws that are there.
@@ -117,7 +123,8 @@ def fit(
     >>> idata = mtl.fit(data, mtl.ModelSpec(task_covariance=mtl.LowRank(2)))              # doctest: +SKIP
     """
     spec = ModelSpec() if spec is None else spec
-    _check(data, spec, draws, tune, chains, cores, target_accept, backend, log_likelihood)
+    stored = {"log_likelihood": log_likelihood, "posterior_predictive": posterior_predictive}
+    _check(data, spec, draws, tune, chains, cores, target_accept, backend, stored)
     seeds = _seeds(random_seed)
     if isinstance(spec.family, Gaussian) and ((data.y == 0) | (data.y == 1)).all():
         said = "The outcome is 0 or 1 in every row, and the family is Gaussian; two classes are 'bernoulli'."
@@ -167,10 +174,13 @@ def fit(
     idata.attrs["target_accept"] = target_accept
     if isinstance(random_seed, int | np.integer):
         idata.attrs["random_seed"] = int(random_seed)
-    if log_likelihood is True or (
-        log_likelihood == "auto" and len(hyper) * data.n_rows <= _MAX_LOG_LIKELIHOOD
-    ):
-        idata["log_likelihood"] = xr.DataTree(pointwise(idata))
+    small = len(hyper) * data.n_rows <= _MAX_ROWS_TIMES_DRAWS
+    if small if log_likelihood == "auto" else log_likelihood:
+        idata["log_likelihood"] = xr.DataTree(of_rows.log_likelihood(idata))
+        idata["log_prior"] = xr.DataTree(log_prior(spec, data, posterior))
+    if small if posterior_predictive == "auto" else posterior_predictive:
+        idata["posterior_predictive"] = xr.DataTree(of_rows.posterior_predictive(idata, seeds[3]))
+        idata.attrs["posterior_predictive_seed"] = seeds[3]
     diagnosis = diagnose(idata)
     keep(idata, diagnosis)
     if diagnosis.problems:
@@ -187,7 +197,7 @@ def _check(
     cores: int | None,
     target: float,
     backend: str,
-    log_likelihood: bool | str,
+    stored: dict[str, Any],
 ) -> None:
     findings = []
     if not isinstance(data, TaskData):
@@ -207,9 +217,9 @@ def _check(
         findings.append(
             Finding("target_accept", f"should be between 0 and 1, found {target!r}", "Default 0.8")
         )
-    if not (isinstance(log_likelihood, bool) or log_likelihood == "auto"):
-        found = f"should be True, False or 'auto', found {log_likelihood!r}"
-        findings.append(Finding("log_likelihood", found))
+    for name, value in stored.items():
+        if not (isinstance(value, bool) or (isinstance(value, str) and value == "auto")):
+            findings.append(Finding(name, f"should be True, False or 'auto', found {value!r}"))
     if backend not in ("numba", "jax"):
         findings.append(Finding("backend", f"should be 'numba' or 'jax', found {backend!r}"))
     elif backend == "jax" and find_spec("jax") is None:
@@ -227,7 +237,7 @@ def _seeds(random_seed: Any) -> list[int]:
         raise SpecError(
             Finding("random_seed", f"should be an integer or a Generator, found {random_seed!r}")
         ) from err
-    return [int(s) for s in rng.integers(0, 2**31 - 1, size=3)]
+    return [int(s) for s in rng.integers(0, 2**31 - 1, size=4)]
 
 
 def sample(

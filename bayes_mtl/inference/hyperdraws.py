@@ -135,7 +135,7 @@ def evaluate(
     chains, length = draws.sizes["chain"], draws.sizes["draw"]
     n_draws = chains * length
     columns = [draws[rv.name].to_numpy().reshape(n_draws, *draws[rv.name].shape[2:]) for rv in inputs]
-    stacks = _for_every_draw(inputs, [*reported.values(), *law.values()], columns, n_draws)
+    stacks = for_every_draw(inputs, [*reported.values(), *law.values()], columns, n_draws)
     named = dict(zip([*reported, *(f"law:{k}" for k in law)], stacks, strict=True))
     kind: Any = MixtureDraws if isinstance(block, MixturePrior) else Hyperdraws
     hyper = kind(**{key: named[f"law:{key}"] for key in law})
@@ -180,7 +180,7 @@ def _redundant_of_levels(model: pm.Model, grouping: Grouping, n_draws: int) -> s
     return skip
 
 
-def _for_every_draw(
+def for_every_draw(
     inputs: list[Tensor], outputs: list[Tensor], columns: list[FloatArray], n_draws: int
 ) -> list[FloatArray]:
     """Evaluate a graph for draws of its inputs, without compiling: few calls of many draws each."""
@@ -265,7 +265,7 @@ def at_draws(build: Callable[[], Sequence[Tensor]], draws: xr.Dataset) -> list[F
         outputs = list(build())
     columns = [draws[v.name].transpose("chain", "draw", ...).to_numpy() for v in model.free_RVs]
     columns = [c.reshape(n_draws, *c.shape[2:]) for c in columns]
-    return _for_every_draw(model.free_RVs, outputs, columns, n_draws)
+    return for_every_draw(model.free_RVs, outputs, columns, n_draws)
 
 
 def task_corr(loadings: FloatArray, unique_sd: FloatArray) -> FloatArray:

@@ -1,8 +1,8 @@
-"""The pointwise log-likelihood, and the linear predictor, as functions of a fit."""
+"""What follows for the rows that were fitted: log-likelihood, means, draws; and the linear predictor."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,21 +28,54 @@ def log_likelihood(idata: xr.DataTree) -> xr.Dataset:
     Dataset
         ``y`` with dims (chain, draw, row).
     """
-    family, groupings = spec_of(idata).family, list(schema_of(idata).groupings)
+    family, y = spec_of(idata).family, idata["observed_data"]["y"].to_numpy()
+
+    def density(part: xr.Dataset, eta: FloatArray, sigma: FloatArray, weights: FloatArray) -> FloatArray:
+        return family.log_likelihood(y, eta, sigma, weights)
+
+    return _of_fitted_rows(idata, density)
+
+
+def fitted_mean(idata: xr.DataTree) -> xr.Dataset:
+    """Compute the expected outcome of every row that was fitted, ``y`` (chain, draw, row)."""
+    family = spec_of(idata).family
+    return _of_fitted_rows(idata, lambda _part, eta, *_: family.mean(eta))
+
+
+def posterior_predictive(idata: xr.DataTree, seed: int) -> xr.Dataset:
+    """Draw an outcome of every row that was fitted for every draw, ``y`` (chain, draw, row).
+
+    An outcome depends on the seed, the labels of chain and draw, and nothing else of the other draws: some of
+    the draws get what they got among all.
+    """
+    family = spec_of(idata).family
+
+    def draw(part: xr.Dataset, eta: FloatArray, sigma: FloatArray, weights: FloatArray) -> FloatArray:
+        scale = np.broadcast_to(sigma / np.sqrt(weights), eta.shape)
+        chain = int(part["chain"])
+        generators = [np.random.default_rng([seed, chain, int(d)]) for d in part["draw"].to_numpy()]
+        drawn = [family.draw(rng, eta[i], scale[i]) for i, rng in enumerate(generators)]
+        return np.array(drawn).reshape(eta.shape)
+
+    return _of_fitted_rows(idata, draw)
+
+
+def _of_fitted_rows(
+    idata: xr.DataTree, compute: Callable[[xr.Dataset, FloatArray, FloatArray, FloatArray], FloatArray]
+) -> xr.Dataset:
+    """Compute something of draws, their linear predictor, noise scale and weights, piece by piece."""
+    groupings = list(schema_of(idata).groupings)
     posterior, fixed = idata["posterior"].to_dataset(), idata["constant_data"].to_dataset()
-    y = idata["observed_data"]["y"].to_numpy()
-    task = fixed["task_index"].to_numpy()
+    task, weights = fixed["task_index"].to_numpy(), fixed["weights"].to_numpy()
     chains, draws = posterior.sizes["chain"], posterior.sizes["draw"]
-    out = np.empty((chains, draws, len(y)))
-    step = max(1, CHUNK_BYTES // (8 * len(y) * (posterior.sizes.get("feature", 0) + 3)))
+    out = np.empty((chains, draws, len(task)))
+    step = max(1, CHUNK_BYTES // (8 * len(task) * (posterior.sizes.get("feature", 0) + 3)))
     for chain in range(chains):
         for start in range(0, draws, step):
             part = posterior.isel(chain=chain, draw=slice(start, start + step))
             eta = fitted_predictor(part, fixed, groupings)
             sigma = fixed["noise"].to_numpy() if "noise" in fixed else sigma_of_rows(part, task)
-            out[chain, start : start + step] = family.log_likelihood(
-                y, eta, sigma, fixed["weights"].to_numpy()
-            )
+            out[chain, start : start + step] = compute(part, eta, sigma, weights)
     of_rows = {str(name): fixed[name] for name in fixed.coords if fixed[name].dims == ("row",)}
     coords = {"chain": posterior["chain"], "draw": posterior["draw"], **of_rows}
     return xr.Dataset({"y": (("chain", "draw", "row"), out)}, coords=coords)

@@ -11,7 +11,9 @@ import xarray as xr
 from bayes_mtl.errors import StorageError
 from bayes_mtl.inference.attributes import FORMAT, FORMAT_KEY, spec_of
 from bayes_mtl.inference.hyperdraws import task_corr
-from bayes_mtl.inference.log_likelihood import log_likelihood
+from bayes_mtl.inference.log_likelihood import log_likelihood, posterior_predictive
+
+_PREDICTIVE, _SEED = "posterior_predictive", "posterior_predictive_seed"
 
 
 def save(idata: xr.DataTree, path: str | Path) -> Path:
@@ -93,9 +95,9 @@ def load(path: str | Path) -> xr.DataTree:
 
 
 def _without_derived(idata: xr.DataTree) -> xr.DataTree:
-    """Drop the two large groups of numbers that follow from smaller ones; `load` computes them anew.
+    """Drop the large groups of numbers that follow from smaller ones; `load` computes them anew.
 
-    They are the task correlations of a factor model, and the pointwise log-likelihood.
+    They are the task correlations of a factor model, the pointwise log-likelihood, and draws of the outcome.
     """
     children = {}
     for name, node in idata.children.items():
@@ -103,9 +105,11 @@ def _without_derived(idata: xr.DataTree) -> xr.DataTree:
         if "task_loadings" in dataset and "task_corr" in dataset:
             dataset = dataset.drop_vars("task_corr").assign_attrs(task_corr_dropped=1)
         children[name] = dataset
-    had_log_likelihood = children.pop("log_likelihood", None) is not None
+    dropped = {"log_likelihood_dropped": int(children.pop("log_likelihood", None) is not None)}
+    if _SEED in idata.attrs:
+        dropped[f"{_PREDICTIVE}_dropped"] = int(children.pop(_PREDICTIVE, None) is not None)
     tree = xr.DataTree.from_dict(children)
-    tree.attrs = {**idata.attrs, "log_likelihood_dropped": int(had_log_likelihood)}
+    tree.attrs = {**idata.attrs, **dropped}
     return tree
 
 
@@ -123,6 +127,8 @@ def _with_derived(idata: xr.DataTree) -> xr.DataTree:
             idata[str(name)] = xr.DataTree(dataset.assign(task_corr=corr))
     if idata.attrs.pop("log_likelihood_dropped", 0):
         idata["log_likelihood"] = xr.DataTree(log_likelihood(idata))
+    if idata.attrs.pop(f"{_PREDICTIVE}_dropped", 0):
+        idata[_PREDICTIVE] = xr.DataTree(posterior_predictive(idata, int(idata.attrs[_SEED])))
     return idata
 
 

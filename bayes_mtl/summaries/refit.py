@@ -160,7 +160,8 @@ def keep_rows(data: TaskData, keep: npt.NDArray[np.bool_]) -> TaskData:
 
 def quick_fit(data: TaskData, spec: ModelSpec, about: str = "a refit", **sampler: Any) -> xr.DataTree:
     """Fit with fewer draws than usual, which are enough for a mean over them; warnings say what it is."""
-    options = {"chains": 2, "target_accept": 0.95, "progressbar": False, **sampler}
+    options: dict[str, Any] = {"chains": 2, "target_accept": 0.95, "progressbar": False}
+    options |= {"log_likelihood": False, "posterior_predictive": False, **sampler}
     with named_warnings(about):
         return fit(data, spec, **options)
 
