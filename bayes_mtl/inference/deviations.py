@@ -39,23 +39,29 @@ def cluster_weights(structure: TaskCovariance, draws: xr.Dataset, tasks: Sequenc
     return structure.weights(weight, effect, tasks, draws["task"].to_numpy().tolist())
 
 
-def deviations(idata: xr.DataTree, draws: xr.Dataset) -> FloatArray:
-    """Return (beta_t - mean_t) / feature_sd inside the task covariance, (chain, draw, task, feature).
-
-    Without what a task has of its own in single features (`beta_specific`), which no other task shares.
-    """
+def coefficient_deviations(idata: xr.DataTree, draws: xr.Dataset) -> xr.DataArray:
+    """Return beta_t - mean_t, without what a task has of its own in single features (`beta_specific`)."""
     deviation = draws["beta"] - task_means(idata, draws)
     if "beta_specific" in draws:
         specific = draws["beta_specific"].rename(candidate_feature="feature")
         deviation = deviation - specific.reindex(feature=draws["feature"], fill_value=0.0)
-    deviation = deviation / draws["feature_sd"]
+    return deviation
+
+
+def deviations(idata: xr.DataTree, draws: xr.Dataset) -> FloatArray:
+    """Return (beta_t - mean_t) / feature_sd inside the task covariance, (chain, draw, task, feature)."""
+    deviation = coefficient_deviations(idata, draws) / draws["feature_sd"]
     return deviation.sel(feature=inside_of(idata)).transpose("chain", "draw", "task", "feature").to_numpy()
 
 
 def task_scales(draws: xr.Dataset, name: Namer = str) -> FloatArray | None:
-    """Return how far each task (or level) may deviate (chain, draw, task), or None if all may equally."""
+    """Return how far each task (or level) may deviate (..., task), or None if all may equally.
+
+    In front is the draw, with the chain if there is one.
+    """
+    in_front = [d for d in ("chain", "draw") if d in draws.dims]
     if "task_sd" in draws and name is str:
-        return draws["task_sd"].transpose("chain", "draw", "task").to_numpy()
+        return draws["task_sd"].transpose(*in_front, "task").to_numpy()
     if (reliability := name("task_reliability")) in draws:
-        return draws[reliability].transpose("chain", "draw", ...).to_numpy() ** -0.5
+        return draws[reliability].transpose(*in_front, ...).to_numpy() ** -0.5
     return None

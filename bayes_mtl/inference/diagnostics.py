@@ -9,9 +9,10 @@ import numpy as np
 import xarray as xr
 
 from bayes_mtl.errors import Finding
-from bayes_mtl.inference.attributes import data_of, spec_of
+from bayes_mtl.inference.attributes import FORMAT_KEY, data_of, spec_of
 from bayes_mtl.inference.hyperdraws import is_auxiliary
 from bayes_mtl.inference.prechecks import noise_is_confounded
+from bayes_mtl.inference.spread import spread_findings
 
 MAX_R_HAT = 1.01
 MAX_R_HAT_OF_MANY = 1.03  # for the largest of hundreds of noisy estimates
@@ -55,6 +56,8 @@ class Diagnosis:
     divergences, draws, chains : int
     sampled : bool
         False where no hyperparameter is left to learn, so that all draws are exact and independent.
+    notes : tuple of Finding
+        What the draws say of the model itself, however well they were sampled.
     """
 
     problems: tuple[Finding, ...]
@@ -64,8 +67,13 @@ class Diagnosis:
     draws: int
     chains: int
     sampled: bool = True
+    notes: tuple[Finding, ...] = ()
 
     def __str__(self) -> str:
+        notes = "".join(f"\nNote: {note}" for note in self.notes)
+        return self._sampling() + notes
+
+    def _sampling(self) -> str:
         size = f"{self.chains} chains x {self.draws} draws"
         if not self.sampled:
             return f"No hyperparameter is left to learn: {size} of coefficients, exact and independent."
@@ -79,10 +87,11 @@ class Diagnosis:
 
 
 def diagnose(idata: xr.DataTree) -> Diagnosis:
-    """Check divergences, tree depth, energy, R-hat and effective sample size.
+    """Check divergences, tree depth, energy, R-hat and effective sample size, and `feature_sd`.
 
     Constants and the mirrored half of correlation matrices are left out, and so are loadings, whose
-    rotation is arbitrary.
+    rotation is arbitrary. A note says where `feature_sd` is well below the spread of the coefficients
+    that were drawn (`inference.spread`).
 
     Parameters
     ----------
@@ -138,7 +147,8 @@ def diagnose(idata: xr.DataTree) -> Diagnosis:
     if problems and noise_is_confounded(spec_of(idata), data_of(idata)):
         slow = ("divergences", "energy", "R-hat", "effective sample size")
         problems = [replace(p, remedy=_ONE_ROW) if p.where in slow else p for p in problems]
-    return Diagnosis(tuple(problems), worst, least, divergences, draws, chains)
+    notes = tuple(spread_findings(idata)) if FORMAT_KEY in idata.attrs else ()
+    return Diagnosis(tuple(problems), worst, least, divergences, draws, chains, notes=notes)
 
 
 def keep(idata: xr.DataTree, diagnosis: Diagnosis) -> None:
@@ -152,8 +162,8 @@ def kept(idata: xr.DataTree) -> Diagnosis:
     if _KEPT in idata.attrs:
         found = json.loads(idata.attrs[_KEPT])
         if (found["chains"], found["draws"]) == (sizes["chain"], sizes["draw"]):
-            problems = tuple(Finding(**p) for p in found.pop("problems"))
-            return Diagnosis(problems=problems, **found)
+            problems, notes = (tuple(Finding(**p) for p in found.pop(k, ())) for k in ("problems", "notes"))
+            return Diagnosis(problems=problems, notes=notes, **found)
     return diagnose(idata)
 
 

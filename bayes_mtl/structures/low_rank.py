@@ -14,6 +14,11 @@ from bayes_mtl.errors import Finding, SpecError
 from bayes_mtl.structures._new_tasks import draw_from_basis
 from bayes_mtl.structures.base import FeatureCovariance, KnownTasks, Namer, TaskCovariance, TaskLoadings
 
+# Of the column scales of features. In terms of b_j = sd_j Lambda_j and u_j = sd_j delta_j, the prior of a
+# direction of size s in P features behaves as s^(P - nu) where s is far above u: a half-normal scale would
+# forbid such directions, and take the scales down with them, as `LKJ` does.
+_TAILS = 3.0
+
 
 @dataclass(frozen=True)
 class LowRank(TaskCovariance, FeatureCovariance):
@@ -25,8 +30,9 @@ class LowRank(TaskCovariance, FeatureCovariance):
         Lambda_t = a_t / sqrt(1 + |a_t|^2)        delta_t = 1 / sqrt(1 + |a_t|^2)
 
     As a task covariance, that is Omega: tasks combine `rank` latent coefficient vectors. As a feature
-    covariance it is the correlation R of the coefficients of one task, with `feature_loadings`: suited where
-    coefficients move along few directions, which `LKJ` takes for unlikely (see there).
+    covariance it is the correlation R of the coefficients of one task, with `feature_loadings` and column
+    scales c_k ~ HalfStudentT(3, 1): suited where coefficients move along few directions, which `LKJ` takes
+    for unlikely (see there).
 
     The rotation of the columns is left free: it does not matter for Omega or R, and fixing it makes the
     sampler slow. Read the correlations and the coefficients, not single loadings.
@@ -54,21 +60,26 @@ class LowRank(TaskCovariance, FeatureCovariance):
 
     def task_loadings(self, tasks: Sequence[Label], name: Namer) -> TaskLoadings:
         """Register the loadings of tasks."""
-        return self._loadings(len(tasks), name("task_loadings"), name("factor"))
+        model, dim = pm.modelcontext(None), name("factor")
+        model.add_coord(dim, range(self.rank))
+        scale = pm.HalfNormal(name("task_loadings_scale"), 1.0, shape=self.rank, dims=dim)
+        return self._loadings(len(tasks), scale, name("task_loadings"))
 
     def feature_loadings(self, n_features: int, name: Namer) -> TaskLoadings | None:
         """Register the loadings of features; one feature has nothing to correlate with."""
         if n_features == 1:
             return None
-        return self._loadings(n_features, name("feature_loadings"), name("feature_factor"))
+        model, dim = pm.modelcontext(None), name("feature_factor")
+        model.add_coord(dim, range(self.rank))
+        options = {"shape": self.rank, "dims": dim}
+        scale = pm.HalfStudentT(name("feature_loadings_scale"), nu=_TAILS, sigma=1.0, **options)
+        return self._loadings(n_features, scale, name("feature_loadings"))
 
     def correlation_cholesky(self, n_features: int, name: Namer) -> Tensor | None:
         """Return None: one feature has the identity, and of more `feature_loadings` says all."""
         return None
 
-    def _loadings(self, n: int, name: str, dim: str) -> TaskLoadings:
-        pm.modelcontext(None).add_coord(dim, range(self.rank))
-        scale = pm.HalfNormal(f"{name}_scale", 1.0, shape=self.rank, dims=dim)
+    def _loadings(self, n: int, scale: Tensor, name: str) -> TaskLoadings:
         raw = scale * pm.Normal(f"{name}_offset", 0.0, 1.0, shape=(n, self.rank))
         unique_sd = 1.0 / pt.sqrt(1.0 + (raw**2).sum(axis=1))
         return TaskLoadings(loadings=raw * unique_sd[:, None], unique_sd=unique_sd)
