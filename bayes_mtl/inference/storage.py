@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,8 @@ def load(path: str | Path) -> xr.DataTree:
         {"engine": "zarr", "consolidated": False} if path.suffix == ".zarr" else {"engine": "h5netcdf"}
     )
     try:
-        with xr.open_datatree(path, **options) as tree:
+        # xarray adds a filter of warnings to those of the session.
+        with warnings.catch_warnings(), xr.open_datatree(path, **options) as tree:
             idata = tree.load()
     except (OSError, ValueError, KeyError) as err:
         raise StorageError(f"{path}: cannot be read as a fit ({err})") from err

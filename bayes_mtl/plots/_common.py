@@ -1,33 +1,114 @@
-"""What the pictures share: colours that colour-blind people can tell apart, and axes that stay readable."""
+"""What pictures share: figures, colours that colour-blind people can tell apart, axes that stay readable."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
 
-from bayes_mtl._typing import FloatArray
+from bayes_mtl._typing import FloatArray, IntArray, Label
+from bayes_mtl.errors import Finding, SpecError
+from bayes_mtl.inference.hyperdraws import evenly_spaced
 
 # Okabe & Ito (2008).
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "0.45"
 MAX_ROWS = 60  # labelled rows that a page has room for
 LABELS_UP_TO = 80  # labels along one side of a picture
+LABELS_OF_MORE = 40
+_LONGEST = 26  # characters of a label
+_FAR = 5.0  # robust standard deviations
+
+FigureSize = tuple[float, float]
+_off_screen: ContextVar[bool] = ContextVar("bayes_mtl_off_screen", default=False)
 
 
-def axes(ax: Any, width: float, height: float) -> Any:
-    """Return the given axes, or those of a new figure."""
+@contextmanager
+def off_screen() -> Iterator[None]:
+    """Make figures that pyplot knows nothing of: no window, no backend chosen, nothing to close."""
+    token = _off_screen.set(True)
+    try:
+        yield
+    finally:
+        _off_screen.reset(token)
+
+
+def panels(
+    ax: Any,
+    rows: int,
+    columns: int,
+    default: FigureSize,
+    figsize: FigureSize | None,
+    needed: int | None = None,
+    **options: Any,
+) -> Any:
+    """Return the given axes, or those of a new figure, as a flat array of `rows` x `columns`.
+
+    Parameters
+    ----------
+    ax : Axes, sequence of Axes or None
+    rows, columns : int
+    default : (float, float)
+        Inches of a new figure, if `figsize` is None.
+    needed : int, optional
+        Number of axes at least; default all.
+    **options
+        Of ``Figure.subplots``.
+    """
     if ax is not None:
-        return ax
-    import matplotlib.pyplot as plt
+        given = np.atleast_1d(np.asarray(ax, dtype=object)).ravel()
+        if len(given) < (needed := rows * columns if needed is None else needed):
+            raise SpecError(Finding("ax", f"should be {needed} axes, found {len(given)}"))
+        return given
+    size = default if figsize is None else figsize
+    if _off_screen.get():
+        from matplotlib.figure import Figure
 
-    return plt.subplots(figsize=(width, height), layout="constrained")[1]
+        figure = Figure(figsize=size, layout="constrained")
+    else:
+        import matplotlib.pyplot as plt
+
+        figure = plt.figure(figsize=size, layout="constrained")
+    return figure.subplots(rows, columns, squeeze=False, **options).ravel()
 
 
-def square_axes(ax: Any, n: int) -> Any:
+def axes(ax: Any, width: float, height: float, figsize: FigureSize | None = None) -> Any:
+    """Return the given axes, or those of a new figure."""
+    return panels(ax, 1, 1, (width, height), figsize)[0]
+
+
+def square_axes(ax: Any, n: int, figsize: FigureSize | None = None) -> Any:
     """Return the given axes, or new ones for a square picture of n tasks with a colour bar."""
     side = float(np.clip(0.17 * n + 2.2, 4.8, 13.0))
-    return axes(ax, side + 1.2, side)
+    return axes(ax, side + 1.2, side, figsize)
+
+
+def chosen(known: Sequence[Label] | np.ndarray, tasks: Sequence[Label] | None) -> IntArray:
+    """Return the positions of the tasks that were asked for, or of all.
+
+    Raises
+    ------
+    SpecError
+        If one is not known.
+    """
+    labels = np.asarray(known, dtype=object).tolist()
+    if tasks is None:
+        return np.arange(len(labels))
+    if isinstance(tasks, str) or not isinstance(tasks, Sequence | np.ndarray) or not len(tasks):
+        raise SpecError(Finding("tasks", f"should be a list of labels, found {tasks!r}"))
+    asked = list(dict.fromkeys(t.item() if isinstance(t, np.generic) else t for t in tasks))
+    place = {label: i for i, label in enumerate(labels)}
+    if unknown := [Finding("tasks", f"{t!r} is not known") for t in asked if t not in place]:
+        raise SpecError(unknown)
+    return np.array([place[t] for t in asked])
+
+
+def name(label: Any) -> str:
+    """Return a label; of a long one its beginning and its end."""
+    text = str(label)
+    return text if len(text) <= _LONGEST or "…" in text else f"{text[: _LONGEST - 11]}…{text[-10:]}"
 
 
 def label_size(n: int, most: float = 9.0) -> float:
@@ -35,13 +116,25 @@ def label_size(n: int, most: float = 9.0) -> float:
     return float(np.clip(380.0 / max(n, 1), 5.0, most))
 
 
+def ticks(set_ticks: Any, labels: Sequence[Any] | np.ndarray, *, most: float = 9.0, **options: Any) -> str:
+    """Name positions 0, 1, ... of an axis: all up to 80, of more 40 that are evenly spaced.
+
+    Returns
+    -------
+    str
+        A note that says so, empty if all are named.
+    """
+    n = len(labels)
+    at = evenly_spaced(n, LABELS_OF_MORE) if n > LABELS_UP_TO else np.arange(n)
+    set_ticks(at, [name(labels[i]) for i in at], fontsize=label_size(len(at), most), **options)
+    return f", {len(at)} evenly spaced ones named" if len(at) < n else ""
+
+
 def label_square(ax: Any, labels: Sequence[Any], axis_label: str) -> None:
     """Label both sides of a square picture, and take away what is not read."""
-    shown = [str(v) for v in labels] if len(labels) <= LABELS_UP_TO else []
-    size = label_size(len(labels))
-    ax.set_xticks(range(len(shown)), shown, rotation=90, fontsize=size)
-    ax.set_yticks(range(len(shown)), shown, fontsize=size)
-    ax.set_xlabel(axis_label, fontsize=9)
+    ticks(ax.set_xticks, labels, rotation=90)
+    note = ticks(ax.set_yticks, labels)
+    ax.set_xlabel(axis_label.removesuffix(")") + note + ")" if note else axis_label, fontsize=9)
     frame(ax)
 
 
@@ -78,9 +171,43 @@ def rows_height(n: int) -> float:
 def label_rows(ax: Any, labels: Iterable[Any]) -> None:
     """Label rows 0, 1, ... from the top."""
     labels = list(labels)
-    ax.set_yticks(range(len(labels)), [str(v) for v in labels], fontsize=label_size(len(labels)))
+    ticks(ax.set_yticks, labels)
     ax.set_ylim(len(labels) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)
+
+
+def limits(values: FloatArray, *always: float) -> tuple[float, float]:
+    """Return limits of an axis that one outlier does not stretch: 5 robust standard deviations at most.
+
+    The robust standard deviation is 1.48 times the median distance from the median.
+
+    Parameters
+    ----------
+    values : array
+    *always : float
+        What has to be inside anyway.
+    """
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return -1.0, 1.0
+    middle = float(np.median(finite))
+    reach = _FAR * 1.4826 * float(np.median(np.abs(finite - middle))) or np.inf
+    inside = [max(finite.min(), middle - reach), min(finite.max(), middle + reach), *always]
+    low, high = float(min(inside)), float(max(inside))
+    margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
+    return low - margin, high + margin
+
+
+def beyond(
+    ax: Any, values: FloatArray, at: FloatArray | IntArray, low: float, high: float, *, colour: str
+) -> None:
+    """Mark points beyond the limits of the horizontal axis by triangles at its edge."""
+    for outside, edge, marker in ((values < low, low, "<"), (values > high, high, ">")):
+        if not outside.any():  # no artist: an empty one that is not clipped would be laid out at the origin
+            continue
+        points = np.full(int(outside.sum()), edge)
+        ax.plot(points, at[outside], marker, color=colour, markersize=6, clip_on=False, zorder=4)
+    ax.set_xlim(low, high)
 
 
 def bare(ax: Any) -> None:

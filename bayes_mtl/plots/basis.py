@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from bayes_mtl._typing import FloatArray
+from bayes_mtl._typing import FloatArray, Label
 from bayes_mtl.errors import Finding, SpecError
-from bayes_mtl.plots._common import LABELS_UP_TO, colour_bar, frame, label_size
+from bayes_mtl.plots._common import FigureSize, chosen, colour_bar, frame, panels, ticks
 from bayes_mtl.plots.task_correlation import clustered_order
 from bayes_mtl.summaries.basis import basis
 
@@ -17,7 +18,13 @@ _NUMBERS_UP_TO = 12  # rows of a panel, up to which its numbers are written into
 CONVERGED = 1.05
 
 
-def plot_basis(found: xr.DataTree | xr.Dataset, *, axes: Any = None) -> Any:
+def plot_basis(
+    found: xr.DataTree | xr.Dataset,
+    *,
+    tasks: Sequence[Label] | None = None,
+    axes: Any = None,
+    figsize: FigureSize | None = None,
+) -> Any:
     """Draw which tasks use which basis tasks, and what each basis task does to each coefficient.
 
     On the left the loadings of tasks, those that use the same basis tasks side by side; on the right what a
@@ -29,8 +36,12 @@ def plot_basis(found: xr.DataTree | xr.Dataset, *, axes: Any = None) -> Any:
     ----------
     found : DataTree or Dataset
         What `fit` returned, or what `basis` returned.
+    tasks : sequence of labels, optional
+        Only these tasks.
     axes : sequence of two matplotlib Axes, optional
         Where to draw; default a new figure.
+    figsize : (float, float), optional
+        Inches of a new figure.
 
     Returns
     -------
@@ -40,15 +51,13 @@ def plot_basis(found: xr.DataTree | xr.Dataset, *, axes: Any = None) -> Any:
     --------
     >>> mtl.plot_basis(idata)  # doctest: +SKIP
     """
-    import matplotlib.pyplot as plt
-
     table = found if isinstance(found, xr.Dataset) else basis(found)
-    tasks, features, factors = (table[d].to_numpy() for d in ("task", "feature", "factor"))
-    if axes is None:
-        height = float(np.clip(0.19 * max(len(tasks), len(features)) + 2.0, 3.2, 13.0))
-        width = float(np.clip(1.1 * len(factors) + 6.0, 7.0, 16.0))
-        _, axes = plt.subplots(1, 2, figsize=(width, height), layout="constrained")
-    axes = np.asarray(axes, dtype=object).ravel()
+    at = chosen(table["task"].to_numpy(), tasks)
+    table = table.isel(task=at, task_bis=at)
+    shown, features, factors = (table[d].to_numpy() for d in ("task", "feature", "factor"))
+    height = float(np.clip(0.19 * max(len(shown), len(features)) + 2.0, 3.2, 13.0))
+    width = float(np.clip(1.1 * len(factors) + 6.0, 7.0, 16.0))
+    axes = panels(axes, 1, 2, (width, height), figsize)
     if len(axes) != 2:
         raise SpecError(Finding("axes", f"should be two, found {len(axes)}"))
 
@@ -56,7 +65,7 @@ def plot_basis(found: xr.DataTree | xr.Dataset, *, axes: Any = None) -> Any:
     order = clustered_order(2.0 * table["overlap"].to_numpy() - 1.0)
     noun = str(table.attrs.get("task", "task"))
     for ax, name, rows, unit in (
-        (axes[0], "loading", [str(t) for t in tasks], 1.0),
+        (axes[0], "loading", [str(t) for t in shown], 1.0),
         (axes[1], "basis", [str(f) for f in features], table["feature_sd"].to_numpy()[:, None]),
     ):
         mean, lower, upper = (
@@ -67,11 +76,10 @@ def plot_basis(found: xr.DataTree | xr.Dataset, *, axes: Any = None) -> Any:
         limit = 1.0 if name == "loading" else max(1.0, float(np.abs(mean).max(initial=0.0)))
         picture = _tiles(ax, mean[at], (lower * upper > 0.0)[at], limit)
         ax.set_xticks(range(len(names)), names, rotation=90 if len(names) > 5 else 0, fontsize=9)
-        shown = [rows[i] for i in at] if len(rows) <= LABELS_UP_TO else []
-        ax.set_yticks(range(len(shown)), shown, fontsize=label_size(len(rows)))
+        note = ticks(ax.set_yticks, [rows[i] for i in at])
+        ax.set_ylabel(f"{noun} ({len(rows)}{note})" if ax is axes[0] else "", fontsize=9)
         frame(ax)
         colour_bar(ax, picture, "loading" if name == "loading" else "in units of feature_sd")
-    axes[0].set_ylabel(f"{noun} ({len(tasks)})", fontsize=9)
     axes[0].set_title("Who uses which basis task", loc="left", fontsize=11)
     axes[1].set_title("What it does to coefficients", loc="left", fontsize=11)
     if (worst := float(table.attrs.get("r_hat", 1.0))) > CONVERGED:

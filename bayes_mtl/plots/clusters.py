@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from bayes_mtl.plots._common import colour_bar, label_square, square_axes
+from bayes_mtl._typing import Label
+from bayes_mtl.plots._common import FigureSize, chosen, colour_bar, label_square, square_axes
 from bayes_mtl.plots.task_correlation import clustered_order
 from bayes_mtl.summaries.clusters import clusters
 
 
-def plot_clusters(found: xr.DataTree | xr.Dataset, *, ax: Any = None) -> Any:
+def plot_clusters(
+    found: xr.DataTree | xr.Dataset,
+    *,
+    tasks: Sequence[Label] | None = None,
+    ax: Any = None,
+    figsize: FigureSize | None = None,
+) -> Any:
     """Draw how likely every two tasks are in one cluster, cluster by cluster.
 
     The darker, the surer that two tasks are together. Lines divide the clusters of the point partition;
@@ -22,8 +30,12 @@ def plot_clusters(found: xr.DataTree | xr.Dataset, *, ax: Any = None) -> Any:
     ----------
     found : DataTree or Dataset
         What `fit` returned, or what `clusters` returned.
+    tasks : sequence of labels, optional
+        Only these tasks.
     ax : matplotlib Axes, optional
         Where to draw; default a new figure.
+    figsize : (float, float), optional
+        Inches of a new figure.
 
     Returns
     -------
@@ -34,11 +46,13 @@ def plot_clusters(found: xr.DataTree | xr.Dataset, *, ax: Any = None) -> Any:
     >>> mtl.plot_clusters(idata)  # doctest: +SKIP
     """
     table = found if isinstance(found, xr.Dataset) else clusters(found)
+    at = chosen(table["task"].to_numpy(), tasks)
+    table = table.isel(task=at, task_bis=at)
     same, partition = table["co_clustering"].to_numpy(), table["partition"].to_numpy()
     near = np.argsort(clustered_order(2.0 * same - 1.0))  # place of each task in a tree
     order = np.lexsort((near, partition))
     n = len(order)
-    ax = square_axes(ax, n)
+    ax = square_axes(ax, n, figsize)
     picture = ax.imshow(same[np.ix_(order, order)], cmap="Blues", vmin=0.0, vmax=1.0, interpolation="nearest")
     ends = np.flatnonzero(np.diff(partition[order])) + 0.5
     ax.hlines(ends, -0.5, n - 0.5, color="0.3", linewidth=0.8)

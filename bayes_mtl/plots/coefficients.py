@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from bayes_mtl._typing import FloatArray
+from bayes_mtl._typing import FloatArray, Label
 from bayes_mtl.data.groupings import named
 from bayes_mtl.errors import Finding, SpecError, raise_if_any
 from bayes_mtl.inference.attributes import check_grouping, schema_of, spec_of
-from bayes_mtl.plots._common import LABELS_UP_TO, label_size
+from bayes_mtl.plots._common import LABELS_UP_TO, FigureSize, beyond, chosen, limits, ticks
+from bayes_mtl.plots._common import panels as new_panels
 from bayes_mtl.structures import NoPooling, TaskMixture
 from bayes_mtl.summaries.correlation import interval_probability
 
@@ -24,9 +25,12 @@ def plot_coefficients(
     idata: xr.DataTree,
     features: Sequence[str] | None = None,
     *,
+    tasks: Sequence[Label] | None = None,
     order: str = "value",
     ci_prob: float | None = None,
     grouping: str | None = None,
+    ax: Any = None,
+    figsize: FigureSize | None = None,
 ) -> Any:
     """Draw the posterior of every task's coefficients, one panel per feature.
 
@@ -34,7 +38,8 @@ def plot_coefficients(
     (under mixtures and `NoPooling`, which have none, and with task features, on which it depends, the average
     of the tasks). Where tasks have a
     reliability (`StudentT`), a last panel shows it. Tasks whose labels are numbers, in the order of their
-    labels, are drawn along the horizontal axis.
+    labels, are drawn along the horizontal axis. Of more than 80 tasks all are drawn, and 40 that are evenly
+    spaced in this order are named. Triangles at the edge are tasks too far away to be drawn to scale.
 
     Parameters
     ----------
@@ -42,12 +47,18 @@ def plot_coefficients(
         What `fit` returned.
     features : sequence of str, optional
         Default: the first six.
+    tasks : sequence of labels, optional
+        Only these tasks.
     order : {"value", "label"}
         Tasks by the coefficient of the first panel, or as in the data.
     ci_prob : float, optional
         Probability of the interval; default ArviZ's ``stats.ci_prob``.
     grouping : str, optional
-        Draw the effects of the levels of this grouping instead, around zero.
+        Draw the effects of the levels of this grouping instead, around zero; `tasks` then names levels.
+    ax : sequence of matplotlib Axes, optional
+        Where to draw, one per panel; default a new figure.
+    figsize : (float, float), optional
+        Inches of a new figure.
 
     Returns
     -------
@@ -63,58 +74,52 @@ def plot_coefficients(
     --------
     >>> mtl.plot_coefficients(idata, ["Intercept"])  # doctest: +SKIP
     """
-    import matplotlib.pyplot as plt
-
     spec, schema = spec_of(idata), schema_of(idata)
     posterior = idata["posterior"].to_dataset()
     if grouping is not None:
         check_grouping(idata, grouping)
         renamed = {named(grouping, "beta"): "beta", grouping: "task", named(grouping, "feature"): "feature"}
         posterior = posterior[[named(grouping, "beta")]].rename(renamed)
+    posterior = posterior.isel(task=chosen(posterior["task"].to_numpy(), tasks))
     known = [str(f) for f in posterior["feature"].to_numpy()]
-    chosen = list(known[:MAX_PANELS] if features is None else features)
+    drawn = list(known[:MAX_PANELS] if features is None else features)
     findings = []
-    if unknown := [f for f in chosen if f not in known]:
+    if unknown := [f for f in drawn if f not in known]:
         findings.append(Finding("features", f"names {unknown}, which are not among {known}"))
     if order not in ("value", "label"):
         findings.append(Finding("order", f"should be 'value' or 'label', found {order!r}"))
     raise_if_any(findings, SpecError)
-    panels = {f: posterior["beta"].sel(feature=f) for f in chosen}
+    panels = {f: posterior["beta"].sel(feature=f) for f in drawn}
     if "task_reliability" in posterior:
         panels["task_reliability"] = posterior["task_reliability"]
 
     prob = interval_probability(ci_prob)
     values = {name: _mean_and_interval(draws, prob) for name, draws in panels.items()}
-    tasks = posterior["task"].to_numpy()
-    across = order == "label" and np.issubdtype(tasks.dtype, np.number)
-    at = np.arange(len(tasks)) if order == "label" else np.argsort(values[chosen[0]][0], kind="stable")
-    n, k = len(tasks), len(panels)
+    labels = posterior["task"].to_numpy()
+    across = order == "label" and np.issubdtype(labels.dtype, np.number)
+    at = np.arange(len(labels)) if order == "label" else np.argsort(values[drawn[0]][0], kind="stable")
+    n, k = len(labels), len(panels)
     if across:
-        _, axes = plt.subplots(
-            k, 1, figsize=(6.4, 1.6 * k + 0.8), sharex=True, squeeze=False, layout="constrained"
-        )
+        axes = new_panels(ax, k, 1, (6.4, 1.6 * k + 0.8), figsize, sharex=True)
     else:
-        height = float(np.clip(0.17 * n + 1.3, 2.2, 13.0)) if n <= LABELS_UP_TO else 5.0
-        _, axes = plt.subplots(
-            1, k, figsize=(1.5 + 2.3 * k, height), sharey=True, squeeze=False, layout="constrained"
-        )
-    axes = axes.ravel()
+        height = float(np.clip(0.17 * n + 1.3, 2.2, 13.0)) if n <= LABELS_UP_TO else 8.0
+        axes = new_panels(ax, 1, k, (1.5 + 2.3 * k, height), figsize, sharey=True)
     noun = f"{grouping or schema.task or 'outcome'} ({n})"
     without_mean = isinstance(spec.task_covariance, TaskMixture | NoPooling)
     one_population = "beta_mean" in posterior and not (without_mean or schema.task_design)
-    for ax, (name, (mean, lower, upper)) in zip(axes, values.items(), strict=True):
-        if name == "task_reliability":
+    for ax, (feature, (mean, lower, upper)) in zip(axes, values.items(), strict=False):
+        if feature == "task_reliability":
             average = 1.0
         elif grouping is not None:
             average = 0.0
         else:
             average = float(
-                posterior["beta_mean"].sel(feature=name).mean() if one_population else mean.mean()
+                posterior["beta_mean"].sel(feature=feature).mean() if one_population else mean.mean()
             )
-        title = "reliability" if name == "task_reliability" else name
+        title = "reliability" if feature == "task_reliability" else feature
         ax.spines[["top", "right"]].set_visible(False)
         if across:
-            x = tasks.astype(float)
+            x = labels.astype(float)
             ax.fill_between(x, lower, upper, color=_INTERVAL, alpha=0.5, linewidth=0)
             ax.plot(x, mean, "o-", color=_POINT, markersize=3, linewidth=1)
             ax.axhline(average, color=_AVERAGE, linestyle="--", linewidth=0.8)
@@ -125,6 +130,8 @@ def plot_coefficients(
             ax.plot(mean[at], y, "o", color=_POINT, markersize=3.2 if n <= LABELS_UP_TO else 0.8)
             ax.axvline(average, color=_AVERAGE, linestyle="--", linewidth=0.8)
             ax.set_title(title, fontsize=9)
+            low, high = limits(np.concatenate([mean, lower, upper]), average)
+            beyond(ax, mean[at], y, low, high, colour=_POINT)
             ax.locator_params(axis="x", nbins=4)
         ax.tick_params(labelsize=8)
     dashed = "population mean" if one_population else "average" if grouping is None else "no effect"
@@ -132,9 +139,8 @@ def plot_coefficients(
     if across:
         axes[-1].set_xlabel(f"{noun}\n{legend}", fontsize=9)
     else:
-        labels = [str(t) for t in tasks[at]] if n <= LABELS_UP_TO else []
-        axes[0].set_yticks(range(len(labels)), labels, fontsize=label_size(n, 8.0))
-        axes[0].set_ylabel(noun, fontsize=9)
+        note = ticks(axes[0].set_yticks, labels[at], most=8.0)
+        axes[0].set_ylabel(noun.removesuffix(")") + note + ")", fontsize=9)
         axes[0].set_ylim(-0.7, n - 0.3)
         axes[0].figure.supxlabel(legend, fontsize=8)
     return axes

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from bayes_mtl.plots._common import axes, before_and_after
+from bayes_mtl.plots._common import FigureSize, axes, before_and_after, name
 from bayes_mtl.summaries.contraction import (
     LEAST_PRIOR_SD,
     contraction,
@@ -18,7 +18,13 @@ from bayes_mtl.summaries.correlation import Kind, correlation_draws
 
 
 def plot_correlation_update(
-    idata: xr.DataTree, task_a: Any, task_b: Any, kind: Kind = "structural", *, ax: Any = None
+    idata: xr.DataTree,
+    task_a: Any,
+    task_b: Any,
+    kind: Kind = "structural",
+    *,
+    ax: Any = None,
+    figsize: FigureSize | None = None,
 ) -> Any:
     """Draw prior and posterior of the correlation of two tasks.
 
@@ -32,6 +38,8 @@ def plot_correlation_update(
         See `task_correlation`.
     ax : matplotlib Axes, optional
         Where to draw; default a new figure.
+    figsize : (float, float), optional
+        Inches of a new figure.
 
     Returns
     -------
@@ -50,11 +58,11 @@ def plot_correlation_update(
         correlation_draws(idata, kind, tasks=[task_a, task_b], group=group)[..., 0, 1].ravel()
         for group in ("prior", "posterior")
     )
-    ax = axes(ax, 5.6, 3.2)
+    ax = axes(ax, 5.6, 3.2, figsize)
     before_and_after(ax, prior, posterior, np.linspace(-1, 1, 61))
     ax.axvline(0.0, color="0.3", linewidth=0.8)
     ax.set_xlim(-1, 1)
-    ax.set_xlabel(f"correlation of {task_a} and {task_b}", fontsize=9)
+    ax.set_xlabel(f"correlation of {name(task_a)} and {name(task_b)}", fontsize=9)
     learned = contraction(posterior.std(), prior.std(), least=LEAST_PRIOR_SD).item()
     before, after = (prior_in_words(draws.mean(), draws.std()) for draws in (prior, posterior))
     ax.set_title(

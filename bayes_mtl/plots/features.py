@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from bayes_mtl.plots._common import LABELS_UP_TO, colour_bar, frame, label_size
+from bayes_mtl._typing import Label
+from bayes_mtl.plots._common import FigureSize, chosen, colour_bar, frame, panels, ticks
 from bayes_mtl.summaries.features import feature_selection
 
 
-def plot_feature_selection(found: xr.DataTree | xr.Dataset, *, ax: Any = None) -> Any:
+def plot_feature_selection(
+    found: xr.DataTree | xr.Dataset,
+    *,
+    tasks: Sequence[Label] | None = None,
+    ax: Any = None,
+    figsize: FigureSize | None = None,
+) -> Any:
     """Draw how probably each task uses each feature, and how little each feature is shrunk.
 
     Left, the darker, the surer that the task uses the feature. Right, the part of what the data say that is
@@ -22,8 +30,12 @@ def plot_feature_selection(found: xr.DataTree | xr.Dataset, *, ax: Any = None) -
     ----------
     found : DataTree or Dataset
         What `fit` returned, or what `feature_selection` returned.
+    tasks : sequence of labels, optional
+        Only these tasks.
     ax : sequence of two matplotlib Axes, optional
         Where to draw; default a new figure.
+    figsize : (float, float), optional
+        Inches of a new figure.
 
     Returns
     -------
@@ -33,21 +45,16 @@ def plot_feature_selection(found: xr.DataTree | xr.Dataset, *, ax: Any = None) -
     --------
     >>> mtl.plot_feature_selection(idata)  # doctest: +SKIP
     """
-    import matplotlib.pyplot as plt
-
     table = found if isinstance(found, xr.Dataset) else feature_selection(found)
     table = table.isel(feature=np.argsort(table["shrinkage"].to_numpy(), kind="stable"))
+    table = table.isel(task=chosen(table["task"].to_numpy(), tasks))
     features = [str(f) for f in table["feature"].to_numpy()]
-    tasks = [str(t) for t in table["task"].to_numpy()]
-    n, size = len(features), label_size(max(len(features), len(tasks)), 10.0)
-    if ax is None:
-        width = float(np.clip(0.17 * len(tasks) + 1.5, 2.5, 10.0))
-        shape = (width + 4.0, float(np.clip(0.25 * n + 1.4, 3.0, 13.0)))
-        ratios = {"width_ratios": (width, 2.5)}
-        _, ax = plt.subplots(
-            1, 2, figsize=shape, sharey=True, layout="constrained", squeeze=True, gridspec_kw=ratios
-        )
-    left, right = ax
+    shown = [str(t) for t in table["task"].to_numpy()]
+    n = len(features)
+    width = float(np.clip(0.17 * len(shown) + 1.5, 2.5, 10.0))
+    shape = (width + 4.0, float(np.clip(0.25 * n + 1.4, 3.0, 13.0)))
+    ratios = {"width_ratios": (width, 2.5)}
+    left, right = panels(ax, 1, 2, shape, figsize, sharey=True, gridspec_kw=ratios)
     picture = left.imshow(
         table["p_used"].transpose("feature", "task").to_numpy(),
         cmap="Blues",
@@ -56,10 +63,9 @@ def plot_feature_selection(found: xr.DataTree | xr.Dataset, *, ax: Any = None) -
         interpolation="nearest",
         aspect="auto",
     )
-    for set_ticks, labels, turn in ((left.set_xticks, tasks, 90), (left.set_yticks, features, 0)):
-        shown = labels if len(labels) <= LABELS_UP_TO else []
-        set_ticks(range(len(shown)), shown, rotation=turn, fontsize=size)
-    left.set_xlabel(f"{table.attrs.get('task', 'task')} ({len(tasks)})", fontsize=9)
+    ticks(left.set_yticks, features, most=10.0)
+    note = ticks(left.set_xticks, shown, most=10.0, rotation=90)
+    left.set_xlabel(f"{table.attrs.get('task', 'task')} ({len(shown)}{note})", fontsize=9)
     counts = [int((table["used_by"] == label).sum()) for label in ("all tasks", "some tasks", "no task")]
     left.set_title("Used by all tasks: {}, some: {}, none: {}".format(*counts), loc="left", fontsize=9)
     colour_bar(left, picture, f"P(|effect| > {table.attrs.get('delta', 0.1):g})", location="left")
@@ -76,6 +82,6 @@ def plot_feature_selection(found: xr.DataTree | xr.Dataset, *, ax: Any = None) -
     right.set_title(
         f"{float(table['n_effective']):.1f} matter ({low:.1f} to {high:.1f})", loc="right", fontsize=9
     )
-    for axes in ax:
+    for axes in (left, right):
         frame(axes)
     return np.array([left, right])

@@ -8,12 +8,12 @@ import pymc as pm
 from pymc.model_graph import ModelGraph
 
 from bayes_mtl.errors import Finding, SpecError
-from bayes_mtl.plots._common import BLUE, GREY, axes
+from bayes_mtl.plots._common import BLUE, GREY, FigureSize, axes
 
 _WIDTH, _HEIGHT = 2.3, 1.25  # inches that a variable takes
 
 
-def plot_model(model: pm.Model, *, ax: Any = None) -> Any:
+def plot_model(model: pm.Model, *, ax: Any = None, figsize: FigureSize | None = None) -> Any:
     """Draw the variables of a model from hyperparameters to the outcome, with their priors and dims.
 
     Coordinates that only the sampler moves (offsets without dims) are left out; what is computed from them
@@ -26,6 +26,8 @@ def plot_model(model: pm.Model, *, ax: Any = None) -> Any:
         lead to the outcome directly; ``build_model(spec, data, marginal=False)`` shows the coefficients.
     ax : matplotlib Axes, optional
         Where to draw; default a new figure.
+    figsize : (float, float), optional
+        Inches of a new figure.
 
     Returns
     -------
@@ -49,7 +51,7 @@ def plot_model(model: pm.Model, *, ax: Any = None) -> Any:
             Finding("model", "has no variables to draw", "Give vectors dims: only those are shown")
         )
     layers = _layers(parents)
-    ax = axes(ax, _WIDTH * max(map(len, layers)), _HEIGHT * len(layers))
+    ax = axes(ax, _WIDTH * max(map(len, layers)), _HEIGHT * len(layers), figsize)
     place = {
         name: (i - (len(layer) - 1) / 2, -depth)
         for depth, layer in enumerate(layers)

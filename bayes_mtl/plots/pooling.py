@@ -2,20 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from bayes_mtl._typing import FloatArray
+from bayes_mtl._typing import FloatArray, Label
 from bayes_mtl.errors import Finding, SpecError
 from bayes_mtl.inference.hyperdraws import evenly_spaced
-from bayes_mtl.plots._common import BLUE, GREY, MAX_ROWS, ORANGE, axes, bare, label_rows, rows_height
+from bayes_mtl.plots._common import (
+    BLUE,
+    GREY,
+    MAX_ROWS,
+    ORANGE,
+    FigureSize,
+    axes,
+    bare,
+    beyond,
+    chosen,
+    label_rows,
+    limits,
+    name,
+    rows_height,
+)
 from bayes_mtl.summaries.pooling import pooling
 
 
-def plot_pooling(found: xr.DataTree | xr.Dataset, feature: str | None = None, *, ax: Any = None) -> Any:
+def plot_pooling(
+    found: xr.DataTree | xr.Dataset,
+    feature: str | None = None,
+    *,
+    tasks: Sequence[Label] | None = None,
+    ax: Any = None,
+    figsize: FigureSize | None = None,
+) -> Any:
     """Draw an arrow per task, from what its own rows say to what is learned together.
+
+    Of more than 60 tasks, 60 are drawn that are evenly spaced in the order of their coefficients.
 
     Parameters
     ----------
@@ -23,8 +47,12 @@ def plot_pooling(found: xr.DataTree | xr.Dataset, feature: str | None = None, *,
         What `fit` returned, or what `pooling` returned.
     feature : str, optional
         Which coefficient; default the one that is pulled furthest, relative to its spread.
+    tasks : sequence of labels, optional
+        Only these tasks.
     ax : matplotlib Axes, optional
         Where to draw; default a new figure.
+    figsize : (float, float), optional
+        Inches of a new figure.
 
     Returns
     -------
@@ -48,28 +76,30 @@ def plot_pooling(found: xr.DataTree | xr.Dataset, feature: str | None = None, *,
         raise SpecError(Finding("feature", f"should be one of {features}, found {feature!r}"))
     table = table.sel(feature=feature)
     total = table.sizes["task"]
+    table = table.isel(task=chosen(table["task"].to_numpy(), tasks))
     order = np.argsort(-table["together"].to_numpy(), kind="stable")
-    table = table.isel(task=order[evenly_spaced(total, MAX_ROWS)])
+    table = table.isel(task=order[evenly_spaced(len(order), MAX_ROWS)])
     alone, together = table["alone"].to_numpy(), table["together"].to_numpy()
     at = np.arange(len(together))
-    ax = axes(ax, 6.4, rows_height(len(together)))
+    ax = axes(ax, 6.4, rows_height(len(together)), figsize)
     if "population" in table:
         ax.axvline(float(table["population"]), color=ORANGE, linewidth=1.5, label="population mean")
     low, high = _limits(alone, together)
     for t in np.flatnonzero(np.isfinite(alone)):
-        start = np.clip(alone[t], low, high)
-        ax.annotate("", (together[t], t), (start, t), arrowprops={"arrowstyle": "->", "color": GREY})
+        start, end = np.clip((alone[t], together[t]), low, high)
+        ax.annotate("", (end, t), (start, t), arrowprops={"arrowstyle": "->", "color": GREY})
     ax.set_xlim(low, high)
     inside = (alone > low) & (alone < high)
     ring = {"color": "white", "markeredgecolor": GREY, "markersize": 5}
     ax.plot(alone[inside], at[inside], "o", label="own rows alone", **ring)
-    beyond = np.isfinite(alone) & ~inside
-    if beyond.any():
-        edge = np.clip(alone[beyond], low, high)
-        ax.plot(edge, at[beyond], "D", color=GREY, markersize=4, clip_on=False, label="alone, further out")
+    outside = np.isfinite(alone) & ~inside
+    if outside.any():
+        edge = np.clip(alone[outside], low, high)
+        ax.plot(edge, at[outside], "D", color=GREY, markersize=4, clip_on=False, label="alone, further out")
     ax.plot(together, at, "o", color=BLUE, markersize=5, label="together")
+    beyond(ax, together, at, low, high, colour=BLUE)
     rows = table["n_rows"].to_numpy()
-    label_rows(ax, [f"{t}  ({n})" for t, n in zip(table["task"].to_numpy(), rows, strict=True)])
+    label_rows(ax, [f"{name(t)}  ({n})" for t, n in zip(table["task"].to_numpy(), rows, strict=True)])
     bare(ax)
     ax.set_xlabel(f"coefficient of {feature}", fontsize=9)
     ax.set_ylabel(f"{table.attrs.get('task', 'task')} (rows)", fontsize=9)
@@ -86,6 +116,6 @@ def plot_pooling(found: xr.DataTree | xr.Dataset, feature: str | None = None, *,
 def _limits(alone: FloatArray, together: FloatArray) -> tuple[float, float]:
     """Return limits that leave out what a few rows say at random: arrows then begin at the edge."""
     known = alone[np.isfinite(alone)]
-    every = np.concatenate([np.quantile(known, [0.05, 0.95]), together]) if len(known) else together
-    margin = 0.08 * (np.ptp(every) or 1.0)
-    return float(every.min() - margin), float(every.max() + margin)
+    return limits(
+        together, *(np.clip(np.quantile(known, [0.05, 0.95]), *limits(known)) if len(known) else ())
+    )

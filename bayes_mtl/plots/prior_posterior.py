@@ -11,12 +11,19 @@ import xarray as xr
 from bayes_mtl.errors import Finding, SpecError
 from bayes_mtl.inference.attributes import spec_of
 from bayes_mtl.inference.diagnostics import unique_elements
-from bayes_mtl.plots._common import before_and_after
+from bayes_mtl.plots._common import FigureSize, before_and_after, name
+from bayes_mtl.plots._common import panels as new_panels
 
 _BINS = 40
 
 
-def plot_prior_posterior(idata: xr.DataTree, names: Sequence[str] | None = None) -> Any:
+def plot_prior_posterior(
+    idata: xr.DataTree,
+    names: Sequence[str] | None = None,
+    *,
+    ax: Any = None,
+    figsize: FigureSize | None = None,
+) -> Any:
     """Draw draws of hyperparameters before (grey) and after the data (blue), one panel per number.
 
     Where the two look alike, the data said nothing.
@@ -28,6 +35,10 @@ def plot_prior_posterior(idata: xr.DataTree, names: Sequence[str] | None = None)
     names : sequence of str, optional
         Hyperparameters, as in ``idata["posterior"]``. Default: those of the structure of tasks, for example
         `rho`, or `level_share`.
+    ax : sequence of matplotlib Axes, optional
+        Where to draw, one per panel; default a new figure.
+    figsize : (float, float), optional
+        Inches of a new figure.
 
     Returns
     -------
@@ -43,8 +54,6 @@ def plot_prior_posterior(idata: xr.DataTree, names: Sequence[str] | None = None)
     --------
     >>> mtl.plot_prior_posterior(idata, ["sigma"])  # doctest: +SKIP
     """
-    import matplotlib.pyplot as plt
-
     structure = spec_of(idata).task_covariance
     prior, posterior = idata["prior"].to_dataset(), idata["posterior"].to_dataset()
     chosen = [n for n in structure.parameters if n in posterior] if names is None else list(names)
@@ -64,18 +73,15 @@ def plot_prior_posterior(idata: xr.DataTree, names: Sequence[str] | None = None)
     ]
     rows = -(-len(panels) // 4)
     columns = min(len(panels), 4)
-    _, axes = plt.subplots(
-        rows, columns, figsize=(2.6 * columns + 0.4, 2.1 * rows), squeeze=False, layout="constrained"
-    )
-    axes = axes.ravel()
-    for ax, (label, *draws) in zip(axes, panels, strict=False):
+    axes = new_panels(ax, rows, columns, (2.6 * columns + 0.4, 2.1 * rows), figsize, needed=len(panels))
+    for each, (label, *draws) in zip(axes, panels, strict=False):
         new, old = (values.to_numpy().ravel() for values in draws)
         low = min(np.quantile(old, 0.02), new.min())
         high = max(np.quantile(old, 0.95), np.quantile(new, 0.995))
-        before_and_after(ax, old, new, np.linspace(low, high, _BINS + 1))
-        ax.set_title(label, fontsize=9)
-        ax.tick_params(labelsize=8)
+        before_and_after(each, old, new, np.linspace(low, high, _BINS + 1))
+        each.set_title(name(label), fontsize=9)
+        each.tick_params(labelsize=8)
     axes[0].legend(fontsize=7, frameon=False)
-    for ax in axes[len(panels) :]:
-        ax.set_visible(False)
+    for each in axes[len(panels) :] if ax is None else ():
+        each.set_visible(False)
     return axes[: len(panels)]

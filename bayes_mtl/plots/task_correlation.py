@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from bayes_mtl._typing import FloatArray
+from bayes_mtl._typing import FloatArray, Label
 from bayes_mtl.errors import Finding, SpecError
-from bayes_mtl.plots._common import colour_bar, label_square, square_axes
+from bayes_mtl.plots._common import FigureSize, chosen, colour_bar, label_square, square_axes
 from bayes_mtl.summaries.contraction import contraction_in_words
 from bayes_mtl.summaries.correlation import Kind, task_correlation
 
@@ -21,8 +22,10 @@ def plot_task_correlation(
     relations: xr.DataTree | xr.Dataset,
     kind: Kind = "structural",
     *,
+    tasks: Sequence[Label] | None = None,
     order: str = "cluster",
     ax: Any = None,
+    figsize: FigureSize | None = None,
     max_tasks: int = 500,
 ) -> Any:
     """Draw the posterior of all task correlations as one picture.
@@ -40,8 +43,12 @@ def plot_task_correlation(
         See `task_correlation`; plays no role if a Dataset is given.
     order : {"cluster", "label"}
         Clustered order, or the order of the labels.
+    tasks : sequence of labels, optional
+        Only these tasks.
     ax : matplotlib Axes, optional
         Where to draw; default a new figure.
+    figsize : (float, float), optional
+        Inches of a new figure.
     max_tasks : int
         With more tasks, this many with the surest relations are drawn.
 
@@ -55,28 +62,24 @@ def plot_task_correlation(
     """
     if order not in ("cluster", "label"):
         raise SpecError(Finding("order", f"should be 'cluster' or 'label', found {order!r}"))
-    table = relations if isinstance(relations, xr.Dataset) else task_correlation(relations, kind)
-    tasks, mean, sure = pair_matrices(table)
-    total = len(tasks)
+    table = relations if isinstance(relations, xr.Dataset) else task_correlation(relations, kind, tasks=tasks)
+    shown, mean, sure = pair_matrices(table, tasks)
+    total = len(shown)
     if total > max_tasks:
-        chosen = np.sort(np.argsort(-sure.mean(axis=1), kind="stable")[:max_tasks])
-        tasks, mean, sure = (
-            [tasks[i] for i in chosen],
-            mean[np.ix_(chosen, chosen)],
-            sure[np.ix_(chosen, chosen)],
-        )
-    at = clustered_order(mean) if order == "cluster" else np.arange(len(tasks))
-    tasks, mean, sure = [tasks[i] for i in at], mean[np.ix_(at, at)], sure[np.ix_(at, at)]
+        kept = np.sort(np.argsort(-sure.mean(axis=1), kind="stable")[:max_tasks])
+        shown, mean, sure = [shown[i] for i in kept], mean[np.ix_(kept, kept)], sure[np.ix_(kept, kept)]
+    at = clustered_order(mean) if order == "cluster" else np.arange(len(shown))
+    shown, mean, sure = [shown[i] for i in at], mean[np.ix_(at, at)], sure[np.ix_(at, at)]
 
-    n = len(tasks)
-    ax = square_axes(ax, n)
+    n = len(shown)
+    ax = square_axes(ax, n, figsize)
     few = n < _NOTE_ON_ONE_LINE_FROM
     artist = _tiles(ax, mean, sure)
     ax.set_xlim(-0.5, n - 0.5)
     ax.set_ylim(n - 0.5, -0.5)
     ax.set_aspect("equal")
     noun = str(table.attrs.get("task", "task"))
-    label_square(ax, tasks, f"{noun} ({n}, in clustered order)" if order == "cluster" else f"{noun} ({n})")
+    label_square(ax, shown, f"{noun} ({n}, in clustered order)" if order == "cluster" else f"{noun} ({n})")
     colour_bar(ax, artist, "correlation (posterior mean)")
     what = {
         "structural": "Task correlations",
@@ -85,13 +88,13 @@ def plot_task_correlation(
         "conflict": "Agreement of gradients (cosine)",
     }
     title = what.get(str(table.attrs.get("kind")), "Correlations of task predictions")
-    shown = f" ({n} of {total} tasks)" if n < total else ""
+    part = f" ({n} of {total} tasks)" if n < total else ""
     note = "full tile: sign certain, dot: either sign"
     if "contraction" in table and table.sizes["pair"]:
         learned = contraction_in_words(float(table["contraction"].median()))
         between = "\n" if few else "   ·   "
         note += f"{between}median contraction from the prior {learned}"
-    ax.set_title(f"{title}{shown}", loc="left", fontsize=11, pad=32 if few else 22)
+    ax.set_title(f"{title}{part}", loc="left", fontsize=11, pad=32 if few else 22)
     ax.annotate(
         note,
         (0, 1),
@@ -120,18 +123,23 @@ def clustered_order(correlation: FloatArray) -> np.ndarray:
     return leaves_list(tree)
 
 
-def pair_matrices(table: xr.Dataset) -> tuple[list[Any], FloatArray, FloatArray]:
-    """Return the tasks, and as matrices the mean of each pair and how sure its sign is."""
+def pair_matrices(
+    table: xr.Dataset, tasks: Sequence[Label] | None = None
+) -> tuple[list[Any], FloatArray, FloatArray]:
+    """Return (some) tasks, and as matrices the mean of each pair and how sure its sign is."""
     a, b = table["task_a"].to_numpy().tolist(), table["task_b"].to_numpy().tolist()
-    tasks = list(dict.fromkeys([*a, *b]))
-    position = {task: i for i, task in enumerate(tasks)}
+    known = list(dict.fromkeys([*a, *b]))
+    position = {task: i for i, task in enumerate(known)}
     i, j = [position[t] for t in a], [position[t] for t in b]
-    n = len(tasks)
+    n = len(known)
     mean, sure = np.eye(n), np.eye(n)
     p = table["p_positive"].to_numpy()
     mean[i, j] = mean[j, i] = table["mean"].to_numpy()
     sure[i, j] = sure[j, i] = 2 * np.maximum(p, 1 - p) - 1
-    return tasks, mean, sure
+    at = chosen(known, tasks)
+    if len(at) < 2:
+        raise SpecError(Finding("tasks", f"should name two tasks at least, found {len(at)}"))
+    return [known[i] for i in at], mean[np.ix_(at, at)], sure[np.ix_(at, at)]
 
 
 def _tiles(ax: Any, mean: FloatArray, sure: FloatArray) -> Any:

@@ -10,14 +10,19 @@ import xarray as xr
 from bayes_mtl.inference.attributes import data_of, rows_by_task, schema_of, spec_of
 from bayes_mtl.inference.hyperdraws import evenly_spaced, thinned
 from bayes_mtl.inference.log_likelihood import fitted_predictor, sigma_of_rows
-from bayes_mtl.plots._common import BLUE, MAX_ROWS, RED, axes, bare, label_rows, rows_height
+from bayes_mtl.plots._common import BLUE, MAX_ROWS, RED, FigureSize, axes, bare, label_rows, rows_height
 from bayes_mtl.summaries.correlation import interval_probability
 
 _DRAWS = 200
 
 
 def plot_task_fit(
-    idata: xr.DataTree, *, ci_prob: float | None = None, random_seed: int | None = 1, ax: Any = None
+    idata: xr.DataTree,
+    *,
+    ci_prob: float | None = None,
+    random_seed: int | None = 1,
+    ax: Any = None,
+    figsize: FigureSize | None = None,
 ) -> Any:
     """Draw, by task, the mean outcome beside what the model would have expected it to be.
 
@@ -34,6 +39,8 @@ def plot_task_fit(
         For the replicated outcomes.
     ax : matplotlib Axes, optional
         Where to draw; default a new figure.
+    figsize : (float, float), optional
+        Inches of a new figure.
 
     Returns
     -------
@@ -56,7 +63,7 @@ def plot_task_fit(
     order = np.argsort(-observed, kind="stable")
     order = order[evenly_spaced(len(order), MAX_ROWS)]
     at, outside = np.arange(len(order)), (observed < low) | (observed > high)
-    ax = axes(ax, 6.4, rows_height(len(order)))
+    ax = axes(ax, 6.4, rows_height(len(order)), figsize)
     ax.hlines(at, low[order], high[order], color=BLUE, linewidth=5, alpha=0.3)
     for mask, colour in ((~outside[order], BLUE), (outside[order], RED)):
         ax.plot(observed[order][mask], at[mask], "o", color=colour, markersize=4)

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from bayes_mtl.plots._common import GREY, LABELS_UP_TO, axes, label_size
+from bayes_mtl._typing import IntArray, Label
+from bayes_mtl.plots._common import GREY, FigureSize, axes, ticks
 from bayes_mtl.plots.task_correlation import pair_matrices
 from bayes_mtl.summaries.correlation import Kind, task_correlation
 
 
-def plot_task_tree(relations: xr.DataTree | xr.Dataset, kind: Kind = "structural", *, ax: Any = None) -> Any:
+def plot_task_tree(
+    relations: xr.DataTree | xr.Dataset,
+    kind: Kind = "structural",
+    *,
+    tasks: Sequence[Label] | None = None,
+    ax: Any = None,
+    figsize: FigureSize | None = None,
+) -> Any:
     """Draw a dendrogram of tasks: those that join low are alike.
 
     Average linkage on 1 - posterior mean correlation. It shows what `task_correlation` says, one way of
@@ -24,8 +33,12 @@ def plot_task_tree(relations: xr.DataTree | xr.Dataset, kind: Kind = "structural
         What `fit` returned, or what `task_correlation` returned.
     kind : {"structural", "partial", "coefficients", "functions"}
         See `task_correlation`; plays no role if a Dataset is given.
+    tasks : sequence of labels, optional
+        Only these tasks.
     ax : matplotlib Axes, optional
         Where to draw; default a new figure.
+    figsize : (float, float), optional
+        Inches of a new figure.
 
     Returns
     -------
@@ -38,25 +51,30 @@ def plot_task_tree(relations: xr.DataTree | xr.Dataset, kind: Kind = "structural
     from scipy.cluster.hierarchy import dendrogram, linkage
     from scipy.spatial.distance import squareform
 
-    table = relations if isinstance(relations, xr.Dataset) else task_correlation(relations, kind)
-    tasks, mean, _ = pair_matrices(table)
-    n = len(tasks)
+    table = relations if isinstance(relations, xr.Dataset) else task_correlation(relations, kind, tasks=tasks)
+    shown, mean, _ = pair_matrices(table, tasks)
+    n = len(shown)
     distance = np.clip(1.0 - mean, 0.0, 2.0)
     np.fill_diagonal(distance, 0.0)
     joined = linkage(squareform(distance, checks=False), "average", optimal_ordering=n <= 300)
-    ax = axes(ax, 6.4, float(np.clip(0.17 * n + 1.6, 2.6, 13.0)))
-    dendrogram(
+    ax = axes(ax, 6.4, float(np.clip(0.17 * n + 1.6, 2.6, 13.0)), figsize)
+    tree = dendrogram(
         joined,
         orientation="left",
-        labels=[str(t) for t in tasks] if n <= LABELS_UP_TO else None,
-        no_labels=n > LABELS_UP_TO,
+        no_labels=True,
         ax=ax,
         color_threshold=0.0,
         above_threshold_color=GREY,
-        leaf_font_size=label_size(n),
     )
+
+    def set_ticks(at: IntArray, labels: Sequence[str], **options: Any) -> None:
+        ax.set_yticks(10 * at + 5, labels, **options)  # where SciPy puts leaves
+
+    note = ticks(set_ticks, [shown[i] for i in tree["leaves"]])
+    ax.yaxis.tick_right()
+    ax.tick_params(axis="y", length=0)
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.set_xlabel("1 - mean correlation where two groups join", fontsize=9)
     noun = table.attrs.get("task", "task")
-    ax.set_title(f"Which {noun}s are alike ({n})", loc="left", fontsize=11)
+    ax.set_title(f"Which {noun}s are alike ({n}{note})", loc="left", fontsize=11)
     return ax

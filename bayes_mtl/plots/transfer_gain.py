@@ -2,28 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from bayes_mtl._typing import Label
 from bayes_mtl.inference.hyperdraws import evenly_spaced
-from bayes_mtl.plots._common import BLUE, GREY, MAX_ROWS, RED, axes, bare, label_rows, rows_height
+from bayes_mtl.plots._common import (
+    BLUE,
+    GREY,
+    MAX_ROWS,
+    RED,
+    FigureSize,
+    axes,
+    bare,
+    beyond,
+    chosen,
+    label_rows,
+    limits,
+    rows_height,
+)
 from bayes_mtl.summaries.transfer_gain import transfer_gain
 
 
-def plot_transfer_gain(found: xr.DataTree | xr.Dataset, *, ax: Any = None) -> Any:
+def plot_transfer_gain(
+    found: xr.DataTree | xr.Dataset,
+    *,
+    tasks: Sequence[Label] | None = None,
+    ax: Any = None,
+    figsize: FigureSize | None = None,
+) -> Any:
     """Draw what each task gains by learning together, in log density over its rows.
 
     Points right of zero gain; bars are one and two standard errors of the paired difference. Tasks that the
-    audit calls hurt are orange, those that contradict the others have a cross.
+    audit calls hurt are orange, those that contradict the others have a cross. Of more than 60 tasks, the 30
+    that gain least are drawn, and 30 of the others, evenly spaced in the order of their gains.
 
     Parameters
     ----------
     found : DataTree or Dataset
         What `fit` returned, or (so that nothing is fitted twice) what `transfer_gain` returned.
+    tasks : sequence of labels, optional
+        Only these tasks.
     ax : matplotlib Axes, optional
         Where to draw; default a new figure.
+    figsize : (float, float), optional
+        Inches of a new figure.
 
     Returns
     -------
@@ -35,23 +61,27 @@ def plot_transfer_gain(found: xr.DataTree | xr.Dataset, *, ax: Any = None) -> An
     """
     table = found if isinstance(found, xr.Dataset) else transfer_gain(found)
     total = table.sizes["task"]
+    table = table.isel(task=chosen(table["task"].to_numpy(), tasks))
     gain = table["gain"].to_numpy()
     order = np.argsort(-gain, kind="stable")
-    if total > MAX_ROWS:  # the most hurt, and a sample of the others
+    if len(order) > MAX_ROWS:
         worst = order[-MAX_ROWS // 2 :]
-        spread = evenly_spaced(total - len(worst), MAX_ROWS - len(worst))
+        spread = evenly_spaced(len(order) - len(worst), MAX_ROWS - len(worst))
         order = np.concatenate([order[spread], worst])
     table = table.isel(task=order)
     gain, se, hurt = (table[name].to_numpy() for name in ("gain", "gain_se", "hurt"))
     contradicts = np.array([w.startswith("contradicts") for w in table["verdict"].to_numpy().astype(str)])
     at = np.arange(len(gain))
-    ax = axes(ax, 6.4, rows_height(len(gain)))
+    ax = axes(ax, 6.4, rows_height(len(gain)), figsize)
     ax.axvline(0.0, color="0.3", linewidth=1.0)
     for mask, colour in ((~hurt, BLUE), (hurt, RED)):
         ax.hlines(at[mask], (gain - 2 * se)[mask], (gain + 2 * se)[mask], color=colour, linewidth=1.0)
         ax.hlines(at[mask], (gain - se)[mask], (gain + se)[mask], color=colour, linewidth=2.5)
         ax.plot(gain[mask], at[mask], "o", color=colour, markersize=5)
     ax.plot(gain[contradicts], at[contradicts], "x", color="white", markersize=4, markeredgewidth=1.2)
+    low, high = limits(gain, 0.0)
+    for mask, colour in ((~hurt, BLUE), (hurt, RED)):
+        beyond(ax, gain[mask], at[mask], low, high, colour=colour)
     label_rows(ax, table["task"].to_numpy())
     bare(ax)
     ax.set_xlabel(

@@ -24,6 +24,7 @@ from bayes_mtl.plots import (
     plot_prior_posterior,
     plot_task_correlation,
 )
+from bayes_mtl.plots._common import off_screen
 from bayes_mtl.plots.basis import CONVERGED
 from bayes_mtl.plots.coefficients import MAX_PANELS
 from bayes_mtl.report.answers import (
@@ -413,11 +414,6 @@ def _write_table(table: pd.DataFrame, path: Target) -> None:
 
 
 def _draw(plot: Callable[[], Any], path: Target) -> None:
-    import matplotlib as mpl
-
-    mpl.use("Agg")  # no window, also where there is no screen
-    import matplotlib.pyplot as plt
-
-    figure = np.atleast_1d(plot())[0].figure
+    with off_screen():
+        figure = np.atleast_1d(plot())[0].figure
     figure.savefig(path, format="png", dpi=110)
-    plt.close(figure)

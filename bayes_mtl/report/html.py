@@ -96,12 +96,9 @@ def table(frame: pd.DataFrame, *, index: bool = True) -> str:
 
 
 def figure(drawn: Any, caption: str) -> str:
-    """Return a matplotlib figure as a part of the page, and close it."""
-    import matplotlib.pyplot as plt
-
+    """Return a matplotlib figure as a part of the page."""
     buffer = io.BytesIO()
     drawn.savefig(buffer, format="png", dpi=_DPI, facecolor="white")
-    plt.close(drawn)
     return picture(buffer.getvalue(), caption)
 
 

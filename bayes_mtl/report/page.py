@@ -20,6 +20,7 @@ from bayes_mtl.plots import (
     plot_task_fit,
     plot_transfer_gain,
 )
+from bayes_mtl.plots._common import off_screen
 from bayes_mtl.report import html
 from bayes_mtl.report.answers import data_added, readable_summary, relations_of
 from bayes_mtl.report.by_structure import Answer, effects_of_levels, pairs_of_tasks, particular_answers
@@ -93,7 +94,7 @@ def report(
     several = idata["posterior"].sizes["task"] > 1
     if gain is None and spec.family.gaussian_coefficients and several:
         gain = transfer_gain(idata, max_refits=max_refits)
-    with mpl.rc_context({"font.family": "sans-serif", "figure.max_open_warning": 0}):
+    with mpl.rc_context({"font.family": "sans-serif"}), off_screen():
         sections = [
             ("Data", _data(idata)),
             ("Model", _model(idata)),
