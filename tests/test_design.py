@@ -411,6 +411,18 @@ class TestNames:
             design, _ = Design.learn("x + x**2", TABLE)
         assert design.columns == ("Intercept", "x")
 
+    def test_names_that_no_formula_can_hold(self):
+        tick = TABLE.rename(columns={"x": "a`b", "y": "y`"})
+        with pytest.raises(DataError, match="cannot hold"):
+            mtl.TaskData.from_table(tick, task="g", outcome="y`", features=["a`b"])
+        data = mtl.TaskData.from_table(tick, task="g", outcome="y`", features=["z"])
+        np.testing.assert_array_equal(data.y, TABLE.y[data.row])
+
+    def test_centered_columns_however_they_are_spaced(self):
+        design, matrix = Design.learn("I(x^2) + z", TABLE, center=["I(x^2)"])
+        assert design.center == (0.0, (TABLE.x**2).mean(), 0.0)
+        np.testing.assert_allclose(matrix[:, 1], TABLE.x**2 - (TABLE.x**2).mean(), atol=1e-12)
+
     def test_keywords_of_calls_are_no_columns(self):
         table = TABLE.assign(degree=1.0, df=2.0)
         assert read_side("poly(x, degree=2) + bs(x, df=4)", table.columns).columns == ("x",)
@@ -426,6 +438,7 @@ class TestOddFactors:
             ([f"person {i}" for i in range(60)], "60 levels in 60 rows"),
             ([str(v) for v in RNG.standard_normal(60)], "60 different numbers as text"),
             (["a"] * 60, "'a' in every row"),
+            (["nan", *np.tile(["a", "b", "c"], 20)[:59]], "missing values that became text"),
         ],
     )
     def test_are_findings_with_the_odd_entries(self, column, said):

@@ -27,6 +27,7 @@ from bayes_mtl.errors import Finding
 
 INTERCEPT = "Intercept"
 _SOME = 5
+_NO_VALUE = ("nan", "NaN", "<NA>", "NaT")  # what pandas writes for a missing value
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,9 @@ def unfit_columns(frame: pd.DataFrame) -> list[Finding]:
         ):
             hint = "Convert them to numbers (days since a start), or to text for one level each"
             found.append(Finding(f"column {name!r}", "holds dates or durations", hint))
+        if values.dtype.kind == "O" and (texts := sorted(set(values[values.isin(_NO_VALUE)]))):
+            hint = "Make it a missing value, or rename the level"
+            found.append(Finding(f"column {name!r}", f"has {texts}, missing values that became text", hint))
         if values is column and _merges(column.dropna()):
             hint = "Convert them to text if they are labels; else subtract a start"
             problem = "holds whole numbers beyond 2**53, of which float64 cannot tell some apart"

@@ -25,7 +25,7 @@ from bayes_mtl.data.columns import (
 )
 from bayes_mtl.data.expressions import Expression
 from bayes_mtl.data.factors import FactorError, LearnedFactor, learn, level_findings, repeat
-from bayes_mtl.data.formulas import Side, plain, read_side, terms_of
+from bayes_mtl.data.formulas import Side, plain, read_side, terms_of, warn_of_powers
 from bayes_mtl.data.frames import column_names, missing_columns, to_pandas
 from bayes_mtl.errors import DataError, Finding, FindingsError, StorageError, raise_if_any
 
@@ -68,6 +68,7 @@ class Design:
         """
         side = known_side(formula, table)
         terms = terms_of(side)
+        warn_of_powers(side)
         reads = tuple(sorted(side.columns))
         raw = to_pandas(table, reads, DataError)
         complete = raw.notna().all(axis=1).to_numpy()
@@ -95,9 +96,8 @@ class Design:
                 findings.append(Finding(f"term {shown!r}", problem, text_hint(side, columns, factor.expr)))
         raise_if_any(findings, DataError)
         matrix, made, of_term = _materialise(side, terms, values, len(frame), DataError)
-        keep = _kept(side, made, center)
+        keep, chosen = _kept(side, made, center)
         matrix = matrix[:, keep]
-        chosen = set(made) - {INTERCEPT} if center is True else set(center or ())
         shift = [
             float(np.mean(matrix[np.isfinite(matrix[:, i]), i])) if made[k] in chosen else 0.0
             for i, k in enumerate(keep)
@@ -217,8 +217,8 @@ def _factors(terms: Sequence[Term], method: str) -> list[Factor]:
     return list(factors.values())
 
 
-def _kept(side: Side, columns: Sequence[str], center: bool | Sequence[str]) -> list[int]:
-    """Return which columns of a design are kept; check the names that were asked for."""
+def _kept(side: Side, columns: Sequence[str], center: bool | Sequence[str]) -> tuple[list[int], set[str]]:
+    """Return which columns of a design are kept, and which of them are centered."""
     findings = []
     where = f"formula {side.written!r}"
     known = f"Columns of the design: {', '.join(columns)}"
@@ -228,10 +228,14 @@ def _kept(side: Side, columns: Sequence[str], center: bool | Sequence[str]) -> l
     left = [columns[i] for i in keep]
     if repeated := sorted({c for c in left if left.count(c) > 1}):
         findings.append(Finding(where, f"has two columns of the name {repeated}", "Rename one"))
-    if unknown := sorted(set() if isinstance(center, bool) else set(center or ()) - set(left)):
-        findings.append(Finding("center", f"names {unknown}", known))
+    chosen = set(left) - {INTERCEPT} if center is True else set()
+    if not isinstance(center, bool):
+        spelled = {_spelling(c): c for c in left}
+        if unknown := sorted(c for c in center if _spelling(c) not in spelled):
+            findings.append(Finding("center", f"names {unknown}", known))
+        chosen = {spelled[_spelling(c)] for c in center if _spelling(c) in spelled}
     raise_if_any(findings, DataError)
-    return keep
+    return keep, chosen
 
 
 def _materialise(

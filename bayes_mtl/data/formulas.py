@@ -109,6 +109,11 @@ def quote(column: str) -> str:
     return column if column.isidentifier() and not keyword.iskeyword(column) else f"`{column}`"
 
 
+def column_side(column: str) -> Side:
+    """Return the side of a formula that is one column, whatever its name."""
+    return Side(written=quote(column), text=alias(0), columns=(column,))
+
+
 def split_formula(formula: str) -> tuple[str, str] | None:
     """Return both sides of the `~` that is not inside of a call; None where there is none."""
     at = 0
@@ -235,15 +240,20 @@ def terms_of(side: Side) -> list[Term]:
         raise DataError(Finding(where, "has a second '~'"))
     if "." in marks:
         raise DataError(Finding(where, "has '.', which has no meaning here", "Name the columns"))
-    for one, two in pairwise(pieces):
-        if one.kind in ("word", "quoted") and two.text in ("^", "**"):
-            term = f"{quote(one.text)}{two.text}"
-            found = f"{side.written!r}: a power of one term is that term. Write I({term}2) for a square."
-            warnings.warn(found, DataWarning, stacklevel=5)
     try:
         return list(Formula(side.text))
     except (FormulaicError, SyntaxError) as err:
         raise DataError(Finding(where, f"cannot be read ({side.shown(plain(err))})")) from err
+
+
+def warn_of_powers(side: Side) -> None:
+    """Warn where a column is raised to a power outside of a call: in the algebra of terms, the column."""
+    pieces = [piece for piece, _ in _pieces(side.written) if not piece.inside and piece.kind != "space"]
+    for one, two in pairwise(pieces):
+        if one.kind in ("word", "quoted") and two.text in ("^", "**"):
+            term = f"{quote(one.text)}{two.text}"
+            found = f"{side.written!r}: a power of one term is that term. Write I({term}2) for a square."
+            warnings.warn(found, DataWarning, stacklevel=4)
 
 
 def plain(err: Exception) -> str:

@@ -17,7 +17,7 @@ from bayes_mtl._typing import FloatArray, IntArray, Label
 from bayes_mtl.data import checks
 from bayes_mtl.data.dependence import Dependence, dependent_columns, warn_of_dependent_columns
 from bayes_mtl.data.design import evaluate_outcome, known_side
-from bayes_mtl.data.formulas import quote, read_side, split_formula
+from bayes_mtl.data.formulas import Side, column_side, quote, read_side, split_formula
 from bayes_mtl.data.frames import column_names, missing_columns, to_pandas
 from bayes_mtl.data.groupings import (
     Grouping,
@@ -189,7 +189,7 @@ class TaskData:
         by_level = asked_features(groupings)
         if missing not in ("error", "drop"):
             raise DataError(Finding("missing", f"should be 'error' or 'drop', found {missing!r}"))
-        formula_text, left = _formulas(formula, outcome, outcomes, features, shared_features, intercept)
+        formula_text, left = _formulas(formula, outcomes, features, shared_features, intercept)
         wide = tuple(outcomes or ())
         wanted = [*(wide or ()), *([task] if task else []), *task_features, *by_level]
         wanted += [c for c in (weights, offset, noise) if c]
@@ -208,12 +208,12 @@ class TaskData:
         names = row_names(given, len(table))
         if wide:
             table, task_column, outcome_column = _melt(table, wide)
-            left, outcome_name = quote(outcome_column), "outcome"
+            outcome_side, outcome_name = column_side(outcome_column), "outcome"
         else:
             task_column = str(task)
-            outcome_side = known_side(left, table, python=True)
+            outcome_side = column_side(outcome) if outcome else known_side(left, table, python=True)
             outcome_name = outcome_side.columns[0] if outcome_side.is_column else left
-        outcome_reads = known_side(left, table, python=True).columns
+        outcome_reads = outcome_side.columns
         if missing == "drop":
             used = [task_column, *by_level, *task_features, *(c for c in extra.values() if c)]
             used += [*known_side(formula_text, table).columns, *outcome_reads]
@@ -223,7 +223,7 @@ class TaskData:
         labels = _labels(table, task_column)
         levels = {name: _labels(table, name, "labels") for name in by_level}
         design, matrix = Design.learn(formula_text, table, center=center)
-        y = _outcome(table, left)
+        y = _outcome(table, outcome_side)
         side = {k: _numeric(table, c) if c else None for k, c in extra.items()}
         shared = _resolve_shared(shared_features, design)
 
@@ -235,7 +235,7 @@ class TaskData:
         findings = [
             *labels.findings,
             *(finding for found in levels.values() for finding in found.findings),
-            *_role_findings(design.reads, features or (), roles, task_features),
+            *_role_findings(design.reads, roles, task_features),
         ]
         findings += _row_findings(
             table,
@@ -279,7 +279,7 @@ class TaskData:
             shared=shared,
             task_design=task_design,
             groupings={g.name: g.features for g in factors},
-            left="" if wide else left,
+            left="" if wide else outcome_side.written,
             **extra,
         )
         warn_of_dependent_columns(
@@ -674,6 +674,8 @@ def _check_arguments(
             found.append(
                 Finding(name, f"should be names of columns, found {odd}", "Rename the columns to text")
             )
+        elif bad := [v for v in value or () if "`" in v or not v]:
+            found.append(Finding(name, f"have names that a formula cannot hold: {bad}", "Rename the columns"))
     if len(set(names := column_names(table))) < len(names):
         found.append(Finding("table", f"repeats columns {sorted({n for n in names if names.count(n) > 1})}"))
     raise_if_any(found, DataError)
@@ -681,7 +683,6 @@ def _check_arguments(
 
 def _formulas(
     formula: str | None,
-    outcome: str | None,
     outcomes: Sequence[str] | None,
     features: Sequence[str] | None,
     shared: Sequence[str],
@@ -700,17 +701,15 @@ def _formulas(
             raise DataError(Finding(f"formula {formula!r}", rule))
         return right, left
     names = list(dict.fromkeys([*(features or ()), *(s for s in shared if s != INTERCEPT)]))
-    right = " + ".join(["1" if intercept else "0", *map(quote, names)])
-    return right, quote(outcome) if outcome else ""
+    return " + ".join(["1" if intercept else "0", *map(quote, names)]), ""
 
 
 def _role_findings(
     reads: Sequence[str],
-    features: Sequence[str],
     roles: Mapping[str, Sequence[str]],
     task_features: Sequence[str],
 ) -> list[Finding]:
-    """Find columns that play two parts, and features that the formula swallowed."""
+    """Find columns that play two parts."""
     found = []
     for role, columns in roles.items():
         for column in columns:
@@ -728,10 +727,6 @@ def _role_findings(
                     f"feature {column!r}", "is also a task feature, so its effect is not identified", hint
                 )
             )
-    for name in features:
-        if name not in reads:
-            hint = "Rename the column"
-            found.append(Finding(f"feature {name!r}", "has a name that a formula cannot hold", hint))
     return found
 
 
@@ -786,8 +781,7 @@ def _labels(table: pd.DataFrame, column: str, what: str = "task labels") -> _Lab
     return _Labels(values, findings)
 
 
-def _outcome(table: pd.DataFrame, left: str) -> FloatArray:
-    side = known_side(left, table, python=True)
+def _outcome(table: pd.DataFrame, side: Side) -> FloatArray:
     return _numeric(table, side.columns[0]) if side.is_column else evaluate_outcome(side, table)
 
 
