@@ -33,6 +33,7 @@ from bayes_mtl.inference.level_pilot import level_pilot
 from bayes_mtl.inference.log_prior import log_prior
 from bayes_mtl.inference.pilot import pilot
 from bayes_mtl.inference.prechecks import hard_to_tell_apart, noise_free
+from bayes_mtl.inference.row_correlation import row_correlation
 from bayes_mtl.model import AssembledModel, is_chained, is_collapsed, sampling_model
 from bayes_mtl.spec import ModelSpec
 from bayes_mtl.structures import TaskMixture
@@ -112,7 +113,7 @@ def fit(
     Warns
     -----
     DataWarning
-        If the rows cannot tell apart what is asked for.
+        If the rows cannot tell apart what is asked for, or residuals of outcomes in one row are correlated.
     ConvergenceWarning
         If the draws should not be trusted; says why and what to do.
 
@@ -181,6 +182,9 @@ def fit(
     if small if posterior_predictive == "auto" else posterior_predictive:
         idata["posterior_predictive"] = xr.DataTree(of_rows.posterior_predictive(idata, seeds[3]))
         idata.attrs["posterior_predictive_seed"] = seeds[3]
+    between = row_correlation(idata)
+    if between is not None and between.matters:
+        warnings.warn(str(between), DataWarning, stacklevel=2)
     diagnosis = diagnose(idata)
     keep(idata, diagnosis)
     if diagnosis.problems:

@@ -14,6 +14,7 @@ from bayes_mtl.data import TaskData
 from bayes_mtl.errors import Finding, SpecError, raise_if_any
 from bayes_mtl.inference.attributes import data_of, schema_of, spec_of
 from bayes_mtl.inference.diagnostics import kept
+from bayes_mtl.inference.row_correlation import row_correlation
 from bayes_mtl.plots import (
     plot_coefficients,
     plot_pooling,
@@ -188,7 +189,9 @@ def _diagnosis(idata: xr.DataTree) -> str:
     found = kept(idata)
     lines = str(found).splitlines()
     kind = "note warn" if found.problems else "note"
-    return "".join(html.paragraph(line.strip(), kind) for line in lines)
+    text = "".join(html.paragraph(line.strip(), kind) for line in lines)
+    between = row_correlation(idata)
+    return text + (html.paragraph(str(between), "note warn") if between and between.matters else "")
 
 
 def _population(idata: xr.DataTree) -> str:

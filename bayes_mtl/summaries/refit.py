@@ -14,7 +14,7 @@ import xarray as xr
 
 from bayes_mtl._typing import FloatArray, IntArray
 from bayes_mtl.data import TaskData
-from bayes_mtl.errors import ConvergenceWarning, Finding, SpecError
+from bayes_mtl.errors import ConvergenceWarning, DataWarning, Finding, SpecError
 from bayes_mtl.inference import fit
 from bayes_mtl.inference.attributes import data_of, order_by_task, spec_of
 from bayes_mtl.inference.log_likelihood import log_likelihood
@@ -173,4 +173,6 @@ def named_warnings(about: str) -> Iterator[None]:
         warnings.simplefilter("always", ConvergenceWarning)
         yield
     for warning in caught:
+        if issubclass(warning.category, DataWarning):
+            continue  # said of the data when they were fitted first
         warnings.warn(f"{about}: {warning.message}", warning.category, stacklevel=4)
