@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bayes_mtl._typing import FloatArray, Label
+from bayes_mtl._typing import FloatArray, IntArray, Label
 from bayes_mtl.data import TaskSchema
 from bayes_mtl.data.frames import column_names, missing_columns, to_pandas
 from bayes_mtl.data.groupings import named
+from bayes_mtl.data.labels import Labels, label_array
 from bayes_mtl.data.rows import row_names
 from bayes_mtl.errors import Finding, PredictionError, SpecError, raise_if_any
 from bayes_mtl.inference.attributes import schema_of, spec_of
@@ -27,7 +28,7 @@ from bayes_mtl.inference.log_likelihood import (
 )
 from bayes_mtl.inference.new_tasks import draw_new_levels, draw_new_noise, draw_new_tasks
 from bayes_mtl.structures import Clusters, TaskCovariance, TaskMixture
-from bayes_mtl.structures.known import plain_label, values_of_tasks
+from bayes_mtl.structures.known import values_of_tasks
 
 
 def predict(
@@ -105,14 +106,22 @@ def predict(
         raise PredictionError(Finding("new_tasks", found, "Predict known tasks only"))
     original = table
     known: list[Label] = idata["posterior"]["task"].to_numpy().tolist()
-    table, labels, coords = _rows(table, schema, known)
+    table, of_tasks, of_levels, coords = _rows(table, schema, known)
+    labels = of_tasks.values
     findings: list[Finding] = []
-    read = partial(_codes, findings=findings, new=new_tasks)
-    codes, unknown = read(labels, known, schema.task, "tasks")
-    levels = {
-        name: read(_as_labels(table[name]), idata["posterior"][name].to_numpy().tolist(), name, "levels")
-        for name in schema.groupings
-    }
+
+    def position(found: Labels, dim: str, what: str) -> tuple[IntArray, list[Label]]:
+        codes, unknown, wrong = found.codes(
+            idata["posterior"][dim].to_numpy().tolist(),
+            what,
+            were_floats=found.column in schema.float_labels,
+            new=new_tasks == "population",
+        )
+        findings.extend(wrong)
+        return codes, unknown
+
+    codes, unknown = position(of_tasks, "task", "tasks")
+    levels = {name: position(found, name, "levels") for name, found in of_levels.items()}
     if unknown and new_tasks != "error":
         findings += missing_columns(original, structure.task_columns or ())
     offset = _column(table, schema.offset, findings, 0.0, positive=False)
@@ -160,7 +169,7 @@ def predict(
             "chain": posterior["chain"],
             "draw": posterior["draw"],
             **coords,
-            "row_task": ("row", np.array(labels)),
+            "row_task": ("row", label_array(labels)),
         },
         attrs={"kind": kind, "outcome": schema.outcome},
     )
@@ -191,56 +200,28 @@ def _check_arguments(kind: str, new_tasks: str) -> None:
 
 def _rows(
     table: Any, schema: TaskSchema, known: Sequence[Label]
-) -> tuple[pd.DataFrame, list[Label], dict[str, Any]]:
-    """Return the needed columns, each row's task, and coordinates of the rows of the prediction."""
+) -> tuple[pd.DataFrame, Labels, dict[str, Labels], dict[str, Any]]:
+    """Return the needed columns, the labels of tasks and levels, and coordinates of the rows."""
     task_design = schema.task_design
-    wanted = [
-        *schema.design.reads,
-        *(task_design.reads if task_design else ()),
-        *schema.groupings,
-        *([schema.task] if schema.task else []),
-    ]
-    raise_if_any(missing_columns(table, wanted), PredictionError)
+    reads = [*schema.design.reads, *(task_design.reads if task_design else ())]
+    labelled = [*schema.groupings, *([schema.task] if schema.task else [])]
+    raise_if_any(missing_columns(table, [*reads, *labelled]), PredictionError)
     optional = [c for c in (schema.offset, schema.noise, schema.weights) if c and c in column_names(table)]
-    frame = to_pandas(table, [*wanted, *optional], PredictionError)
+    frame = to_pandas(table, [*reads, *optional], PredictionError)
+    labels = {column: Labels.read(table, column, PredictionError) for column in labelled}
+    levels = {name: labels[name] for name in schema.groupings}
     names = row_names(table, len(frame))
     if schema.task is not None:
-        return frame, _as_labels(frame[schema.task]), {"row": names}
+        return frame, labels[schema.task], levels, {"row": names}
     fitted = [outcome for outcome in schema.outcomes if outcome in known]  # others had no rows
-    long = pd.concat([frame] * len(fitted), ignore_index=True)
-    labels: list[Label] = [name for name in fitted for _ in range(len(frame))]
-    return long, labels, {"row": np.tile(names, len(fitted)), "outcome": ("row", np.array(labels))}
-
-
-def _as_labels(column: pd.Series) -> list[Label]:
-    return [plain_label(v) for v in column.astype(object)]
-
-
-def _codes(
-    labels: list[Label], known: list[Label], column: str | None, what: str, findings: list[Finding], new: str
-) -> tuple[Any, list[Label]]:
-    """Return each row's position among the known labels followed by the unknown ones, and these.
-
-    Adds what is wrong to `findings`: missing labels, labels of another type than the known ones, and
-    unknown ones if new ones are not welcome.
-    """
-    where = f"column {column!r}"
-    position = {label: i for i, label in enumerate(known)}
-    unknown = list(dict.fromkeys(label for label in labels if label not in position))
-    if missing := [i for i, v in enumerate(labels) if v is None or v != v]:
-        hint = f"Name one of the {what} in every row"
-        findings.append(Finding(where, f"has missing labels in rows {missing[:5]}", hint))
-    elif odd := [v for v in unknown if type(v) is not type(known[0]) and str(v) in map(str, known)]:
-        kind = type(known[0]).__name__
-        found = f"has labels of type {type(odd[0]).__name__} ({odd[0]!r}), the model knows {kind}"
-        findings.append(Finding(where, found, f"Convert the column to {kind}"))
-    elif unknown and new == "error":
-        some = ", ".join(map(repr, unknown[:10])) + (", ..." if len(unknown) > 10 else "")
-        hint = "Pass new_tasks='population' to draw their coefficients from the population"
-        findings.append(Finding(where, f"has {what} that the model does not know: {some}", hint))
-    for label in unknown:
-        position[label] = len(position)
-    return np.array([position[label] for label in labels], dtype=np.int64), unknown
+    again = np.tile(np.arange(len(frame)), len(fitted))
+    outcome = np.repeat(fitted, len(frame))
+    return (
+        frame.iloc[again].reset_index(drop=True),
+        Labels("outcome", outcome.tolist()),
+        {name: found.take(again) for name, found in levels.items()},
+        {"row": names[again], "outcome": ("row", outcome)},
+    )
 
 
 def _levels(
@@ -347,10 +328,8 @@ def _with_places(
         return structure
     what = "value" if isinstance(structure, Clusters) else "place"
     new = [task for task in unknown if not structure.knows(task)]
-    frame = to_pandas(table, [schema.task, *columns], PredictionError)
-    frame = frame[pd.Series(_as_labels(frame[schema.task]), dtype=object).isin(new)]
     try:
-        places = values_of_tasks("new_tasks", "columns", frame, schema.task, columns, what) if new else {}
+        places = values_of_tasks("new_tasks", "columns", table, schema.task, columns, what, only=new)
         return structure.with_tasks(places)
     except SpecError as err:
         raise PredictionError(err.findings) from err

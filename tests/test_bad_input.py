@@ -83,11 +83,14 @@ def test_what_is_dropped_teaches_nothing():
     gone = TABLE.assign(
         x=[1e6, *TABLE.x[1:]], w=[np.nan, *TABLE.w[1:]], c=["rare", *["u", "v", "u"] * 9, "u", "v"]
     )
-    data = read(gone, features=["x", "w", "c"], center=True, missing="drop")
+    with pytest.warns(
+        errors.DataWarning, match=r"in 'w' \(1\)\), and with them altogether the level 'rare' of 'c'"
+    ):
+        data = read(gone, features=["x", "w", "c"], center=True, missing="drop")
     np.testing.assert_allclose(data.X[:, 1:].mean(axis=0), 0, atol=1e-12)
     assert data.features == ("Intercept", "x", "w", "c[T.v]")
     assert data.row.min() == 1
-    with pytest.warns(errors.DataWarning, match="removed 1 tasks altogether"):
+    with pytest.warns(errors.DataWarning, match="removed 10 of 30 rows .* altogether the task 'a'"):
         read(TABLE.assign(w=np.where(TABLE.task == "a", np.nan, TABLE.w)), features=["w"], missing="drop")
 
 

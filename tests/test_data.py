@@ -427,7 +427,7 @@ class TestFindings:
         np.testing.assert_array_equal(data.X, again.X)
         np.testing.assert_array_equal(data.y, again.y)
         assert findings(table={"task": ["a"], "y": [np.nan]}, task="task", outcome="y", missing="drop") == [
-            ("table", "has no complete row")
+            ("table", "has no complete row: of 1 rows values are missing in 'y' (1)")
         ]
         assert findings(table=c, task="task", outcome="y", missing="ignore")[0][0] == "missing"
 

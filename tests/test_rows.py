@@ -145,7 +145,9 @@ def wide():
 
 @pytest.fixture(scope="module")
 def wide_fit(wide):
-    with pytest.warns(mtl.errors.DataWarning, match="removed 1 tasks"):
+    with pytest.warns(
+        mtl.errors.DataWarning, match=r"'c' \(30\), 'a' \(5\)\), and with them altogether the outcome 'c'"
+    ):
         data = mtl.TaskData.from_table(wide, outcomes=["b", "a", "c"], features=["x"], missing="drop")
     return fitted(data)
 

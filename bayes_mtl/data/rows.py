@@ -24,7 +24,11 @@ def row_names(table: Any, n_rows: int) -> npt.NDArray[Any]:
     Numbers, dates without a time zone and text stay; everything else becomes text, levels of a MultiIndex
     joined by ", ".
     """
-    index = None if isinstance(table, Mapping) else nw.maybe_get_index(nw.from_native(table))
+    index = None
+    if isinstance(table, pd.DataFrame):
+        index = table.index
+    elif not isinstance(table, Mapping):
+        index = nw.maybe_get_index(nw.from_native(table))
     if index is None:
         return np.arange(n_rows)
     if isinstance(index, pd.MultiIndex):

@@ -36,6 +36,8 @@ class TaskSchema:
         Columns.
     groupings : dict
         Columns of further grouping factors, and for each the features whose effects vary by level.
+    float_labels : tuple of str
+        Columns of labels that were floats: integers with gaps.
     """
 
     outcome: str
@@ -49,6 +51,7 @@ class TaskSchema:
     noise: str | None = None
     groupings: dict[str, tuple[str, ...]] = field(default_factory=dict)
     left: str = ""
+    float_labels: tuple[str, ...] = ()
 
     @property
     def varying(self) -> tuple[str, ...]:
@@ -77,7 +80,7 @@ class TaskSchema:
         plain["design"] = Design.from_dict(plain["design"])
         if plain.get("task_design"):
             plain["task_design"] = Design.from_dict(plain["task_design"])
-        for name in ("outcomes", "shared"):
-            plain[name] = tuple(plain[name])
+        for name in ("outcomes", "shared", "float_labels"):
+            plain[name] = tuple(plain.get(name, ()))
         plain["groupings"] = {k: tuple(v) for k, v in plain.get("groupings", {}).items()}
         return cls(**plain)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -26,12 +25,14 @@ from bayes_mtl.data.groupings import (
     grouping_findings,
     make_groupings,
 )
+from bayes_mtl.data.labels import Labels
 from bayes_mtl.data.level_rows import LevelRows
+from bayes_mtl.data.missing import complete_rows
 from bayes_mtl.data.pseudo_rows import DesignRows, PseudoRows
 from bayes_mtl.data.rows import row_names
 from bayes_mtl.data.schema import INTERCEPT, Design, TaskSchema
 from bayes_mtl.data.statistics import TaskStatistics
-from bayes_mtl.errors import DataError, DataWarning, Finding, raise_if_any
+from bayes_mtl.errors import DataError, Finding, raise_if_any
 
 _FIXED_MEANS = (
     " Where a feature varies by task around what shared features describe, fix its mean: "
@@ -121,7 +122,10 @@ class TaskData:
         table : data frame
             pandas, polars, pyarrow, or a dict of columns.
         task : str, optional
-            Column of task labels (strings or integers). Left out for a wide table.
+            Column of task labels: text or integers, of any size up to 64 bits. Dates, times, periods,
+            intervals and UUIDs are taken as their text (ISO 8601: ``"2024-03-01"``), members of an
+            enumeration as their name; so they are called in the result, and recognised in new rows. Left
+            out for a wide table.
         formula : str, optional
             For example ``"normexam ~ standLRT + sex"``, in formulaic's syntax; for a wide table
             without the left-hand side. Instead of `outcome` and `features`.
@@ -184,8 +188,14 @@ class TaskData:
         """
         to_pandas(table, [], DataError)
         extra = {"weights": weights, "offset": offset, "noise": noise}
-        odd = grouping_findings(groupings, task, {"outcome": outcome, **extra})
-        _check_arguments(table, task, formula, outcome, outcomes, features, odd)
+        odd = [
+            Finding(role, f"should be the name of a column, found {name!r}", "Rename the column to text")
+            for role, name in {"task": task, "outcome": outcome, **extra}.items()
+            if not isinstance(name, str | None)
+        ]
+        odd += grouping_findings(groupings, task, {"outcome": outcome, **extra})
+        lists = {"shared_features": shared_features, "task_features": task_features}
+        _check_arguments(task, formula, outcome, outcomes, features, lists, odd)
         by_level = asked_features(groupings)
         if missing not in ("error", "drop"):
             raise DataError(Finding("missing", f"should be 'error' or 'drop', found {missing!r}"))
@@ -194,9 +204,9 @@ class TaskData:
         wanted = [*(wide or ()), *([task] if task else []), *task_features, *by_level]
         wanted += [c for c in (weights, offset, noise) if c]
         hints: list[Finding] = []
+        columns = column_names(table)
+        sides = (read_side(left, columns, python=True), read_side(formula_text, columns))
         if formula is not None:
-            columns = column_names(table)
-            sides = (read_side(left, columns, python=True), read_side(formula_text, columns))
             wanted += [name for side in sides for name in side.unknown]
             hints = [finding for side in sides for finding in side.findings]
         else:
@@ -204,24 +214,33 @@ class TaskData:
             wanted += [c for c in shared_features if c != INTERCEPT]
         raise_if_any([*missing_columns(table, wanted), *hints], DataError)
 
-        given, table = table, to_pandas(table, column_names(table), DataError)
+        labelled = {c: Labels.read(table, c, DataError) for c in (*([task] if task else ()), *by_level)}
+        read = [*wide, *([outcome] if outcome else []), *task_features, *(c for c in extra.values() if c)]
+        read += [name for side in sides for name in side.columns]
+        given, table = table, to_pandas(table, read, DataError)
         names = row_names(given, len(table))
         if wide:
             table, task_column, outcome_column = _melt(table, wide)
             outcome_side, outcome_name = column_side(outcome_column), "outcome"
+            again = np.tile(np.arange(len(names)), len(wide))
+            labelled = {c: found.take(again) for c, found in labelled.items()}
+            labelled[task_column] = Labels(task_column, table[task_column].tolist())
         else:
             task_column = str(task)
             outcome_side = column_side(outcome) if outcome else known_side(left, table, python=True)
             outcome_name = outcome_side.columns[0] if outcome_side.is_column else left
         outcome_reads = outcome_side.columns
+        position = np.arange(len(table))
         if missing == "drop":
-            used = [task_column, *by_level, *task_features, *(c for c in extra.values() if c)]
+            used = [*task_features, *(c for c in extra.values() if c)]
             used += [*known_side(formula_text, table).columns, *outcome_reads]
-            table, position = _complete_rows(table, used, task_column, list(by_level))
-        else:
-            position = np.arange(len(table))
-        labels = _labels(table, task_column)
-        levels = {name: _labels(table, name, "labels") for name in by_level}
+            position = complete_rows(
+                table[list(dict.fromkeys(used))], labelled, task_column, outcome_reads[0] if wide else None
+            )
+            table = table.iloc[position].reset_index(drop=True)
+            labelled = {c: found.take(position) for c, found in labelled.items()}
+        labels = labelled[task_column]
+        levels = {name: labelled[name] for name in by_level}
         design, matrix = Design.learn(formula_text, table, center=center)
         y = _outcome(table, outcome_side)
         side = {k: _numeric(table, c) if c else None for k, c in extra.items()}
@@ -233,8 +252,8 @@ class TaskData:
             **{k: [c] for k, c in extra.items() if c},
         }
         findings = [
-            *labels.findings,
-            *(finding for found in levels.values() for finding in found.findings),
+            *labels.findings(),
+            *(finding for found in levels.values() for finding in found.findings("labels")),
             *_role_findings(design.reads, roles, task_features),
         ]
         findings += _row_findings(
@@ -280,6 +299,7 @@ class TaskData:
             task_design=task_design,
             groupings={g.name: g.features for g in factors},
             left="" if wide else outcome_side.written,
+            float_labels=tuple(c for c, found in labelled.items() if found.floats),
             **extra,
         )
         warn_of_dependent_columns(
@@ -602,40 +622,29 @@ class TaskData:
         return f"<p>{escape(repr(self).splitlines()[0])}</p>{table}"
 
 
-@dataclass(frozen=True)
-class _Labels:
-    values: list[Any]
-    findings: list[Finding]
-
-    def index(self) -> tuple[tuple[Label, ...], IntArray]:
-        """Return the labels in order, and the position of each row's label."""
-        tasks = sorted(set(self.values))
-        position = {label: i for i, label in enumerate(tasks)}
-        return tuple(tasks), np.array([position[v] for v in self.values], dtype=np.int64)
-
-
 def _array(values: npt.ArrayLike, *, labels: bool) -> npt.NDArray[Any]:
     """Return an array; labels keep their own types, so that 1 and "1" stay different."""
-    array = np.asarray(values)
-    if not labels or array.dtype.kind not in "USO":
-        return array
-    out = np.empty(len(array), dtype=object)
-    out[:] = list(values)  # type: ignore[arg-type]
+    if not labels or isinstance(values, np.ndarray):
+        return np.asarray(values)
+    found: list[Any] = list(values)  # type: ignore[arg-type]
+    out = np.empty(len(found), dtype=object)
+    for i, value in enumerate(found):
+        out[i] = value
     return out
 
 
-def _of_rows(labels: _Labels, rows: IntArray) -> tuple[tuple[Label, ...], IntArray]:
+def _of_rows(labels: Labels, rows: IntArray) -> tuple[tuple[Label, ...], IntArray]:
     levels, index = labels.index()
     return levels, index[rows]
 
 
 def _check_arguments(
-    table: Any,
     task: Any,
     formula: Any,
     outcome: Any,
     outcomes: Any,
     features: Any,
+    lists: Mapping[str, Any],
     others: Sequence[Finding] = (),
 ) -> None:
     found = list(others)
@@ -667,7 +676,7 @@ def _check_arguments(
             )
         if formula is not None and features is not None:
             found.append(Finding("formula", "was given together with `features`", "Give one of them"))
-    for name, value in (("features", features), ("outcomes", outcomes)):
+    for name, value in {"features": features, "outcomes": outcomes, **lists}.items():
         if isinstance(value, str):
             found.append(Finding(name, f"should be a list of columns, found the text {value!r}"))
         elif odd := [v for v in value or () if not isinstance(v, str)]:
@@ -676,8 +685,6 @@ def _check_arguments(
             )
         elif bad := [v for v in value or () if "`" in v or not v]:
             found.append(Finding(name, f"have names that a formula cannot hold: {bad}", "Rename the columns"))
-    if len(set(names := column_names(table))) < len(names):
-        found.append(Finding("table", f"repeats columns {sorted({n for n in names if names.count(n) > 1})}"))
     raise_if_any(found, DataError)
 
 
@@ -740,45 +747,6 @@ def _melt(frame: pd.DataFrame, outcomes: Sequence[str]) -> tuple[pd.DataFrame, s
         outcome += "_"
     parts = [rest.assign(**{outcome: frame[name].to_numpy(), task: name}) for name in outcomes]
     return pd.concat(parts, ignore_index=True), task, outcome
-
-
-def _complete_rows(
-    table: pd.DataFrame, columns: Sequence[str], task: str, groupings: Sequence[str] = ()
-) -> tuple[pd.DataFrame, IntArray]:
-    """Return the rows without missing values in these columns, and where they were; say what was dropped."""
-    keep = table[list(dict.fromkeys(columns))].notna().all(axis=1).to_numpy()
-    if not keep.any():
-        raise DataError(Finding("table", "has no complete row", "Nothing can be learned from it"))
-    for column in (task, *groupings):
-        if lost := table[column].nunique() - table[column][keep].nunique():
-            what = "tasks" if column == task else f"levels of {column!r}"
-            found = f"missing='drop' removed {lost} {what} altogether ({(~keep).sum()} of {len(keep)} rows)."
-            warnings.warn(found, DataWarning, stacklevel=3)
-    return table[keep].reset_index(drop=True), np.flatnonzero(keep)
-
-
-def _labels(table: pd.DataFrame, column: str, what: str = "task labels") -> _Labels:
-    series = table[column]
-    missing = series.isna().to_numpy()
-    values = [v.item() if isinstance(v, np.generic) else v for v in series.astype(object)]
-    findings = []
-    if missing.any():
-        rows = np.flatnonzero(missing)[:5].tolist()
-        found = f"{missing.sum()} {what} are missing (rows {rows})"
-        findings.append(Finding(f"column {column!r}", found, "Fill them in, or pass missing='drop'"))
-    present = [v for v, gone in zip(values, missing, strict=True) if not gone]
-    if all(isinstance(v, float) and v.is_integer() for v in present):
-        # A column of integers with gaps is a column of floats.
-        values = [v if gone else int(v) for v, gone in zip(values, missing, strict=True)]
-    else:
-        kinds = {type(v) for v in present}
-        if len(kinds) > 1 or not kinds <= {str, int, bool}:
-            names = sorted(k.__name__ for k in kinds)
-            found = f"should hold text or integers as {what}, found {names}"
-            findings.append(Finding(f"column {column!r}", found))
-    if findings:
-        values = [str(v) for v in values]  # so that the other checks can go on
-    return _Labels(values, findings)
 
 
 def _outcome(table: pd.DataFrame, side: Side) -> FloatArray:

@@ -48,7 +48,7 @@ class Kernel(KnownRelatedness):
         Positive semi-definite; with labels as its index and columns, or beside `tasks`.
     positions : data frame, series, mapping from task to number(s), or (n,) or (n, d) array, optional
         Instead of `matrix`: where each task is. Columns should be in comparable units: the distance is
-        Euclidean.
+        Euclidean. Dates and time stamps are taken in days since 1970-01-01, durations in days.
     tasks : sequence of labels, optional
         Labels of the rows of an array. There may be more of them than the data have tasks.
     shape : {"matern32", "exponential", "matern52", "gaussian"}

@@ -11,7 +11,8 @@ import pymc as pm
 import pytensor.tensor as pt
 
 from bayes_mtl._typing import FloatArray, Label, Tensor
-from bayes_mtl.data.frames import missing_columns, to_pandas
+from bayes_mtl.data.frames import day_number, exact_values, missing_columns, to_pandas
+from bayes_mtl.data.labels import Labels, plain_labels
 from bayes_mtl.errors import Finding, SpecError, raise_if_any
 from bayes_mtl.structures._new_tasks import draw_related
 from bayes_mtl.structures.base import KnownTasks, Namer, TaskCovariance, TaskLoadings
@@ -80,9 +81,16 @@ def label_findings(who: str, tasks: Sequence[Label], known: Iterable[Label]) -> 
 
 
 def values_of_tasks(
-    who: str, option: str, table: Any, task: str, columns: Sequence[str], what: str
+    who: str,
+    option: str,
+    table: Any,
+    task: str,
+    columns: Sequence[str],
+    what: str,
+    *,
+    only: Iterable[Label] | None = None,
 ) -> dict[Label, tuple[Any, ...]]:
-    """Return what a table says of each task in columns that do not change within it.
+    """Return what a table says of each task (or of `only` some) in columns that do not change within it.
 
     Raises
     ------
@@ -92,24 +100,27 @@ def values_of_tasks(
     if isinstance(columns, str) or not columns:
         raise SpecError(Finding(who, f"`{option}` should be a list of columns, found {columns!r}"))
     raise_if_any(missing_columns(table, [task, *columns]), SpecError)
-    # The labels themselves may be the places: years, ages.
-    rows = to_pandas(table, list(dict.fromkeys([task, *columns])), SpecError).drop_duplicates()
-    if rows.isna().any(axis=None):
-        column = rows.columns[rows.isna().any()][0]
-        raise SpecError(Finding(f"column {column!r}", f"has missing {what}s", f"Name a {what} in every row"))
-    if rows[task].duplicated().any():
-        twice = rows.loc[rows[task].duplicated(), task].iloc[0]
-        found = f"has task {twice!r} in more than one {what}"
-        hint = f"{', '.join(map(repr, columns))} should not change within a task"
-        raise SpecError(Finding(f"column {task!r}", found, hint))
-    values = [plain_labels(row) for row in rows[list(columns)].itertuples(index=False)]
-    return dict(zip(plain_labels(rows[task]), map(tuple, values), strict=True))
+    to_pandas(table, columns, SpecError)  # says so if there are lists and the like
+    labels = Labels.read(table, task, SpecError).values
+    wanted = None if only is None else set(only)
+    found: dict[Label, tuple[Any, ...]] = {}
+    for label, *place in zip(labels, *(exact_values(table, c, SpecError) for c in columns), strict=True):
+        if wanted is not None and label not in wanted:
+            continue
+        if gaps := [c for c, v in zip((task, *columns), (label, *place), strict=True) if v is None]:
+            problem = f"has missing {what}s"
+            raise SpecError(Finding(f"column {gaps[0]!r}", problem, f"Name a {what} in every row"))
+        if found.setdefault(label, tuple(place)) != tuple(place):
+            problem = f"has task {label!r} in more than one {what}"
+            hint = f"{', '.join(map(repr, columns))} should not change within a task"
+            raise SpecError(Finding(f"column {task!r}", problem, hint))
+    return found
 
 
 def numbers_of_tasks(
     who: str, option: str, values: Any, tasks: Any = None
 ) -> tuple[tuple[Label, ...], FloatArray]:
-    """Return labels, and as many numbers for each of them.
+    """Return labels, and as many numbers for each of them; of dates and durations, days since 1970-01-01.
 
     Parameters
     ----------
@@ -130,8 +141,12 @@ def numbers_of_tasks(
     labels = plain_labels(tasks)
     if not labels:
         raise SpecError(Finding(who, f"`{option}` is empty"))
+    values = values.to_numpy() if hasattr(values, "to_numpy") else values
     try:
-        numbers = np.asarray(values, dtype=float)
+        if getattr(values, "dtype", np.dtype(object)).kind in "fiu":
+            numbers = np.asarray(values, dtype=float)
+        else:
+            numbers = np.array([[day_number(v) for v in np.ravel(row)] for row in values], dtype=float)
     except (TypeError, ValueError) as err:
         text = [v for row in values for v in np.ravel(row) if isinstance(v, str)]
         found = f", found {str(text[0])!r}" if text else ""
@@ -207,17 +222,6 @@ def correlation_of(who: str, what: str, matrix: FloatArray, labels: Sequence[Lab
             Finding(who, f"`{what}` should be positive semi-definite, found the eigenvalue {least:.3g}", hint)
         )
     return scaled
-
-
-def plain_labels(labels: Any) -> tuple[Label, ...]:
-    """Return labels as plain Python values."""
-    return tuple(v.item() if isinstance(v, np.generic) else v for v in labels)
-
-
-def plain_label(label: Any) -> Label:
-    """Return a label as a plain Python value; whole numbers are integers, as among the labels of tasks."""
-    value = label.item() if isinstance(label, np.generic) else label
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def plain_matrix(values: FloatArray) -> tuple[tuple[float, ...], ...]:

@@ -11,11 +11,12 @@ import pymc as pm
 import pytensor.tensor as pt
 
 from bayes_mtl._typing import Label, Tensor
+from bayes_mtl.data.labels import plain_labels
 from bayes_mtl.errors import Finding, SpecError, raise_if_any
 from bayes_mtl.kernels import product
 from bayes_mtl.structures._options import count_finding
 from bayes_mtl.structures.base import Namer, TaskComponents, TaskMixture
-from bayes_mtl.structures.known import label_findings, plain_labels
+from bayes_mtl.structures.known import label_findings
 
 # Keeps covariances positive definite where tasks do not leave their directions.
 _LEAST_REST = 1e-3

@@ -12,10 +12,11 @@ import pymc as pm
 import pytensor.tensor as pt
 
 from bayes_mtl._typing import FloatArray, Label
+from bayes_mtl.data.labels import plain_label, plain_labels
 from bayes_mtl.errors import Finding, SpecError, raise_if_any
 from bayes_mtl.structures._new_tasks import draw_related
 from bayes_mtl.structures.base import KnownTasks, Namer, TaskCovariance, TaskLoadings
-from bayes_mtl.structures.known import label_findings, plain_label, plain_labels, values_of_tasks
+from bayes_mtl.structures.known import label_findings, values_of_tasks
 
 OWN = "own"
 

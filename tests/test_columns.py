@@ -1,0 +1,82 @@
+"""Columns may hold anything where nothing reads them; what is read is plain, or refused in words."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from decimal import Decimal
+from uuid import UUID
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+
+import bayes_mtl as mtl
+from bayes_mtl import errors
+from bayes_mtl.data import TaskSchema
+from tests.test_bad_input import TABLE, N, read
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        [[1.0, 2.0]] * N,
+        [np.zeros(3)] * N,
+        [(1, "a")] * N,
+        [{"a": 1}] * N,
+        [[1] * (i % 3 + 1) for i in range(N)],
+        [2**70 + i for i in range(N)],
+    ],
+    ids=["lists", "arrays", "tuples", "dicts", "ragged", "wide"],
+)
+@pytest.mark.parametrize("name", ["extra", "y2", 7, ("a", 1), None, pd.Timestamp("2020-01-01")])
+def test_columns_that_nothing_reads_may_hold_anything(column, name):
+    more = TABLE.assign(extra=pd.Series(column, dtype=object)).rename(columns={"extra": name})
+    np.testing.assert_array_equal(read(more, features=["x"]).X, read(features=["x"]).X)
+    if name == "y2" and not isinstance(column[0], int):
+        with pytest.raises(
+            errors.DataError, match=f"column 'y2': holds values of type {type(column[0]).__name__}"
+        ):
+            read(more, features=["y2"])
+
+
+def test_columns_that_nothing_reads_in_other_frames():
+    frame = pl.from_pandas(TABLE)
+    odd = frame.with_columns(
+        a=pl.Series([[1, 2]] * N), b=pl.Series(np.ones((N, 3))), c=pl.struct(["x", "y"]), d=pl.lit(b"1")
+    )
+    for table in (odd, odd.to_arrow(), {**frame.to_dict(as_series=False), "short": [1]}):
+        np.testing.assert_array_equal(read(table, features=["x"]).X, read(features=["x"]).X)
+    twice = pd.concat([TABLE, TABLE[["w"]]], axis=1)
+    np.testing.assert_array_equal(read(twice, features=["x"]).X, read(features=["x"]).X)
+    with pytest.raises(errors.DataError, match=r"repeats columns \['w'\]"):
+        read(twice, features=["w"])
+    for task in (0, None, ("a", "b")):
+        with pytest.raises(errors.DataError, match="task"):
+            mtl.TaskData.from_table(TABLE.rename(columns={"task": task}), task=task, outcome="y")
+
+
+@pytest.mark.parametrize(
+    "levels",
+    [
+        pd.cut(TABLE.x, 3),
+        pd.PeriodIndex(["2020-01", "2020-02", "2020-03"] * (N // 3), freq="M"),
+        [UUID(int=i % 3) for i in range(N)],
+        pd.Categorical([Decimal(i % 3) for i in range(N)]),
+    ],
+    ids=["intervals", "periods", "UUIDs", "decimals"],
+)
+def test_levels_that_are_no_text(levels):
+    data = read(TABLE.assign(k=levels), features=["k"])
+    assert len(data.features) == 3
+    again = TaskSchema.from_dict(json.loads(json.dumps(data.schema.to_dict())))
+    np.testing.assert_array_equal(
+        again.design.matrix(TABLE.assign(k=levels), errors.DataError)[data.row], data.X
+    )
+
+
+@pytest.mark.parametrize("value", [b"a", 1j, dt.date(2020, 1, 1)])
+def test_levels_that_are_refused_in_words(value):
+    with pytest.raises(errors.DataError, match="column 'k'"):
+        read(TABLE.assign(k=[value, None] * (N // 2)), features=["k"])
