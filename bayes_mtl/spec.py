@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
 from math import isfinite
@@ -33,7 +33,8 @@ from bayes_mtl.structures import (
 )
 
 PriorValue = Prior | float
-PriorEntry = PriorValue | Mapping[str, PriorValue]
+# One for all; by feature; effects of task features also by feature and task feature.
+PriorEntry = PriorValue | Mapping[str, "PriorValue | Mapping[str, PriorValue]"]
 
 # name: (what it is for, must it be positive, is it one per feature)
 PRIOR_NAMES: Mapping[str, tuple[str, bool, bool]] = MappingProxyType(
@@ -242,12 +243,11 @@ class ModelSpec:
             if unused.get(name):
                 found.append(Finding(f"prior {name!r}", f"{_UNUSED}: {unused[name]}", "Remove it"))
             elif isinstance(entry, Mapping):
-                for feature in set(entry) - set(known[name]):
-                    found.append(
-                        Finding(
-                            f"prior {name!r}", f"names {feature!r}, which is not among {list(known[name])}"
-                        )
-                    )
+                inner = [value for value in entry.values() if isinstance(value, Mapping)]
+                for given, there in ((entry, known[name]), *((v, data.task_feature_names) for v in inner)):
+                    for label in sorted(set(given) - set(there), key=str):
+                        problem = f"names {label!r}, which is not among {list(there)}"
+                        found.append(Finding(f"prior {name!r}", problem))
         for feature in self.independent_features or ():
             if feature not in varying:
                 found.append(
@@ -459,7 +459,7 @@ def no_common_scale(structure: TaskCovariance, inside: Collection[str]) -> str:
 def common_scale_findings(priors: Mapping[str, Any], name: str, inside: Collection[str]) -> list[Finding]:
     """Say which priors `name` of features inside the covariance the factor `{name}_scale` cannot scale."""
     entry = priors.get(name)
-    if f"{name}_scale" not in priors or entry is None:
+    if priors.get(f"{name}_scale", 1.0) == 1.0 or entry is None:
         return []
     given = entry if isinstance(entry, Mapping) else dict.fromkeys(inside, entry)
     odd = {
@@ -489,8 +489,7 @@ def prior_findings(
         if isinstance(entry, Mapping) and not per_feature:
             found.append(Finding(f"prior {name!r}", "cannot be given per feature", "Give one prior"))
             continue
-        values = entry.items() if isinstance(entry, Mapping) else [("", entry)]
-        for feature, value in values:
+        for feature, value in _values(name, entry):
             where = f"prior {name!r}" + (f" of {feature!r}" if feature else "")
             if isinstance(value, Prior):
                 if positive and value.lower_bound < 0:
@@ -504,6 +503,18 @@ def prior_findings(
             elif positive and not float(value) > 0:
                 found.append(Finding(where, f"should be positive, found {value!r}"))
     return found
+
+
+def _values(name: str, entry: Any) -> Iterator[tuple[str, Any]]:
+    """Yield each value of an entry with what it is for."""
+    if not isinstance(entry, Mapping):
+        yield "", entry
+        return
+    for feature, value in entry.items():
+        if name == "task_feature_effects" and isinstance(value, Mapping):
+            yield from ((f"{feature}, {of}", inner) for of, inner in value.items())
+        else:
+            yield feature, value
 
 
 def _plain(entry: PriorEntry) -> Any:

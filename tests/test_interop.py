@@ -7,6 +7,7 @@ from dataclasses import replace
 import arviz as az
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pymc as pm
 import pytensor
 import pytensor.tensor as pt
@@ -16,9 +17,10 @@ from scipy.stats import multivariate_normal
 
 import bayes_mtl as mtl
 from bayes_mtl import Prior
+from bayes_mtl.inference.attributes import given_spec_of, spec_of
 from bayes_mtl.inference.groups import prior_draws
 from bayes_mtl.inference.level_pilot import level_pilot
-from bayes_mtl.model import explicit_priors, is_collapsed, sampling_model
+from bayes_mtl.model import default_priors, explicit_priors, is_collapsed, sampling_model
 from bayes_mtl.model.latent import Noncentered
 from tests import contracts
 
@@ -36,7 +38,7 @@ def grouped():
     frame = {f"x{i}": data.X[:, i] for i in (1, 2)} | {"y": data.y, "task": data.task_index}
     frame["item"] = np.arange(len(data.y)) % 3
     return mtl.TaskData.from_table(
-        __import__("pandas").DataFrame(frame),
+        pd.DataFrame(frame),
         task="task",
         outcome="y",
         features=["x1", "x2"],
@@ -310,3 +312,61 @@ def test_some_draws_keep_their_outcomes(sleepstudy_fit, tmp_path):
     part.attrs = sleepstudy_fit.attrs
     again = mtl.load(mtl.save(part, tmp_path / "part.nc"))
     xr.testing.assert_equal(again["posterior_predictive"]["y"], part["posterior_predictive"]["y"])
+
+
+def test_all_priors_are_explicit(fitted):
+    """What is stored gives the same model whatever the defaults are, and says what was left to them."""
+    idata, data, spec = fitted
+    stored = spec_of(idata)
+    assert given_spec_of(idata) == spec
+    assert explicit_priors(stored, data) == stored
+
+
+@pytest.mark.parametrize("name", [*MODELS, "task features"])
+def test_explicit_priors_say_all_that_defaults_say(name):
+    spec, data = MODELS.get(name, mtl.ModelSpec()), small()
+    if name == "groupings":
+        data = grouped()
+    if name == "task features":
+        frame = pd.DataFrame({"x": data.X[:, 1], "task": data.task_index, "y": data.y})
+        frame = frame.assign(a=frame.task**2.0, b=np.sin(frame.task) / 50)
+        data = mtl.TaskData.from_table(
+            frame, task="task", outcome="y", features=["x"], task_features=["a", "b"]
+        )
+    stored = explicit_priors(spec, data)
+    assert stored.findings(data) == []
+    assert mtl.ModelSpec.from_dict(stored.to_dict()) == stored
+    assert mtl.ModelSpec.from_toml(stored.to_toml()) == stored
+    one, two = (default_priors(s, data)[0] for s in (spec, stored))
+    candidates = [i for i, f in enumerate(data.features) if f in spec.candidates(data)]
+    for key, values in one.items():
+        unused = candidates if key in ("beta_mean", "feature_sd") else []
+        if isinstance(values, list):
+            values, again = ([v for i, v in enumerate(p[key]) if i not in unused] for p in (one, two))
+            assert values == again
+        else:
+            assert values == two[key]
+    if spec.feature_scales is None:
+        # Defaults follow the data; what is explicit does not.
+        kept = default_priors(stored, replace(data, y=70 * data.y + 3))[0]
+        assert {k: kept[k] for k in stored.priors} == {k: one[k] for k in stored.priors}
+        assert ("task_feature_effects" in stored.priors) == (name == "task features")
+
+
+def test_a_file_that_would_mean_another_model_is_refused(sleepstudy_fit, tmp_path, monkeypatch):
+    path = mtl.save(sleepstudy_fit, tmp_path / "fit.nc")
+    assert mtl.load(path).attrs == sleepstudy_fit.attrs
+    original = mtl.LKJ.correlation_cholesky
+    with monkeypatch.context() as patch:  # what a structure means has changed
+        patch.setattr(
+            mtl.LKJ, "correlation_cholesky", lambda self, n, name: original(mtl.LKJ(self.eta + 1), n, name)
+        )
+        with pytest.raises(
+            mtl.errors.StorageError, match=r"'feature_corr_partial' was .* and is .*Fit again"
+        ):
+            mtl.load(path)
+    old = sleepstudy_fit.copy()
+    old.attrs["bayes_mtl_format"] = 1
+    mtl.save(old, tmp_path / "old.nc")
+    with pytest.raises(mtl.errors.StorageError, match="default priors were"):
+        mtl.load(tmp_path / "old.nc")

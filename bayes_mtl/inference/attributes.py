@@ -15,13 +15,27 @@ from bayes_mtl.data.groupings import Grouping, named
 from bayes_mtl.errors import Finding, SpecError, StorageError
 from bayes_mtl.spec import ModelSpec, inside_features
 
-FORMAT = 1
+FORMAT = 2
 FORMAT_KEY, _SPEC, _SCHEMA = "bayes_mtl_format", "bayes_mtl_spec", "bayes_mtl_schema"
+_GIVEN = "bayes_mtl_spec_as_given"
 
 
-def describe(spec: ModelSpec, schema: TaskSchema, version: str) -> dict[str, Any]:
-    """Return the attributes that make a DataTree a fit of this package."""
+def describe(
+    spec: ModelSpec, schema: TaskSchema, version: str, given: ModelSpec | None = None
+) -> dict[str, Any]:
+    """Return the attributes that make a DataTree a fit of this package.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+        With all priors, so that they stay what they are when defaults change.
+    schema : TaskSchema
+    version : str
+    given : ModelSpec, optional
+        As it was given to `fit`, which says what was left to defaults. Default: `spec`.
+    """
     return {
+        _GIVEN: json.dumps((spec if given is None else given).to_dict()),
         FORMAT_KEY: FORMAT,
         "modeling_interface": "bayes_mtl",
         "modeling_interface_version": version,
@@ -31,8 +45,13 @@ def describe(spec: ModelSpec, schema: TaskSchema, version: str) -> dict[str, Any
 
 
 def spec_of(idata: xr.DataTree) -> ModelSpec:
-    """Return the description of the model that was fitted."""
+    """Return the description of the model that was fitted, with all priors."""
     return ModelSpec.from_dict(json.loads(_attribute(idata, _SPEC)))
+
+
+def given_spec_of(idata: xr.DataTree) -> ModelSpec:
+    """Return the description as it was given: priors that it does not have were left to defaults."""
+    return ModelSpec.from_dict(json.loads(_attribute(idata, _GIVEN)))
 
 
 def schema_of(idata: xr.DataTree) -> TaskSchema:

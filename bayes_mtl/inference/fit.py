@@ -34,7 +34,7 @@ from bayes_mtl.inference.log_prior import log_prior
 from bayes_mtl.inference.pilot import pilot
 from bayes_mtl.inference.prechecks import hard_to_tell_apart, noise_free
 from bayes_mtl.inference.row_correlation import row_correlation
-from bayes_mtl.model import AssembledModel, is_chained, is_collapsed, sampling_model
+from bayes_mtl.model import AssembledModel, explicit_priors, is_chained, is_collapsed, sampling_model
 from bayes_mtl.spec import ModelSpec
 from bayes_mtl.structures import TaskMixture
 
@@ -139,7 +139,7 @@ def fit(
     else:
         rows = data.pseudo_rows if spec.family.gaussian_coefficients else pilot(spec, data)
     assembled = sampling_model(spec, data, collapsed=collapsed, rows=rows, levels=levels)
-    description = describe(spec, data.schema, version("bayes_mtl"))
+    description = describe(explicit_priors(spec, data), data.schema, version("bayes_mtl"), given=spec)
     graph = density_graph(assembled, spec)
     if graph is not None and backend == "numba":
         graph.begin()

@@ -11,6 +11,7 @@ import xarray as xr
 
 from bayes_mtl.errors import StorageError
 from bayes_mtl.inference.attributes import FORMAT, FORMAT_KEY, spec_of
+from bayes_mtl.inference.fingerprint import KEY, differences, stamp
 from bayes_mtl.inference.hyperdraws import task_corr
 from bayes_mtl.inference.log_likelihood import log_likelihood, posterior_predictive
 
@@ -72,7 +73,9 @@ def load(path: str | Path) -> xr.DataTree:
     Raises
     ------
     StorageError
-        If there is no such file, or it is not a fit of this package, or of a newer format.
+        If there is no such file, or it is not a fit of this package, or of another format; or if the
+        description in it means another model than it did when it was written: the log density of one draw
+        is stored, and computed again.
     """
     path = Path(path)
     if not path.exists():
@@ -93,6 +96,18 @@ def load(path: str | Path) -> xr.DataTree:
         raise StorageError(
             f"{path}: has format {found}, this version reads up to {FORMAT}. Update the package"
         )
+    writer = f"bayes_mtl {idata.attrs.get('modeling_interface_version', '(unknown)')}"
+    if int(found) < FORMAT:
+        raise StorageError(
+            f"{path}: has format {found}, which does not say what its default priors were; they may have "
+            f"changed since (this version reads format {FORMAT}). Fit again, or read it with {writer}"
+        )
+    if changed := differences(idata):
+        raise StorageError(
+            f"{path}: does not mean here what it meant to {writer}, which wrote it: of the log density of "
+            f"its first draw, {'; '.join(changed)}. Fit again, or read it with that version"
+        )
+    idata.attrs.pop(KEY, None)
     return _with_derived(idata)
 
 
@@ -111,7 +126,7 @@ def _without_derived(idata: xr.DataTree) -> xr.DataTree:
     if _SEED in idata.attrs:
         dropped[f"{_PREDICTIVE}_dropped"] = int(children.pop(_PREDICTIVE, None) is not None)
     tree = xr.DataTree.from_dict(children)
-    tree.attrs = {**idata.attrs, **dropped}
+    tree.attrs = {**idata.attrs, **dropped, **stamp(idata)}
     return tree
 
 

@@ -130,7 +130,10 @@ def default_priors(spec: ModelSpec, data: TaskData) -> tuple[dict[str, Any], dic
     for name, entry in spec.priors.items():
         if name == "task_feature_effects":
             defaults[name] = [
-                [_pick(entry, f, old) for old in row]
+                [
+                    _pick(_pick(entry, f, old), z, old)
+                    for z, old in zip(data.task_feature_names, row, strict=True)
+                ]
                 for f, row in zip(data.features, defaults[name], strict=True)
             ]
         elif name in labels:
@@ -157,15 +160,17 @@ def explicit_priors(spec: ModelSpec, data: TaskData) -> ModelSpec:
     features = {"beta_mean": data.features, "feature_sd": data.features, "cluster_sd": data.features}
     features["beta_shared"] = data.shared_features
     features |= {named(g.name, "feature_sd"): g.features for g in data.groupings}
+    elsewhere = dict.fromkeys(("beta_mean", "feature_sd"), spec.candidates(data))  # said by `feature_scales`
     written: dict[str, PriorEntry] = {
-        name: dict(zip(labels, priors[name], strict=True)) for name, labels in features.items()
+        name: {f: p for f, p in zip(labels, priors[name], strict=True) if f not in elsewhere.get(name, ())}
+        for name, labels in features.items()
     }
-    written |= {name: priors[name] for name in ("task_sd", "sigma", "sigma_spread")}
     factors = ["feature_sd_scale", *(named(g.name, "feature_sd_scale") for g in data.groupings)]
-    written |= {name: priors[name] for name in factors if priors[name] != 1.0}
-    effects = priors["task_feature_effects"]
-    if data.task_feature_names and all(set(row) == {row[0]} for row in map(list, effects)):
-        written["task_feature_effects"] = {f: row[0] for f, row in zip(data.features, effects, strict=True)}
+    written |= {name: priors[name] for name in ("task_sd", "sigma", "sigma_spread", *factors)}
+    written["task_feature_effects"] = {
+        f: dict(zip(data.task_feature_names, row, strict=True))
+        for f, row in zip(data.features, priors["task_feature_effects"], strict=True)
+    }
     used = replace(spec, priors=written).without_unused_priors(data).priors
     return replace(spec, priors={**spec.priors, **used})
 
@@ -205,7 +210,7 @@ def _scales(X: FloatArray, names: Sequence[str], all_columns: FloatArray, unit: 
     return [unit * intercept if n == INTERCEPT else unit / _spread(X[:, i]) for i, n in enumerate(names)]
 
 
-def _pick(entry: PriorEntry, feature: str, default: PriorValue) -> PriorValue:
+def _pick(entry: Any, feature: str, default: PriorValue) -> Any:
     return entry.get(feature, default) if isinstance(entry, Mapping) else entry
 
 

@@ -12,7 +12,7 @@ import xarray as xr
 
 from bayes_mtl.data import TaskData
 from bayes_mtl.errors import Finding, SpecError, raise_if_any
-from bayes_mtl.inference.attributes import data_of, schema_of, spec_of
+from bayes_mtl.inference.attributes import data_of, given_spec_of, schema_of, spec_of
 from bayes_mtl.inference.diagnostics import kept
 from bayes_mtl.inference.row_correlation import row_correlation
 from bayes_mtl.plots import (
@@ -312,7 +312,7 @@ def _fit(idata: xr.DataTree) -> str:
 
 
 def _repeat(idata: xr.DataTree) -> str:
-    spec, posterior, found = spec_of(idata), idata["posterior"], idata.attrs
+    posterior, found = idata["posterior"], idata.attrs
     chains, draws = posterior.sizes["chain"], posterior.sizes["draw"]
     seconds = float(found.get("sampling_time", float("nan")))
     version = found.get("modeling_interface_version", "")
@@ -332,5 +332,5 @@ def _repeat(idata: xr.DataTree) -> str:
         )
         + html.code("\n".join(lines))
         + html.paragraph("The description of the model, spec.toml:")
-        + html.code(spec.to_toml())
+        + html.code(given_spec_of(idata).to_toml())
     )
