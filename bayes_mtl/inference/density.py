@@ -36,7 +36,7 @@ from bayes_mtl.inference.coordinates import (
     best_start,
     laplace_coordinates,
 )
-from bayes_mtl.kernels import KernelOp, in_parallel
+from bayes_mtl.kernels import KernelOp, in_parallel, own_address
 from bayes_mtl.model import WHITENED
 from bayes_mtl.model.coords import dims_of
 
@@ -46,6 +46,16 @@ _KEPT = 16
 # Up to this many hyperparameters have their coordinates chosen together: the map costs k^2 in every step.
 _MAPPED = 100
 _codes: OrderedDict[Hashable, Any] = OrderedDict()
+
+
+class CFunction:
+    """A C function at an address."""
+
+    def __init__(self, address: int | None, compiled: Any):
+        """Take the address, or where it is None that of numba's C function."""
+        self.address = address or compiled.address
+        self.ctypes = type(compiled.ctypes)(self.address)
+        self._compiled = compiled  # lives as long as this
 
 
 @dataclass(frozen=True)
@@ -378,7 +388,8 @@ def _c_function(source: str, environment: dict[str, Any], prototype: Any, key: s
     name = f"bayes_mtl_{key}_{crc32(source.encode()):08x}" if keep else None
     environment = {"__name__": __name__, **environment}
     function = compile_numba_function_src(source, source[4 : source.index("(")], environment, cache_key=name)
-    return numba.cfunc(prototype, cache=keep)(function)
+    compiled = numba.cfunc(prototype, cache=keep)(function)
+    return CFunction(own_address(compiled._cache, compiled._sig, compiled._wrapper_name), compiled)
 
 
 @cache

@@ -5,6 +5,7 @@ memory round trip per node. A kernel here is one function in the numba subset of
 arrays, and nothing of models.
 """
 
+from bayes_mtl.kernels._numba import own_address
 from bayes_mtl.kernels.compile import in_parallel
 from bayes_mtl.kernels.ops import (
     KernelOp,
@@ -42,6 +43,7 @@ __all__ = [
     "gaussian_tasks",
     "in_parallel",
     "joint_effects",
+    "own_address",
     "product",
     "repeat",
     "whitened_coefficients",

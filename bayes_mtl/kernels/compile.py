@@ -25,6 +25,8 @@ from zlib import crc32
 
 import numpy as np
 
+from bayes_mtl.kernels._numba import call, own_address
+
 # A reduction may be reordered; NaN and infinity keep their meaning, since kernels check for them. (They
 # check by abs(x) < inf: numba's isfinite is x - x == 0, which reordering breaks.)
 FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
@@ -136,7 +138,7 @@ class MachineCode:
             [int(s) if s.isdigit() else sizes[s] for s in letters] for letters in self.signature.outputs
         ]
         outputs = [np.empty(shape) for shape in shapes]
-        self._function(*(a if a.ndim else a[None] for a in (*arrays, *outputs)))
+        call(self._cell.value, [a if a.ndim else a[None] for a in (*arrays, *outputs)])
         return outputs
 
     @property
@@ -187,7 +189,9 @@ class MachineCode:
             self._process = None
         self._function = self._compile()
         (compiled,) = self._function.overloads.values()
-        self._cell.value = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+        name = compiled.fndesc.llvm_func_name
+        own = own_address(self._function._cache, compiled.signature, name)
+        self._cell.value = own or compiled.library.get_pointer_to_function(name)
 
     @property
     def _arguments(self) -> tuple[Any, ...]:
