@@ -138,7 +138,7 @@ class MachineCode:
             [int(s) if s.isdigit() else sizes[s] for s in letters] for letters in self.signature.outputs
         ]
         outputs = [np.empty(shape) for shape in shapes]
-        call(self._cell.value, [a if a.ndim else a[None] for a in (*arrays, *outputs)])
+        call(self._cell.value or 0, [a if a.ndim else a[None] for a in (*arrays, *outputs)])
         return outputs
 
     @property
