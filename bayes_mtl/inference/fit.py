@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
+from collections.abc import Callable
 from importlib.metadata import version
 from importlib.util import find_spec
 from numbers import Real
@@ -29,6 +30,7 @@ from bayes_mtl.inference.groups import (
     with_coefficients,
 )
 from bayes_mtl.inference.hyperdraws import evaluate
+from bayes_mtl.inference.interrupts import as_far_as_there_is_time, recovered
 from bayes_mtl.inference.level_pilot import level_pilot
 from bayes_mtl.inference.log_prior import log_prior
 from bayes_mtl.inference.pilot import pilot
@@ -101,7 +103,8 @@ def fit(
         added). Description and design are in its attributes.
         Rows are in the order of the table that the data came from: the coordinate ``row`` is its index (of
         a wide table together with the coordinate ``outcome``).
-        An interrupt (Ctrl-C) while sampling returns the draws that are there.
+        An interrupt (Ctrl-C) while sampling returns the draws that are there; afterwards, all draws, and of
+        the other groups those that are there.
 
     Raises
     ------
@@ -155,12 +158,15 @@ def fit(
     }
     trace = sample(graph, backend, progressbar, settings)
     elapsed = time.perf_counter() - started
-    raw = trace["posterior"].to_dataset()
-    posterior, hyper = evaluate(assembled, raw, data)
-    found = coefficients(
-        assembled, hyper, raw, data, spec, rows, np.random.default_rng(seeds[2]), collapsed=collapsed
-    )
-    posterior = with_coefficients(posterior, found, hyper, assembled, data)
+
+    def with_all_variables(raw: xr.Dataset) -> xr.Dataset:
+        rng = np.random.default_rng(seeds[2])
+        posterior, hyper = evaluate(assembled, raw, data)
+        found = coefficients(assembled, hyper, raw, data, spec, rows, rng, collapsed=collapsed)
+        return with_coefficients(posterior, found, hyper, assembled, data)
+
+    trace, posterior, interrupted = recovered(trace, with_all_variables)
+    n_draws = posterior.sizes["chain"] * posterior.sizes["draw"]
     groups: dict[str, xr.Dataset] = {
         "posterior": posterior,
         "sample_stats": sample_stats(trace),
@@ -170,25 +176,39 @@ def fit(
     }
     idata = xr.DataTree.from_dict(groups)
     idata.attrs.update(description)
-    complete = int(len(hyper) >= draws * chains)
+    complete = int(n_draws >= draws * chains)
     idata.attrs.update(sampling_time=elapsed, tuning_steps=tune, collapsed=int(collapsed), complete=complete)
     idata.attrs["target_accept"] = target_accept
     if isinstance(random_seed, int | np.integer):
         idata.attrs["random_seed"] = int(random_seed)
-    small = len(hyper) * data.n_rows <= _MAX_ROWS_TIMES_DRAWS
+    small = n_draws * data.n_rows <= _MAX_ROWS_TIMES_DRAWS
+
+    def check() -> None:
+        diagnosis = diagnose(idata)
+        keep(idata, diagnosis)
+        if diagnosis.problems:
+            warnings.warn(str(diagnosis), ConvergenceWarning, stacklevel=4)
+
+    def check_rows() -> None:
+        between = row_correlation(idata)
+        if between is not None and between.matters:
+            warnings.warn(str(between), DataWarning, stacklevel=4)
+
+    def add(group: str, compute: Callable[[], xr.Dataset]) -> tuple[str, Callable[[], None]]:
+        def step() -> None:
+            idata[group] = xr.DataTree(compute())
+
+        return group, step
+
+    steps = [("diagnostics (summary computes them)", check), ("check of outcomes of one row", check_rows)]
     if small if log_likelihood == "auto" else log_likelihood:
-        idata["log_likelihood"] = xr.DataTree(of_rows.log_likelihood(idata))
-        idata["log_prior"] = xr.DataTree(log_prior(spec, data, posterior))
+        steps.append(add("log_likelihood", lambda: of_rows.log_likelihood(idata)))
+        steps.append(add("log_prior", lambda: log_prior(spec, data, posterior)))
     if small if posterior_predictive == "auto" else posterior_predictive:
-        idata["posterior_predictive"] = xr.DataTree(of_rows.posterior_predictive(idata, seeds[3]))
         idata.attrs["posterior_predictive_seed"] = seeds[3]
-    between = row_correlation(idata)
-    if between is not None and between.matters:
-        warnings.warn(str(between), DataWarning, stacklevel=2)
-    diagnosis = diagnose(idata)
-    keep(idata, diagnosis)
-    if diagnosis.problems:
-        warnings.warn(str(diagnosis), ConvergenceWarning, stacklevel=2)
+        steps.append(add("posterior_predictive", lambda: of_rows.posterior_predictive(idata, seeds[3])))
+    if not as_far_as_there_is_time(steps, interrupted=interrupted):
+        idata.attrs["complete"] = 0
     return idata
 
 

@@ -91,8 +91,11 @@ def from_whitened(
         at, chunk = piece
         beta[at], alpha[at] = _chunk(assembled, chunk, rows, z_common[at], z[at])
 
-    with ThreadPoolExecutor(threads) as pool:  # linear algebra leaves the interpreter to others
+    pool = ThreadPoolExecutor(threads)  # linear algebra leaves the interpreter to others
+    try:
         list(pool.map(fill, hyper.chunks(length)))
+    finally:
+        pool.shutdown(cancel_futures=True)  # an interrupt waits for what has begun, not for the rest
     return Coefficients(beta, alpha)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,7 +12,7 @@ import pandas as pd
 import xarray as xr
 
 from bayes_mtl.data import TaskData
-from bayes_mtl.errors import Finding, SpecError, raise_if_any
+from bayes_mtl.errors import ConvergenceWarning, Finding, SpecError, raise_if_any
 from bayes_mtl.inference import fit
 from bayes_mtl.inference.attributes import data_of, spec_of
 from bayes_mtl.inference.diagnostics import kept
@@ -154,7 +155,7 @@ def choose_structure(
             SpecError,
         )
     options = {"chains": 2, "random_seed": random_seed, **sampler}
-    fits = {name: _fit_rung(name, data, rung, options) for name, rung in ladder.items() if name not in wrong}
+    fits = _fit_ladder(data, {n: rung for n, rung in ladder.items() if n not in wrong}, options)
     table = compare(fits)
     table.attrs["left_out"] = {name: str(found[0]) for name, found in wrong.items()}
     if wrong:
@@ -174,9 +175,25 @@ def _under(spec: ModelSpec, structure: TaskCovariance) -> ModelSpec:
     )
 
 
-def _fit_rung(name: str, data: TaskData, spec: ModelSpec, options: dict[str, Any]) -> xr.DataTree:
-    with named_warnings(name):
-        return fit(data, spec, **options)
+def _fit_ladder(
+    data: TaskData, ladder: Mapping[str, ModelSpec], options: dict[str, Any]
+) -> dict[str, xr.DataTree]:
+    """Fit one after the other; after an interrupt those that there are, if they can be compared."""
+    fits: dict[str, xr.DataTree] = {}
+    for name, rung in ladder.items():
+        try:
+            with named_warnings(name):
+                found = fit(data, rung, **options)
+            if not found.attrs["complete"]:
+                raise KeyboardInterrupt(f"interrupted in {name}")
+        except KeyboardInterrupt:
+            if len(fits) < 2:
+                raise
+            rest = ", ".join(n for n in ladder if n not in fits)
+            warnings.warn(f"Interrupted: not fitted are {rest}.", ConvergenceWarning, stacklevel=3)
+            break
+        fits[name] = found
+    return fits
 
 
 def _by_structure(fits: Sequence[xr.DataTree]) -> dict[str, xr.DataTree]:

@@ -163,7 +163,10 @@ def quick_fit(data: TaskData, spec: ModelSpec, about: str = "a refit", **sampler
     options: dict[str, Any] = {"chains": 2, "target_accept": 0.95, "progressbar": False}
     options |= {"log_likelihood": False, "posterior_predictive": False, **sampler}
     with named_warnings(about):
-        return fit(data, spec, **options)
+        found = fit(data, spec, **options)
+    if not found.attrs["complete"]:  # what is computed from several fits needs them whole
+        raise KeyboardInterrupt(f"interrupted in {about}")
+    return found
 
 
 @contextmanager
