@@ -264,8 +264,8 @@ class ModelSpec:
         blocks = {"feature_sd": (self.task_covariance, varying)}
         blocks |= {named(g.name, "feature_sd"): (self.levels_of(g.name), g.features) for g in data.groupings}
         for name, (structure, features) in blocks.items():
-            inside = inside_features(structure, self.independent_features, features)
-            found += common_scale_findings(self.priors, name, inside)
+            slopes = scaled_together(structure, self.independent_features, features)
+            found += common_scale_findings(self.priors, name, slopes)
         if self.task_sd and self._pooled:
             found.append(Finding("task_sd", "has nothing to scale under CompletePooling"))
         name = type(self.task_covariance).__name__
@@ -296,8 +296,8 @@ class ModelSpec:
     def _no_common_scale(
         self, structure: TaskCovariance, features: Sequence[str], instead: FeatureScales | None = None
     ) -> str:
-        inside = inside_features(structure, self.independent_features, features)
-        return no_common_scale(structure, inside) or (
+        slopes = scaled_together(structure, self.independent_features, features)
+        return no_common_scale(structure, slopes) or (
             f"{type(instead).__name__} has one" if instead is not None else ""
         )
 
@@ -449,23 +449,30 @@ def inside_features(
     return [f for f in features if f not in outside]
 
 
-def no_common_scale(structure: TaskCovariance, inside: Collection[str]) -> str:
+def scaled_together(
+    structure: TaskCovariance, asked: Sequence[str] | None, features: Sequence[str]
+) -> list[str]:
+    """Return the features whose scales may have a common factor: the slopes inside the task covariance."""
+    return [f for f in inside_features(structure, asked, features) if f != INTERCEPT]
+
+
+def no_common_scale(structure: TaskCovariance, slopes: Collection[str]) -> str:
     """Return why the scales of features have no common factor, or nothing."""
     if isinstance(structure, TaskMixture | CompletePooling | NoPooling):
         return f"it has no meaning under {type(structure).__name__}"
-    return "" if inside else "no feature is inside the covariance"
+    return "" if slopes else "no feature is inside the covariance, beside an intercept"
 
 
-def common_scale_findings(priors: Mapping[str, Any], name: str, inside: Collection[str]) -> list[Finding]:
-    """Say which priors `name` of features inside the covariance the factor `{name}_scale` cannot scale."""
+def common_scale_findings(priors: Mapping[str, Any], name: str, slopes: Collection[str]) -> list[Finding]:
+    """Say which priors `name` of slopes inside the covariance the factor `{name}_scale` cannot scale."""
     entry = priors.get(name)
     if priors.get(f"{name}_scale", 1.0) == 1.0 or entry is None:
         return []
-    given = entry if isinstance(entry, Mapping) else dict.fromkeys(inside, entry)
+    given = entry if isinstance(entry, Mapping) else dict.fromkeys(slopes, entry)
     odd = {
         feature: value
         for feature, value in given.items()
-        if feature in inside and getattr(value, "distribution", None) not in _OF_SCALES
+        if feature in slopes and getattr(value, "distribution", None) not in _OF_SCALES
     }
     if not odd:
         return []

@@ -12,7 +12,7 @@ from bayes_mtl import cli
 from bayes_mtl.errors import SpecError
 from bayes_mtl.inference.attributes import describe
 from bayes_mtl.inference.groups import PRIOR_DRAWS, constant_data, prior_draws
-from bayes_mtl.model import sampling_model
+from bayes_mtl.model import outcome_units, sampling_model
 from bayes_mtl.recipes import load_recipe
 from bayes_mtl.report.by_structure import answers
 
@@ -38,7 +38,7 @@ def drawn_twice(name):
         [drawn.isel(draw=slice(k * half // 2, (k + 1) * half // 2)) for k in (0, 1)], "chain", join="override"
     )
     prior = drawn.isel(draw=slice(half, None))
-    known = constant_data(data).assign(outcome_unit=spec.family.outcome_scale(data).scale)
+    known = constant_data(data).assign(outcome_unit=outcome_units(spec, data).scale)
     groups = {"posterior": posterior, "prior": prior, "constant_data": known}
     idata = xr.DataTree.from_dict(groups)
     idata.attrs.update(describe(spec, data.schema, mtl.__version__))

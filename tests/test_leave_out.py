@@ -309,7 +309,7 @@ class TestRefits:
 def test_own_rows_are_asked_given_what_all_tasks_share():
     rng = np.random.default_rng(0)
     task, x, z = np.repeat(np.arange(6), 30), rng.standard_normal(180), rng.standard_normal(180)
-    y = 1.0 + task * 0.5 + x + 3.0 * z + 0.5 * rng.standard_normal(180)
+    y = 1.0 + task * 0.5 + (1.0 + 0.3 * task) * x + 3.0 * z + 0.5 * rng.standard_normal(180)
     frame = pd.DataFrame({"task": task, "x": x, "z": z, "y": y})
     data = mtl.TaskData.from_table(frame, task="task", formula="y ~ x + z", shared_features=["z"])
     idata = mtl.fit(data, chains=2, draws=1500, random_seed=1, progressbar=False)

@@ -43,13 +43,19 @@ class TestDefaults:
     def test_as_documented(self):
         data = make_data(y_factor=3.0, y_shift=2.0)
         priors, scales = default_priors(mtl.ModelSpec(), data)
-        s_y, m_y = data.y.std(), data.y.mean()
+        by_task = [data.y[data.task_index == t] for t in range(3)]
+        levels = np.array([np.median(y) for y in by_task])
+        left = np.concatenate([y - level for y, level in zip(by_task, levels, strict=True)])
+        largest = np.sort(np.abs(left))[-3]  # two of 24 are clipped
+        s_y = np.sqrt((np.minimum(np.abs(left), largest) ** 2).sum() / (24 - 3))
+        m_y = np.median(levels)
+        s_b = np.sqrt(((levels - m_y) ** 2).sum() / 2)
         s_x, s_z = data.X[:, 1].std(), data.X[:, 2].std()
         s_v = data.X_shared[:, 0].std()
         w = np.sqrt(
             1 + sum((c.mean() / c.std()) ** 2 for c in (data.X[:, 1], data.X[:, 2], data.X_shared[:, 0]))
         )
-        size = [s_y * w, s_y / s_x, s_y / s_z]
+        size = [np.hypot(s_b, s_y * w), s_y / s_x, s_y / s_z]
         for prior, mu, s in zip(priors["beta_mean"], [m_y, 0, 0], size, strict=True):
             assert prior.distribution == "Normal"
             assert numbers(prior) == pytest.approx({"mu": mu, "sigma": 2.5 * s})
@@ -62,14 +68,14 @@ class TestDefaults:
             assert numbers(prior) == pytest.approx({"mu": 0, "sigma": s / s_q})
         assert priors["task_sd"] == mtl.Prior("LogNormal", mu=0, sigma=0.5)
         assert priors["sigma"].distribution == "HalfNormal"
-        assert numbers(priors["sigma"]) == pytest.approx({"sigma": s_y})
+        assert numbers(priors["sigma"]) == pytest.approx({"sigma": np.sqrt((left**2).sum() / (24 - 3))})
         assert priors["sigma_spread"] == mtl.Prior("HalfNormal", sigma=0.3)
         np.testing.assert_allclose(scales["beta_mean"], size)
 
     def test_shared_intercept_has_the_intercept_prior(self):
         data = make_data(y_shift=5.0, shared_features=["Intercept"], task_features=[])
         prior = default_priors(mtl.ModelSpec(), data)[0]["beta_shared"][0]
-        assert numbers(prior)["mu"] == pytest.approx(data.y.mean())
+        assert numbers(prior)["mu"] == pytest.approx(np.median(data.y))
 
     @staticmethod
     def sizes(data, spec=None):
@@ -102,7 +108,10 @@ class TestDefaults:
             (mtl.LKJ(), 5, {}, True),
             (mtl.StudentT(mtl.LowRank(1)), 5, {}, True),
             (mtl.LKJ(), 4, {}, False),
-            (mtl.Exchangeable(), 8, {}, False),
+            (mtl.Exchangeable(), 5, {}, True),
+            (mtl.Exchangeable(), 4, {}, False),  # the intercept does not count
+            (mtl.NoPooling(), 8, {}, False),
+            (mtl.CompletePooling(), 8, {}, False),
             (mtl.Clusters(2), 8, {}, False),
             (mtl.LKJ(), 8, {"feature_scales": mtl.Horseshoe(expected_features=1)}, False),
             (mtl.LKJ(), 8, {"priors": {"feature_sd": {"x1": 2.0}}}, False),
@@ -133,7 +142,7 @@ class TestDefaults:
         data = mtl.TaskData.from_table(
             frame, task="task", outcome="y", features=names, groupings={"item": names}
         )
-        for structure, learned in ((mtl.LKJ(), True), (mtl.Exchangeable(), False)):
+        for structure, learned in ((mtl.LKJ(), True), (mtl.Exchangeable(), True), (mtl.NoPooling(), False)):
             spec = mtl.ModelSpec(groupings={"item": structure})
             for described in (spec, explicit_priors(spec, data)):
                 assert ("item_sd_scale" in mtl.build_model(described, data).named_vars) == learned
@@ -147,7 +156,8 @@ class TestDefaults:
             (5, mtl.LKJ(), {}, True),
             (4, mtl.LKJ(), {}, False),
             (5, mtl.LKJ(), {"feature_sd": 1.0}, False),
-            (5, mtl.Exchangeable(), {}, False),
+            (5, mtl.Exchangeable(), {}, True),
+            (4, mtl.Exchangeable(), {}, False),
             (2, mtl.Exchangeable(), {"feature_sd_scale": mtl.Prior("HalfNormal", sigma=1)}, True),
         ):
             with pm.Model(coords={"task": list("abc"), "feature": range(n)}) as model:

@@ -539,6 +539,11 @@ class TaskData:
         return np.hstack([self.X, self.X_shared])
 
     @cached_property
+    def measured(self) -> dict[Hashable, Any]:
+        """What was measured on these data once, by keys of those who did."""
+        return {}
+
+    @cached_property
     def levels(self) -> LevelColumns:
         """The columns of the effects of all groupings."""
         return LevelColumns.of(self.groupings, self.n_rows)

@@ -16,10 +16,27 @@ from bayes_mtl.errors import Finding, SpecError
 
 @dataclass(frozen=True)
 class OutcomeScale:
-    """Where and how wide the linear predictor is: the unit of the default priors."""
+    """Where and how wide the linear predictor is: the units of the default priors.
+
+    Attributes
+    ----------
+    location : float
+        Of the intercept, where all features are at their averages.
+    scale : float
+        How far outcomes spread around the levels that intercepts take up: the unit of slopes.
+    between : float
+        How far the levels of tasks spread.
+    by_grouping : tuple of float
+        How far the levels of each grouping spread.
+    noise : float
+        Size of the noise of a row of weight 1, at most; 1 where there is none to learn.
+    """
 
     location: float
     scale: float
+    between: float = 0.0
+    by_grouping: tuple[float, ...] = ()
+    noise: float = 1.0
 
 
 def linear_predictor(beta: Tensor, X: Tensor, data: TaskData) -> Tensor:
@@ -56,8 +73,19 @@ class Family(Described, ABC):
     """What takes the place of the noise scale, where there is none, in priors that are relative to it."""
 
     @abstractmethod
-    def outcome_scale(self, data: TaskData) -> OutcomeScale:
-        """Return the unit of the default priors."""
+    def outcome_scale(self, data: TaskData, *, own_levels: bool = True) -> OutcomeScale:
+        """Return the units of the default priors.
+
+        Parameters
+        ----------
+        data : TaskData
+        own_levels : bool
+            Whether tasks have levels of their own, or one for all.
+        """
+
+    def row_weights(self, data: TaskData) -> FloatArray:
+        """Return how much each row counts where features are measured."""
+        return data.weights
 
     @abstractmethod
     def findings(self, data: TaskData) -> list[Finding]:

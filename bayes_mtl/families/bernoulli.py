@@ -9,10 +9,13 @@ import numpy as np
 import pymc as pm
 import pytensor
 import pytensor.tensor as pt
+from scipy.optimize import brentq
 from scipy.special import expit
 
-from bayes_mtl._typing import FloatArray, Tensor
+from bayes_mtl._typing import FloatArray, IntArray, Tensor
 from bayes_mtl.data import TaskData
+from bayes_mtl.data.schema import INTERCEPT
+from bayes_mtl.data.spread import between_spread, weighted_median
 from bayes_mtl.errors import Finding
 from bayes_mtl.families.base import Family, OutcomeScale, briefly, check_switch, linear_predictor
 from bayes_mtl.kernels import bernoulli_components, bernoulli_tasks
@@ -35,9 +38,28 @@ class Bernoulli(Family):
     def __post_init__(self) -> None:
         check_switch(self, "single_precision")
 
-    def outcome_scale(self, data: TaskData) -> OutcomeScale:
-        """One unit on the logit scale."""
-        return OutcomeScale(0.0, 1.0)
+    def outcome_scale(self, data: TaskData, *, own_levels: bool = True) -> OutcomeScale:
+        """One unit on the logit scale, around the level at which the offsets give as many ones as there are.
+
+        The level solves sum_i w_i (y_i - p_i) + (1/2 - p_o) = 0: half of a row more, at the middle of the
+        offsets, keeps it finite. Levels of tasks spread as far as their offsets do.
+        """
+        of_levels = [g.index for g in data.groupings if INTERCEPT in g.features]
+        ones, rows = data.weights @ data.y, data.weights.sum()
+        if not data.offset.any():
+            level = float(np.log((ones + 0.5) / (rows - ones + 0.5)))
+            return OutcomeScale(level, 1.0, by_grouping=(0.0,) * len(of_levels))
+        index = data.task_index if own_levels else np.zeros(data.n_rows, dtype=np.int64)
+        middle, between = _levels(data.offset, data.weights, index)
+
+        def surplus(level: float) -> float:
+            expected = data.weights @ expit(data.offset + level) + expit(middle + level)
+            return float(ones + 0.5 - expected)
+
+        far = 60.0 + float(np.abs(data.offset - middle).max())
+        level = float(brentq(surplus, -middle - far, -middle + far))
+        by_grouping = tuple(_levels(data.offset, data.weights, g)[1] for g in of_levels)
+        return OutcomeScale(level, 1.0, between, by_grouping)
 
     def findings(self, data: TaskData) -> list[Finding]:
         """The outcome must be 0 or 1, and known noise has no meaning."""
@@ -131,3 +153,9 @@ class Bernoulli(Family):
     def draw(self, rng: np.random.Generator, eta: FloatArray, sigma: FloatArray) -> FloatArray:
         """Zeros and ones."""
         return rng.binomial(1, expit(eta)).astype(float)
+
+
+def _levels(offset: FloatArray, weights: FloatArray, index: IntArray) -> tuple[float, float]:
+    """Return the middle of the levels of offsets by group, and how far they spread."""
+    precision = np.bincount(index, weights)
+    return between_spread(weighted_median(offset, weights, index, len(precision)), precision)

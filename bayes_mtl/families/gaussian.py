@@ -11,6 +11,8 @@ import pytensor.tensor as pt
 
 from bayes_mtl._typing import FloatArray, Tensor
 from bayes_mtl.data import TaskData
+from bayes_mtl.data.schema import INTERCEPT
+from bayes_mtl.data.spread import outcome_spread, relative_weights, weighted_median
 from bayes_mtl.errors import Finding
 from bayes_mtl.families.base import Family, OutcomeScale, check_switch, linear_predictor
 
@@ -33,11 +35,26 @@ class Gaussian(Family):
     def __post_init__(self) -> None:
         check_switch(self, "task_noise")
 
-    def outcome_scale(self, data: TaskData) -> OutcomeScale:
-        """Mean and standard deviation of the outcome over all rows."""
-        y = data.y - data.offset
-        spread = float(y.std()) if data.n_rows > 1 else abs(float(y[0]))
-        return OutcomeScale(float(y.mean()), spread if spread > 0 else 1.0)
+    def outcome_scale(self, data: TaskData, *, own_levels: bool = True) -> OutcomeScale:
+        """Middle of the levels of tasks, and the spread around and between them, of what is no offset."""
+        found = outcome_spread(
+            data.y - data.offset,
+            data.precision,
+            data.task_index if own_levels else None,
+            [g.index for g in data.groupings if INTERCEPT in g.features],
+        )
+        # Where nothing varies there is no other unit than the outcome's own size.
+        scale = found.within or found.between or abs(found.location) or 1.0
+        if data.noise is not None:  # outcomes may happen to differ by less than their noise
+            known = weighted_median(data.precision, relative_weights(data.precision))
+            scale = max(scale, float(known[0]) ** -0.5)
+            return OutcomeScale(found.location, scale, found.between, found.by_grouping, noise=scale)
+        noise = found.noise or scale * float(np.median(data.weights)) ** 0.5
+        return OutcomeScale(found.location, scale, found.between, found.by_grouping, noise)
+
+    def row_weights(self, data: TaskData) -> FloatArray:
+        """Relative precision: rows that are hardly known say little."""
+        return relative_weights(data.precision)
 
     def findings(self, data: TaskData) -> list[Finding]:
         """Only known noise together with a noise per task is a contradiction."""

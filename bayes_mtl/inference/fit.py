@@ -36,7 +36,14 @@ from bayes_mtl.inference.log_prior import log_prior
 from bayes_mtl.inference.pilot import pilot
 from bayes_mtl.inference.prechecks import hard_to_tell_apart, noise_free
 from bayes_mtl.inference.row_correlation import row_correlation
-from bayes_mtl.model import AssembledModel, explicit_priors, is_chained, is_collapsed, sampling_model
+from bayes_mtl.model import (
+    AssembledModel,
+    explicit_priors,
+    is_chained,
+    is_collapsed,
+    outcome_units,
+    sampling_model,
+)
 from bayes_mtl.spec import ModelSpec
 from bayes_mtl.structures import TaskMixture
 
@@ -172,7 +179,7 @@ def fit(
         "sample_stats": sample_stats(trace),
         "prior": prior,
         "observed_data": xr.Dataset({"y": ("row", in_table_order(data, data.y))}, coords=row_coords(data)),
-        "constant_data": constant_data(data).assign(outcome_unit=spec.family.outcome_scale(data).scale),
+        "constant_data": constant_data(data).assign(outcome_unit=outcome_units(spec, data).scale),
     }
     idata = xr.DataTree.from_dict(groups)
     idata.attrs.update(description)

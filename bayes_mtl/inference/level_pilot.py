@@ -13,8 +13,7 @@ from bayes_mtl._typing import FloatArray
 from bayes_mtl.data import LevelRows, PseudoRows, TaskData, sum_by_task
 from bayes_mtl.data.groupings import named
 from bayes_mtl.data.level_rows import compress
-from bayes_mtl.model import LevelPilot
-from bayes_mtl.model.priors import default_priors
+from bayes_mtl.model import LevelPilot, default_priors, outcome_units
 from bayes_mtl.spec import ModelSpec
 
 _ROUNDS = 15
@@ -59,12 +58,12 @@ def level_pilot(spec: ModelSpec, data: TaskData) -> tuple[PseudoRows, LevelPilot
     _, scales = default_priors(spec, data)
     unit = np.concatenate([scales["beta_mean"], scales["beta_shared"]])
     P, F = data.n_features, len(unit)
-    outcome = spec.family.outcome_scale(data)
+    outcome = outcome_units(spec, data)
     size = np.concatenate(
         [np.tile(scales[named(g.name, "feature_sd")], len(g.levels)) for g in data.groupings]
     )
     knows_noise = not spec.family.has_noise or data.noise is not None
-    hyper = _Hyper(1.0 if knows_noise else 0.5 * outcome.scale**2, unit[:P] ** 2, size**2)
+    hyper = _Hyper(1.0 if knows_noise else 0.5 * outcome.noise**2, unit[:P] ** 2, size**2)
     eta = np.zeros(data.n_rows)
     rows, levels = _rows(spec, data, eta)
     for _ in range(_ROUNDS):

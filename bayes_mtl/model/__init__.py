@@ -13,6 +13,7 @@ from bayes_mtl.model.levels import LEVEL_OFFSET, LevelEffects, LevelPilot
 from bayes_mtl.model.mixture import MixturePrior
 from bayes_mtl.model.population import Population, integrated_population
 from bayes_mtl.model.priors import default_priors, explicit_priors
+from bayes_mtl.model.units import outcome_units
 
 __all__ = [
     "LEVEL_OFFSET",
@@ -29,6 +30,7 @@ __all__ = [
     "integrated_population",
     "is_chained",
     "is_collapsed",
+    "outcome_units",
     "sampling_model",
     "task_coefficients",
 ]

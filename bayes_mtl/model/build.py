@@ -206,7 +206,7 @@ def _assemble(
                 _observe_latent(spec, mixture, effects, sigma, data)
             return AssembledModel(model, mixture, effects, sigma)
         sigma = _noise(spec, data, priors, numbers)
-        scaled = scaled_features(spec, data, priors, scales, sigma, numbers)
+        scaled = scaled_features(spec, data, priors, sigma, numbers)
         effects = population(data, priors, scales, integrate=integrate, scaled=scaled, numbers=numbers)
         block = _deviations(spec, data, priors, scaled, numbers)
         by_level = level_priors(spec, data, priors, numbers)

@@ -11,6 +11,7 @@ import pymc as pm
 import pytensor.tensor as pt
 
 from bayes_mtl._typing import IntArray, Tensor
+from bayes_mtl.data.schema import INTERCEPT
 from bayes_mtl.errors import Finding, SpecError, raise_if_any
 from bayes_mtl.kernels import product, repeat
 from bayes_mtl.model.coords import FACTOR, bis
@@ -25,10 +26,10 @@ from bayes_mtl.spec import (
     PriorEntry,
     PriorValue,
     common_scale_findings,
-    inside_features,
     no_common_scale,
     outside_features,
     prior_findings,
+    scaled_together,
 )
 from bayes_mtl.structures import (
     LKJ,
@@ -137,7 +138,7 @@ def coefficient_prior(
     name : Namer
         From the names of the notation to the names in this model.
     feature_sd_scale : Prior or float
-        What the priors of `feature_sd` inside the task covariance are multiplied by.
+        What the priors of `feature_sd` of slopes inside the task covariance are multiplied by.
     numbers : callable
         How the parameters of the priors enter the graph.
     """
@@ -153,11 +154,12 @@ def coefficient_prior(
     sd = feature_sd
     if isinstance(feature_sd, list):
         factor = None
-        if feature_sd_scale != 1.0 and len(inside):
+        together = [i for i in inside if features[i] != INTERCEPT]
+        if feature_sd_scale != 1.0 and together:
             common = feature_sd_scale
             if isinstance(common, Prior):
                 common = register(name("feature_sd_scale"), common, shape=(), numbers=numbers)
-            factor = pt.set_subtensor(pt.ones(n_features)[inside], common)
+            factor = pt.set_subtensor(pt.ones(n_features)[np.array(together)], common)
         sd = register(name("feature_sd"), feature_sd, dims=feature_dim, factor=factor, numbers=numbers)
     independent = isinstance(task_covariance, NoPooling) or not len(inside)
     correlation = pt.eye(len(inside))
@@ -266,7 +268,7 @@ def task_coefficients(
         under `NoPooling` it is fixed at 0.
     priors : mapping, optional
         `beta_mean`, `feature_sd` (default HalfNormal(c), fixed at 10 under `NoPooling`), `feature_sd_scale`
-        (c; default HalfNormal(1) if tasks are related by five features or more with default priors, else 1),
+        (c, of slopes; default HalfNormal(1) if there are five or more with default priors, else 1),
         `cluster_sd` (default 1) and `task_sd`, as in `ModelSpec`.
     independent_features, task_sd
         As in `ModelSpec`.
@@ -345,10 +347,10 @@ def task_coefficients(
             )
         )
     findings += task_covariance.findings(tasks)
-    inside = inside_features(task_covariance, independent_features, features)
-    if "feature_sd_scale" in priors and (reason := no_common_scale(task_covariance, inside)):
+    slopes = scaled_together(task_covariance, independent_features, features)
+    if "feature_sd_scale" in priors and (reason := no_common_scale(task_covariance, slopes)):
         findings.append(Finding("prior 'feature_sd_scale'", f"would not be used: {reason}"))
-    findings += common_scale_findings(priors, "feature_sd", inside)
+    findings += common_scale_findings(priors, "feature_sd", slopes)
     if mean is not None and "beta_mean" in priors:
         findings.append(Finding("prior 'beta_mean'", "would not be used: `mean` is given"))
     if mixed and (task_sd or independent_features):
@@ -396,7 +398,7 @@ def task_coefficients(
         features=features,
         dims=dims,
         feature_sd=scale,
-        feature_sd_scale=priors.get("feature_sd_scale", common_scale(task_covariance, inside, of_sd)),
+        feature_sd_scale=priors.get("feature_sd_scale", common_scale(task_covariance, slopes, of_sd)),
         task_sd=priors.get("task_sd", TASK_SD) if task_sd else None,
         name=namer,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from bayes_mtl.data.schema import INTERCEPT
 from bayes_mtl.model.coords import CANDIDATE, FEATURE, TASK
 from bayes_mtl.model.numbers import Numbers
 from bayes_mtl.model.priors import register
+from bayes_mtl.model.units import outcome_units
 from bayes_mtl.prior import Prior
 from bayes_mtl.spec import ModelSpec
 from bayes_mtl.structures import Candidates, FeatureLaw
@@ -51,7 +52,6 @@ def scaled_features(
     spec: ModelSpec,
     data: TaskData,
     priors: dict[str, Any],
-    scales: Mapping[str, FloatArray],
     sigma: Tensor | None,
     numbers: Numbers,
 ) -> ScaledFeatures | None:
@@ -63,10 +63,10 @@ def scaled_features(
         return None
     pm.modelcontext(None).add_coord(CANDIDATE, list(spec.candidates(data)))
     at = np.array([i for i, f in enumerate(data.features) if f in spec.candidates(data)], dtype=np.int64)
-    unit = spec.family.outcome_scale(data).scale
+    unit = outcome_units(spec, data).scale
     rest = [i for i, f in enumerate(data.features) if f == INTERCEPT]
     candidates = Candidates(
-        inverse_sd=pt.as_tensor_variable(numbers("inverse_sd", scales["beta_mean"][at] / unit)),
+        inverse_sd=pt.as_tensor_variable(numbers("inverse_sd", 1.0 / _sd(spec, data)[at])),
         unit=pt.as_tensor_variable(numbers("unit", np.float64(unit))),
         noise=_noise_scale(spec, data, sigma, numbers),
         rows_per_task=pt.as_tensor_variable(numbers("rows_per_task", np.float64(_rows_per_task(data)))),
@@ -96,13 +96,16 @@ def _noise_scale(spec: ModelSpec, data: TaskData, sigma: Tensor | None, numbers:
     if not spec.family.has_noise:
         return pt.as_tensor_variable(spec.family.latent_sd)
     if data.noise is not None:
-        return pt.as_tensor_variable(numbers("noise_scale", np.float64(_root_mean_square(data.noise))))
+        return pt.as_tensor_variable(numbers("noise_scale", np.float64(np.median(data.noise))))
     assert sigma is not None
     return sigma[0] if sigma.type.shape[0] == 1 else pm.modelcontext(None)["sigma_mean"]
 
 
-def _root_mean_square(values: FloatArray) -> float:
-    return float(np.sqrt((values**2).mean()))
+def _sd(spec: ModelSpec, data: TaskData) -> FloatArray:
+    """Return the standard deviation of every feature over all rows: what explained variance is made of."""
+    share = spec.family.row_weights(data)
+    share = share / share.sum()
+    return np.sqrt(share @ (data.X - share @ data.X) ** 2)
 
 
 def _rows_per_task(data: TaskData) -> float:

@@ -12,13 +12,13 @@ import pytensor.tensor as pt
 from pymc.logprob.transforms import Transform
 
 from bayes_mtl._typing import FloatArray, Tensor
-from bayes_mtl.data import TaskData
-from bayes_mtl.data.dependence import is_constant
+from bayes_mtl.data import TaskData, feature_spread
 from bayes_mtl.data.groupings import named
 from bayes_mtl.data.schema import INTERCEPT
 from bayes_mtl.model.numbers import Numbers, constants
+from bayes_mtl.model.units import CoefficientSizes, outcome_units
 from bayes_mtl.prior import Prior
-from bayes_mtl.spec import ModelSpec, PriorEntry, PriorValue, inside_features
+from bayes_mtl.spec import ModelSpec, PriorEntry, PriorValue, no_common_scale, scaled_together
 from bayes_mtl.structures import NoPooling, TaskCovariance
 
 WIDE = 10.0
@@ -50,29 +50,33 @@ class Scaled(Transform):
 def default_priors(spec: ModelSpec, data: TaskData) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the prior of every element of every hyperparameter, and the scale of each.
 
-    With s_y and m_y the standard deviation and mean of the outcome (1 and 0 for a logit), and s_j the
-    standard deviation of feature j over all rows, the defaults are
+    With s_y how far the outcome spreads within tasks (1 for a logit), s_b how far the levels of tasks spread,
+    m_y their middle, and s_j how far feature j spreads over all rows (`outcome_units`, `data.spread`), the
+    defaults are
 
     ======================  ==========================================================
-    `beta_mean`             Normal(0, 2.5 s_y / s_j); intercept: Normal(m_y, 2.5 s_y w)
+    `beta_mean`             Normal(0, 2.5 s_y / s_j); intercept: Normal(m_y, 2.5 s_0)
     `beta_shared`           as `beta_mean`
-    `feature_sd`            HalfNormal(c s_y / s_j); intercept: HalfNormal(c s_y w)
+    `feature_sd`            HalfNormal(c s_y / s_j); intercept: HalfNormal(s_0)
     `feature_sd_scale`      c, inside the task covariance: 1, or HalfNormal(1), see below
-    `cluster_sd`            fixed at s_y / s_j; intercept: s_y w
-    `task_feature_effects`  Normal(0, s_y / (s_j s_q)) for task feature q
+    `cluster_sd`            fixed at s_y / s_j; intercept: s_0
+    `task_feature_effects`  Normal(0, s_y / (s_j s_q)) for task feature q; intercept: Normal(0, s_0 / s_q)
     `task_sd`               LogNormal(0, 0.5)
-    `sigma`                 HalfNormal(s_y)
+    `sigma`                 HalfNormal(s_e)
     `sigma_spread`          HalfNormal(0.3)
-    `{grouping}_sd`         as `feature_sd`, with `{grouping}_sd_scale`
+    `{grouping}_sd`         as `feature_sd`, with `{grouping}_sd_scale` and how far its own levels spread
     ======================  ==========================================================
 
-    where w = sqrt(1 + sum_j (mean_j / s_j)^2), which is 1 for centered features, makes room for an
-    intercept that lies away from the data.
+    where s_0^2 = s_b^2 + s_y^2 (1 + sum_j (mean_j / s_j)^2) makes room for levels of tasks, and for an
+    intercept that lies away from the data, and s_e is the standard deviation within tasks of a row of
+    weight 1. Without an intercept the slopes have to reach the level of the outcome, too:
+    (s_y / s_j)^2 + (m_y^2 + s_b^2) mean_j^2 / E[x_j^2]^2 takes the place of (s_y / s_j)^2.
 
-    c is learned where tasks (or levels) are related and five features or more are inside their covariance,
-    all with default priors. Each `feature_sd` then has T values to go by, and a prior that is much wider than
-    it, flat in sd where ignorance would be flat in log sd, weighs like det(Omega)^(-1 / 2T) for every
-    feature: with many features and few tasks correlations would come out far too large (Neyman & Scott 1948).
+    c is learned where five slopes or more are inside the covariance of tasks (or levels), all with default
+    priors. Each `feature_sd` has T values to go by. A prior that is much wider than it is flat in sd where
+    ignorance would be flat in log sd: with few tasks every scale comes out too large, and where tasks are
+    related this weighs like det(Omega)^(-1 / 2T) for every feature, so that correlations do too (Neyman &
+    Scott 1948).
 
     Under `NoPooling`, `beta_mean` is fixed at its centre and
     `feature_sd` at 10 times the scale above.
@@ -82,11 +86,11 @@ def default_priors(spec: ModelSpec, data: TaskData) -> tuple[dict[str, Any], dic
     priors, scales : dict
         By name: an array (of objects, of floats) with one entry per element of the parameter.
     """
-    unit = spec.family.outcome_scale(data)
-    columns = data.full_matrix
-    varying = np.array(_scales(data.X, data.features, columns, unit.scale))
-    shared = np.array(_scales(data.X_shared, data.shared_features, columns, unit.scale))
-    task_scale = np.array([_spread(z) for z in data.task_features.T])
+    unit = outcome_units(spec, data)
+    sizes = CoefficientSizes(spec, data, unit)
+    varying = sizes.of("X", data.X, data.features, unit.between)
+    shared = sizes.of("X_shared", data.X_shared, data.shared_features, unit.between)
+    task_scale = feature_spread(data.task_features)
     fixed = isinstance(spec.task_covariance, NoPooling)
 
     def location(name: str) -> float:
@@ -110,7 +114,7 @@ def default_priors(spec: ModelSpec, data: TaskData) -> tuple[dict[str, Any], dic
         "cluster_sd": [float(s) for s in varying],
         "task_feature_effects": [[Prior("Normal", mu=0, sigma=s / z) for z in task_scale] for s in varying],
         "task_sd": TASK_SD,
-        "sigma": Prior("HalfNormal", sigma=unit.scale),
+        "sigma": Prior("HalfNormal", sigma=unit.noise),
         "sigma_spread": Prior("HalfNormal", sigma=0.3),
     }
     labels = {
@@ -120,11 +124,13 @@ def default_priors(spec: ModelSpec, data: TaskData) -> tuple[dict[str, Any], dic
         "beta_shared": data.shared_features,
     }
     by_level = {}
+    levels = iter(unit.by_grouping)
     for grouping in data.groupings:
         name, wide = named(grouping.name, "feature_sd"), isinstance(spec.levels_of(grouping.name), NoPooling)
-        sizes = _scales(grouping.X, grouping.features, columns, unit.scale)
-        defaults[name] = [WIDE * s if wide else Prior("HalfNormal", sigma=s) for s in sizes]
-        labels[name], by_level[name] = grouping.features, np.array(sizes)
+        between = next(levels) if INTERCEPT in grouping.features else 0.0
+        by_level[name] = sizes.of(f"X_{grouping.name}", grouping.X, grouping.features, between)
+        defaults[name] = [float(WIDE * s) if wide else Prior("HalfNormal", sigma=s) for s in by_level[name]]
+        labels[name] = grouping.features
         structure = spec.levels_of(grouping.name)
         defaults[f"{name}_scale"] = _common_scale(spec, structure, name, grouping.features)
     for name, entry in spec.priors.items():
@@ -175,39 +181,27 @@ def explicit_priors(spec: ModelSpec, data: TaskData) -> ModelSpec:
     return replace(spec, priors={**spec.priors, **used})
 
 
-def common_scale(structure: TaskCovariance, inside: Sequence[str], given: Any) -> PriorValue:
-    """Return the default prior of `feature_sd_scale`: 1 unless the scales of many features relate tasks.
+def common_scale(structure: TaskCovariance, slopes: Sequence[str], given: Any) -> PriorValue:
+    """Return the default prior of `feature_sd_scale`: 1 unless there are the scales of many slopes to learn.
 
     Parameters
     ----------
     structure : TaskCovariance
-    inside : sequence of str
-        The features inside its covariance.
+    slopes : sequence of str
+        Those inside its covariance.
     given : prior, or mapping from feature to prior
         What the description says of `feature_sd`.
     """
-    named_features = set(inside) & set(given) if isinstance(given, Mapping) else inside
-    learned = structure.relates_tasks and not named_features and len(inside) >= _MANY_SLOPES
+    known = set(slopes) & set(given) if isinstance(given, Mapping) else slopes
+    learned = not no_common_scale(structure, slopes) and not known and len(slopes) >= _MANY_SLOPES
     return Prior("HalfNormal", sigma=1) if learned else 1.0
 
 
 def _common_scale(
     spec: ModelSpec, structure: TaskCovariance, name: str, features: Sequence[str]
 ) -> PriorValue:
-    inside = inside_features(structure, spec.independent_features, features)
-    return common_scale(structure, inside, spec.priors.get(name, {}))
-
-
-def _spread(values: FloatArray) -> float:
-    """Return the sd of a column; of one that never changes, its size (1 where it is zero)."""
-    return float(abs(values[0]) or 1.0) if is_constant(values) else float(values.std())
-
-
-def _scales(X: FloatArray, names: Sequence[str], all_columns: FloatArray, unit: float) -> list[float]:
-    """Return the size of a coefficient that moves the outcome by one unit of its own scale."""
-    away = [(c.mean() / c.std()) ** 2 for c in all_columns.T if not is_constant(c)]
-    intercept = float(np.sqrt(1.0 + np.sum(away)))
-    return [unit * intercept if n == INTERCEPT else unit / _spread(X[:, i]) for i, n in enumerate(names)]
+    slopes = scaled_together(structure, spec.independent_features, features)
+    return common_scale(structure, slopes, spec.priors.get(name, {}))
 
 
 def _pick(entry: Any, feature: str, default: PriorValue) -> Any:

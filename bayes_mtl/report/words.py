@@ -12,7 +12,7 @@ from bayes_mtl.data import TaskData, TaskSchema
 from bayes_mtl.data.schema import INTERCEPT
 from bayes_mtl.model import default_priors
 from bayes_mtl.prior import Prior
-from bayes_mtl.spec import ModelSpec, inside_features
+from bayes_mtl.spec import ModelSpec, scaled_together
 from bayes_mtl.structures import (
     Clusters,
     CompletePooling,
@@ -60,11 +60,11 @@ def _law_of_tasks(spec: ModelSpec, data: TaskData) -> list[str]:
     if spec.task_sd:
         lines.append("τ_t: the scale of task t")
     lines.append("Σ = diag(s) R diag(s): how coefficients vary (s) and co-vary (R) across tasks")
-    inside = inside_features(structure, spec.independent_features, data.features)
+    together = scaled_together(structure, spec.independent_features, data.features)
     factor = default_priors(spec, data)[0]["feature_sd_scale"]
-    if factor != 1.0 and inside:
+    if factor != 1.0 and together:
         learned = "c, learned," if isinstance(factor, Prior) else f"c = {factor:g}"
-        lines.append(f"priors of s_j are c times as wide: {learned} is common to {', '.join(inside)}")
+        lines.append(f"priors of s_j are c times as wide: {learned} is common to {', '.join(together)}")
     if spec.feature_scales is not None:
         scales = type(spec.feature_scales).__name__
         lines.append(f"s_j and the scale of μ_j: {scales}, decided for all features together")

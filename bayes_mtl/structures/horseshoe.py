@@ -42,7 +42,7 @@ class Horseshoe(FeatureScales):
         above plus a sparse part `beta_specific`, Q_tj ~ N(0, u_j^2 tau_q^2 lambda_tj'^2), a horseshoe of its
         own, of which as many entries are expected to matter as features are. Default False.
     unit : float, optional
-        Default: the standard deviation of the outcome; 1 for a logit.
+        Default: how far the outcome spreads within tasks; 1 for a logit.
 
     References
     ----------

@@ -18,7 +18,7 @@ from bayes_mtl.inference.attributes import data_of, schema_of, spec_of
 from bayes_mtl.inference.leave_out import is_closed
 from bayes_mtl.model import default_priors, explicit_priors
 from bayes_mtl.prior import Prior
-from bayes_mtl.spec import ModelSpec, PriorEntry, PriorValue
+from bayes_mtl.spec import ModelSpec, PriorEntry, PriorValue, scaled_together
 from bayes_mtl.structures import CompletePooling, NoPooling, StudentT, TaskCovariance, TaskMixture
 from bayes_mtl.summaries.leave_out import (
     MAX_PARETO_K,
@@ -187,7 +187,8 @@ def alone_spec(spec: ModelSpec, data: TaskData) -> ModelSpec:
     beta_t = mean + deviation has variance sd(mean)^2 + E[feature_sd^2].
     """
     priors, scales = default_priors(spec, data)
-    common, outside = _root_mean_square(priors["feature_sd_scale"]), spec.outside(data.features)
+    common = _root_mean_square(priors["feature_sd_scale"])
+    together = scaled_together(spec.task_covariance, spec.independent_features, data.features)
     centre: dict[str, PriorValue] = {}
     width: dict[str, PriorValue] = {}
     for feature, mean, deviation, scale in zip(
@@ -195,7 +196,7 @@ def alone_spec(spec: ModelSpec, data: TaskData) -> ModelSpec:
     ):
         about = dict(mean.params) if isinstance(mean, Prior) else {"mu": mean, "sigma": 0.0}
         spread = dict(deviation.params).get("sigma", scale) if isinstance(deviation, Prior) else deviation
-        spread = spread if feature in outside else common * float(spread)
+        spread = common * float(spread) if feature in together else spread
         centre[feature] = float(about.get("mu", 0.0))
         width[feature] = float(np.hypot(about.get("sigma", 2.5 * scale), spread))
     kept = _kept(spec, ("sigma", "sigma_spread", "beta_shared"))
