@@ -10,6 +10,7 @@ from bayes_mtl._typing import FloatArray, IntArray
 from bayes_mtl.data.statistics import TaskStatistics
 
 _SURE = 1e-9  # an eigenvalue of a matrix with unit diagonal that no rounding makes
+_LITTLE = 1e-5  # of the squares is left: a difference of sums that has lost five digits
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,8 @@ class PseudoRows:
     def compress(cls, statistics: TaskStatistics, rows: DesignRows | None = None) -> PseudoRows:
         """Factor the cross-products of each task; they may be singular.
 
-        Squares have half the digits: whether a task reaches a direction that it hardly reaches, only its
-        rows can tell, which are asked if they are given.
+        Squares have half the digits: whether a task reaches a direction that it hardly reaches, and what is
+        left where nearly everything is explained, only its rows can tell, which are asked if they are given.
         """
         gram = statistics.gram
         n_columns = gram.shape[1]
@@ -87,7 +88,9 @@ class PseudoRows:
         target = np.einsum("tfg,tg->tf", solve, statistics.moment)
         rest = np.maximum(statistics.square - (target**2).sum(axis=1), 0.0)
         rank = reached.sum(axis=1)
-        doubtful = eigenvalues[:, 0] < _SURE * eigenvalues[:, -1] if n_columns else np.zeros(0, dtype=bool)
+        doubtful = rest < _LITTLE * statistics.square
+        if n_columns:
+            doubtful |= eigenvalues[:, 0] < _SURE * eigenvalues[:, -1]
         for t in np.flatnonzero(doubtful) if rows is not None else ():
             assert rows is not None
             root[t], solve[t], rank[t], found = _factor(*rows.of(int(t)), scale[t])
@@ -118,5 +121,7 @@ def _factor(
         return root, solve, rank, None
     seen = np.zeros(n_columns + 1)
     explained = U.T @ residual
-    seen[:rank], seen[-1] = rotation.T @ explained, max(residual @ residual - explained @ explained, 0.0)
+    left = residual - U @ explained
+    left -= U @ (U.T @ left)  # once more, for what rounding left
+    seen[:rank], seen[-1] = rotation.T @ explained, left @ left
     return root, solve, rank, seen
