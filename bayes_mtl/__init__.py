@@ -8,6 +8,7 @@ from bayes_mtl import errors
 from bayes_mtl.data import TaskData
 from bayes_mtl.families import Bernoulli, Gaussian
 from bayes_mtl.inference import diagnose, fit, load, save
+from bayes_mtl.inference.own_draws import recover
 from bayes_mtl.model import build_model, task_coefficients
 from bayes_mtl.plots import (
     plot_basis,
@@ -114,6 +115,7 @@ __all__ = [
     "plot_transfer_gain",
     "pooling",
     "predict",
+    "recover",
     "report",
     "sampling_wrapper",
     "save",

@@ -97,7 +97,7 @@ def drawn(spec, binary):
 
 @pytest.mark.parametrize(
     ("name", "binary"),
-    [(n, b) for n in MODELS for b in (False, True) if not (b and n in ("noise per task", "groupings"))],
+    [*((n, False) for n in MODELS), *((n, True) for n in ("LKJ", "LowRank", "Clusters", "R2D2M2"))],
 )
 def test_a_fit_has_every_free_variable_and_what_follows_from_them(name, binary):
     """Whatever `build_model` leaves free is stored, and makes up what else is stored as the model says."""
@@ -370,3 +370,93 @@ def test_a_file_that_would_mean_another_model_is_refused(sleepstudy_fit, tmp_pat
     mtl.save(old, tmp_path / "old.nc")
     with pytest.raises(mtl.errors.StorageError, match="default priors were"):
         mtl.load(tmp_path / "old.nc")
+
+
+@pytest.mark.parametrize("name", ["Exchangeable", "LowRank", "groupings", "Horseshoe"])
+def test_recovered_coefficients_have_their_exact_law(name):
+    """Given one draw of the hyperparameters 4000 times: mean and covariance of dense algebra."""
+    spec, data, draws = drawn(MODELS[name], False)
+    model = mtl.build_model(spec, data)
+    one = draws[[v.name for v in model.free_RVs]].isel(draw=[3])
+    many = xr.concat([one] * 4000, dim="draw").assign_coords(draw=np.arange(4000))
+    found = mtl.recover(xr.DataTree.from_dict({"posterior": many}), data, spec, random_seed=1)
+    at = {k: v.to_numpy()[0, 0] for k, v in found.isel(draw=[0]).items()}
+    T, P = data.n_tasks, data.n_features
+    latent = mtl.build_model(spec, data, marginal=False)
+    beta = latent["beta"]
+    # Its mean, and the covariance of all coefficients, by where the model puts the unit vectors.
+    mean, L, tasks = beta.owner.inputs[1:4]
+    law = [v for v in latent.free_RVs if v.name not in ("beta", "basis_offset")]
+    outputs = [mean, L, tasks, *([latent["task_loadings"]] if name == "LowRank" else [])]
+    inputs = [*law, *([latent["basis_offset"]] if name == "LowRank" else [])]
+    values = [at[v.name] for v in law] + ([np.zeros((2, P - 1))] if name == "LowRank" else [])
+    function = pytensor.function(inputs, outputs, mode=contracts.MODE, on_unused_input="ignore")
+    mean, L, tasks, *loadings = function(*values)
+    inside = np.array([f not in spec.outside(data.features) for f in data.features], dtype=float)
+    omega = np.diag(tasks**2)
+    if name == "LowRank":
+        scaled = loadings[0] * at["task_sd"][:, None]
+        omega = omega + scaled @ scaled.T
+    Sigma = L @ L.T
+    cov = np.kron(omega, np.outer(inside, inside) * Sigma)
+    cov += np.kron(np.eye(T), np.outer(1 - inside, 1 - inside) * Sigma)
+    design = np.zeros((data.n_rows, T * P))
+    for i, t in enumerate(data.task_index):
+        design[i, t * P : (t + 1) * P] = data.X[i]
+    y = data.y - data.offset
+    if name == "groupings":
+        y = y - at["item_effects"][data.groupings[0].index, 0]
+    gain = cov @ design.T @ np.linalg.inv(design @ cov @ design.T + at["sigma"] ** 2 * np.eye(len(y)))
+    expected = mean.ravel() + gain @ (y - design @ mean.ravel())
+    covariance = cov - gain @ design @ cov
+    flat = found["beta"].to_numpy()[0].reshape(4000, -1)
+    sd = np.sqrt(np.diag(covariance))
+    assert np.abs((flat.mean(axis=0) - expected) / sd).max() < 5.5 / np.sqrt(4000)
+    white = (flat - expected) / sd
+    R = covariance / np.outer(sd, sd)
+    assert np.abs(white.T @ white / 4000 - R).max() < 5.5 * np.sqrt(2 / 4000)
+
+
+def test_recovering_from_draws_of_another_model_is_refused():
+    spec, data, draws = drawn(MODELS["Exchangeable"], False)
+    assert set(mtl.recover(draws, data, spec)) == set(draws)
+    assert mtl.recover(draws, data)["beta"].dims == ("chain", "draw", "task", "feature")
+    with pytest.raises(mtl.errors.SpecError, match=r"task_loadings_scale.*which the marginal model has"):
+        mtl.recover(draws, data, MODELS["LowRank"])
+    other = small(T=5)
+    with pytest.raises(mtl.errors.SpecError, match="other labels of 'task'"):
+        mtl.recover(draws, other, spec)
+    with pytest.raises(mtl.errors.SpecError, match="dims 'chain' and 'draw'"):
+        mtl.recover(draws["beta"], data, spec)
+    with pytest.raises(mtl.errors.SpecError, match="read `beta`"):
+        mtl.recover(draws, small(binary=True), mtl.ModelSpec(family="bernoulli"))
+
+
+def test_recovered_mixtures_are_at_home_in_their_components():
+    spec, data, draws = drawn(MODELS["Clusters"], False)
+    found = mtl.recover(draws.isel(draw=slice(20)), data, spec, random_seed=1)
+    np.testing.assert_allclose(found["cluster_probability"].sum("cluster"), 1.0)
+
+
+def test_second_derivatives_of_blocks_with_correlations():
+    """What `pm.find_hessian` asks for exists, and is the slope of the gradient (in a random direction)."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal(12)
+    with pm.Model(coords={"task": list("abc"), "feature": ["one", "x"]}) as model:
+        options = {"feature_covariance": mtl.Diagonal(), "independent_features": ()}
+        beta = mtl.task_coefficients("beta", task_covariance=mtl.LKJ(), **options)
+        at = np.repeat(np.arange(3), 4)
+        pm.Normal("y", beta[at, 0] + beta[at, 1] * x, 1.0, observed=x + rng.standard_normal(12))
+    values = model.value_vars
+    direction = [v.type() for v in values]
+    slope = pytensor.grad(model.logp(), values)
+    along = pt.add(*[(g * v).sum() for g, v in zip(slope, direction, strict=True)])
+    second = pytensor.grad(along, values)
+    function = pytensor.function([*values, *direction], [*slope, *second], mode=contracts.MODE)
+    start = model.initial_point()
+    point = [start[v.name] + 0.3 * rng.standard_normal(np.shape(start[v.name])) for v in values]
+    v = [rng.standard_normal(np.shape(p)) for p in point]
+    ahead, behind = (function(*(p + s * d for p, d in zip(point, v, strict=True)), *v) for s in (1e-5, -1e-5))
+    n = len(values)
+    for i, found in enumerate(function(*point, *v)[n:]):
+        np.testing.assert_allclose(found, (ahead[i] - behind[i]) / 2e-5, rtol=1e-5, atol=1e-6)

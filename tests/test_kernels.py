@@ -733,6 +733,31 @@ class TestLKJ:
             ]
             np.testing.assert_allclose(gradient, slope, rtol=1e-3 if abs(edge) > 0.99 else 1e-10, atol=1e-12)
 
+    @pytest.mark.parametrize("n", [2, 4])
+    def test_second_derivatives(self, n):
+        """They are the slopes of the gradient, zeros among the partial correlations or not."""
+        rng = np.random.default_rng(n)
+        size = n * (n - 1) // 2
+        partials, cotangent = pt.vector(shape=(size,)), pt.matrix(shape=(n, n))
+        direction = pt.vector(shape=(size,))
+        slope = pytensor.grad((cholesky_from_partials(partials, n) ** 2 * cotangent).sum(), partials)
+        second = pytensor.grad((slope * direction).sum(), [partials, cotangent])
+        mode = {"mode": Mode("py", None), "on_unused_input": "ignore"}
+        function = pytensor.function([partials, cotangent, direction], [slope, *second], **mode)
+        weight, point, v = (
+            rng.standard_normal((n, n)),
+            rng.uniform(-0.9, 0.9, size),
+            rng.standard_normal(size),
+        )
+        for r in (point, np.where(np.arange(size) % 2, point, 0.0)):
+            h = 1e-5
+            ahead, behind = (function(r + s * h * v, weight, v)[0] for s in (1, -1))
+            _, by_partials, by_cotangent = function(r, weight, v)
+            np.testing.assert_allclose(by_partials, (ahead - behind) / (2 * h), rtol=1e-6, atol=1e-8)
+            # The slope is linear in the cotangent.
+            other = rng.standard_normal((n, n))
+            np.testing.assert_allclose((by_cotangent * other).sum(), function(r, other, v)[0] @ v, rtol=1e-9)
+
     @pytest.mark.parametrize("edge", [-1.0, 1.0])
     def test_finite_at_perfect_correlation(self, edge):
         factor, _ = lkj_map(np.array([edge, 0.3, 0.2]), np.ones((3, 3)))

@@ -13,6 +13,7 @@ from pytensor.gradient import DisconnectedType, disconnected_type
 from pytensor.graph.basic import Apply
 from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.op import Op
+from pytensor.graph.replace import clone_replace
 from pytensor.graph.rewriting.basic import GraphRewriter
 
 from bayes_mtl._typing import Tensor
@@ -279,6 +280,24 @@ class CholeskyFromPartialsPullback(KernelOp):
 
     kernel = "_lkj:reverse"
     signature = "(r),(n,n),(n,n)->(r)"
+
+    def pullback(
+        self, inputs: Sequence[Tensor], outputs: Sequence[Tensor], cotangents: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """Differentiate a plain graph of the map twice: a sampler needs no second derivatives."""
+        partials, factor, cotangent = inputs
+        r, c = partials.clone(), cotangent.clone()
+        slope = pt.grad((_plain_cholesky(r, int(factor.type.shape[0])) * c).sum(), r)
+        found = pt.grad((slope * cotangents[0]).sum(), [r, c], disconnected_inputs="ignore")
+        by_partials, by_cotangent = clone_replace(found, {r: partials, c: cotangent})
+        return [by_partials, factor.zeros_like(), by_cotangent]  # the factor follows from the partials
+
+
+def _plain_cholesky(partials: Tensor, n: int) -> Tensor:
+    """Return L_ij = r_ij prod_{m<j} sqrt(1 - r_im^2), as in `_lkj`, with r_ii = 1."""
+    r = pt.set_subtensor(pt.zeros((n, n))[np.tril_indices(n, -1)], partials)
+    remaining = pt.cumprod(pt.sqrt(1.0 - r**2), axis=1)
+    return (r + np.eye(n)) * pt.concatenate([pt.ones((n, 1)), remaining[:, :-1]], axis=1)
 
 
 class Product(KernelOp):

@@ -3,6 +3,7 @@
 from bayes_mtl.model.build import (
     WHITENED,
     AssembledModel,
+    assembled_model,
     build_model,
     is_chained,
     is_collapsed,
@@ -24,6 +25,7 @@ __all__ = [
     "LevelPilot",
     "MixturePrior",
     "Population",
+    "assembled_model",
     "build_model",
     "default_priors",
     "explicit_priors",

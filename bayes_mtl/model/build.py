@@ -86,7 +86,10 @@ def build_model(spec: ModelSpec, data: TaskData, *, marginal: Marginal = "auto")
     marginal : {"auto", True, False}
         Whether to integrate the task coefficients out: exact, possible for Gaussian outcomes. "auto"
         does it where possible. The model then holds the hyperparameters alone; `fit` draws ``beta``
-        afterwards. (`fit` itself samples many related tasks, where that is faster.)
+        afterwards, and `recover` draws it for draws of your own. (`fit` itself samples many related tasks,
+        where that is faster.) In such a model an outcome depends on no coefficients of known tasks: what
+        `pm.sample_posterior_predictive` draws from it are outcomes of *new* tasks with the same rows. For
+        predictions of known tasks use False, or `predict`.
 
     Returns
     -------
@@ -112,10 +115,7 @@ def build_model(spec: ModelSpec, data: TaskData, *, marginal: Marginal = "auto")
     >>> sorted(v.name for v in model.free_RVs)
     ['beta_mean', 'feature_corr_partial', 'feature_sd', 'sigma']
     """
-    _check(spec, data)
-    collapsed = is_collapsed(spec, marginal)
-    options: dict[str, Any] = {"integrate": False, "numbers": constants, "pilot": None, "level_pilot": None}
-    return _assemble(spec, data, collapsed=collapsed, **options).model
+    return assembled_model(spec, data, marginal=marginal).model
 
 
 @dataclass(frozen=True)
@@ -143,6 +143,14 @@ class AssembledModel:
     sigma: Tensor | None
     chained: bool = False
     levels: LevelEffects | None = None
+
+
+def assembled_model(spec: ModelSpec, data: TaskData, *, marginal: Marginal = "auto") -> AssembledModel:
+    """Return what `build_model` builds, with its tensors."""
+    _check(spec, data)
+    collapsed = is_collapsed(spec, marginal)
+    options: dict[str, Any] = {"integrate": False, "numbers": constants, "pilot": None, "level_pilot": None}
+    return _assemble(spec, data, collapsed=collapsed, **options)
 
 
 def sampling_model(
