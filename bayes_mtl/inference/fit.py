@@ -83,7 +83,8 @@ def fit(
     cores : int, optional
         Chains run at a time. Default: all processors, at most `chains`.
     random_seed : int or Generator, optional
-        For draws that can be repeated (in one process; not bit for bit across machines).
+        For draws that can be repeated on one machine, to the last digit; other machines may
+        round differently.
     target_accept : float
         Acceptance rate that the step size aims at.
     marginal : {"auto", True, False}
