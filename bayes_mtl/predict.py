@@ -27,7 +27,7 @@ from bayes_mtl.inference.log_likelihood import (
     sigma_of_rows,
 )
 from bayes_mtl.inference.new_tasks import draw_new_levels, draw_new_noise, draw_new_tasks
-from bayes_mtl.structures import Clusters, TaskCovariance, TaskMixture
+from bayes_mtl.structures import Clusters, TaskCovariance
 from bayes_mtl.structures.known import values_of_tasks
 
 
@@ -63,7 +63,8 @@ def predict(
         although the data did not have it, and under `Kernel.from_table` and `Tree.from_table` always: places
         are read from the same columns of `table`. All others are independent of the known tasks, which under
         `Graph` and `Tree` means that they have no neighbours and share no group. Under `Clusters` with
-        `gating`, new tasks fall into clusters by their values there, or in its columns of `table`.
+        `gating`, new tasks fall into clusters by their values there, or in its columns of `table`; under
+        `OrthogonalGroups`, their groups have to be in the description.
     random_seed : int or Generator, optional
         For "response" and "population".
 
@@ -101,9 +102,6 @@ def predict(
     if table is None:
         return _in_sample(idata, kind, random_seed)
     structure = spec.task_covariance
-    if new_tasks == "population" and isinstance(structure, TaskMixture) and not structure.knows_new_tasks:
-        found = f"is 'population', but under {structure} the population of new tasks is not reported"
-        raise PredictionError(Finding("new_tasks", found, "Predict known tasks only"))
     original = table
     known: list[Label] = idata["posterior"]["task"].to_numpy().tolist()
     table, of_tasks, of_levels, coords = _rows(table, schema, known)

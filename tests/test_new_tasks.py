@@ -15,6 +15,7 @@ from pytensor.graph.replace import clone_replace
 from scipy.stats import chi2, f, gamma, kstest, norm, t
 
 import bayes_mtl as mtl
+from bayes_mtl import errors
 from bayes_mtl.data.groupings import named
 from bayes_mtl.structures import KnownTasks
 from tests.test_predict import CORR, MEAN, SD, UNIT, frozen, new_task_draws, table
@@ -197,3 +198,68 @@ def test_heavy_tails_stand_around_the_law_of_the_inner_structure():
     for of_task in ratio[..., 0].T:  # each task has a reliability of its own
         assert kstest(of_task, gamma(1.5, scale=1 / 1.5).cdf).pvalue > RARE
     assert np.abs(np.corrcoef(ratio[:, :, 0].T)[0, 1]) < 5 / np.sqrt(5000)
+
+
+def with_variables(idata, **variables):
+    """Add variables, the same in every draw: (dims, values)."""
+    n = idata["posterior"].sizes["draw"]
+    added = {
+        k: (("chain", "draw", *dims), np.broadcast_to(v, (1, n, *np.shape(v))))
+        for k, (dims, v) in variables.items()
+    }
+    idata["posterior"] = xr.DataTree(idata["posterior"].to_dataset().assign(added))
+    return idata
+
+
+def test_new_tasks_of_a_group_vary_in_its_directions():
+    groups = mtl.OrthogonalGroups({"a": "p", "b": "p", "c": "q", "new": "q", "odd": "r"})
+    idata = frozen(data(), mtl.ModelSpec(task_covariance=groups), draws=4_000, **POPULATION)
+    with pytest.raises(errors.StorageError, match="does not hold direction_offset, direction_scale"):
+        mtl.predict(idata, UNIT, new_tasks="population")
+    axes = np.linalg.qr(np.random.default_rng(1).standard_normal((3, 2)))[0]
+    idata = with_variables(
+        idata,
+        direction_offset=(("raw", "raw_bis"), axes),
+        direction_scale=(("direction",), np.array([0.5, 3.0])),
+        direction_rest=((), 0.2),
+    )
+    deviations = (new_task_draws(idata, UNIT) - MEAN) / SD
+    # All but a thousandth of the rest is the uniform variable.
+    rest = 1e-3 + (1 - 1e-3) * 0.2
+    covariance = rest**2 * CORR + 3.0**2 * np.outer(axes[:, 1], axes[:, 1])
+    white = np.linalg.solve(np.linalg.cholesky(covariance), deviations.T).T
+    assert kstest((white**2).sum(axis=1), chi2(3).cdf).pvalue > RARE
+    for margin in white.T:
+        assert kstest(margin, norm.cdf).pvalue > RARE
+    for label, message in (
+        ("odd", "of which the fit has no task"),
+        ("alien", "does not know 1 of the tasks"),
+    ):
+        with pytest.raises(errors.PredictionError, match=message):
+            mtl.predict(idata, UNIT.assign(task=label), new_tasks="population")
+
+
+def test_new_tasks_of_a_cluster_vary_in_its_directions():
+    spec = mtl.ModelSpec(task_covariance=mtl.Clusters(2, rank=1), feature_covariance=mtl.Diagonal())
+    values = {k: v for k, v in POPULATION.items() if k != "feature_corr"}
+    idata = frozen(data(), spec, draws=20_000, **values)
+    weight, centre = np.array([0.3, 0.7]), np.array([[5.0, -5.0, 2.0], [0.0, 1.0, 0.0]])
+    scale, raw = np.array([0.5, 2.0]), np.array([[1.0, -1.0, 0.5], [0.3, 0.6, -2.0]])
+    idata = with_variables(
+        idata,
+        cluster_weight=(("cluster",), weight),
+        cluster_mean=(("cluster", "feature"), centre),
+        cluster_factor_scale_part=(("k", "one", "rank"), scale[:, None, None]),
+        cluster_factor_offset=(("k", "f", "rank"), raw[..., None]),
+    )
+    draws = new_task_draws(idata, UNIT)
+    sd = SD * np.sqrt(1.0 + (scale[:, None] * raw) ** 2)
+    for j, found in enumerate(draws.T):
+
+        def cdf(x, j=j):
+            return norm.cdf((np.asarray(x)[:, None] - centre[:, j]) / sd[:, j]) @ weight
+
+        assert kstest(found, cdf).pvalue > RARE
+    # In one direction together: of the second cluster, which lies apart from the first.
+    second = draws[np.abs(draws[:, 0] - 5.0) > 4.0]
+    assert np.corrcoef(second.T)[1, 2] < -0.5

@@ -333,8 +333,10 @@ def density_graph(assembled: AssembledModel, spec: ModelSpec) -> DensityGraph | 
     if not assembled.model.free_RVs:
         return None
     structure = spec.task_covariance
+    one_mode = [structure.has_one_mode, spec.feature_covariance.has_one_mode]
+    one_mode += [levels.has_one_mode for levels in spec.groupings.values()]
     return DensityGraph(
         assembled.model,
-        has_one_mode=structure.has_one_mode and all(s.has_one_mode for s in spec.groupings.values()),
+        has_one_mode=all(one_mode),
         has_modes=isinstance(structure, TaskMixture) and structure.has_centres,
     )

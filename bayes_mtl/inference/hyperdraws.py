@@ -16,6 +16,7 @@ from pytensor.graph.replace import vectorize_graph
 from bayes_mtl._typing import FloatArray, IntArray, Tensor
 from bayes_mtl.data import Grouping, TaskData
 from bayes_mtl.data.groupings import named
+from bayes_mtl.errors import StorageError
 from bayes_mtl.model import WHITENED, AssembledModel, MixturePrior
 from bayes_mtl.model.numbers import constants
 
@@ -263,6 +264,8 @@ def at_draws(build: Callable[[], Sequence[Tensor]], draws: xr.Dataset) -> list[F
     n_draws = draws.sizes["chain"] * draws.sizes["draw"]
     with pm.Model(model=None) as model:  # whatever model the caller is in stays as it is
         outputs = list(build())
+    if missing := [v.name for v in model.free_RVs if v.name not in draws]:
+        raise StorageError(f"the fit does not hold {', '.join(missing)}, as older files did not: fit again")
     columns = [draws[v.name].transpose("chain", "draw", ...).to_numpy() for v in model.free_RVs]
     columns = [c.reshape(n_draws, *c.shape[2:]) for c in columns]
     return for_every_draw(model.free_RVs, outputs, columns, n_draws)

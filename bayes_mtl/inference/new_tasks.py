@@ -14,17 +14,19 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
+import pymc as pm
+import pytensor.tensor as pt
 import xarray as xr
 
-from bayes_mtl._typing import FloatArray, Label
+from bayes_mtl._typing import FloatArray, Label, Tensor
 from bayes_mtl.data.groupings import named
-from bayes_mtl.errors import Finding, PredictionError
+from bayes_mtl.errors import Finding, PredictionError, SpecError
 from bayes_mtl.inference.attributes import coefficient_size, inside_of, spec_of
 from bayes_mtl.inference.components import draw_labels
 from bayes_mtl.inference.deviations import cluster_weights, deviations
 from bayes_mtl.inference.hyperdraws import at_draws
 from bayes_mtl.model.priors import TASK_SD, draw_prior
-from bayes_mtl.structures import Horseshoe, KnownTasks, Namer, TaskCovariance
+from bayes_mtl.structures import Horseshoe, KnownTasks, Namer, TaskCovariance, TaskMixture
 
 
 def draw_new_tasks(
@@ -43,6 +45,8 @@ def draw_new_tasks(
     if "feature_sd" not in posterior:  # tasks do not deviate
         sizes = posterior.sizes
         return np.zeros((sizes["chain"], sizes["draw"], len(new), sizes["feature"]))
+    if isinstance(structure, TaskMixture):
+        return _draw_from_mixture(posterior, structure, new, rng)
     scales: FloatArray | None = None
     if spec.task_sd:
         scales = posterior["task_sd"].transpose("chain", "draw", "task").to_numpy()[..., None]
@@ -59,8 +63,6 @@ def draw_new_tasks(
     drawn = _draw(posterior, str, structure, labels, new, inside_of(idata), known, own_scales, rng)
     if "beta_specific" in posterior:
         drawn = drawn + _specific_parts(idata, posterior, len(new), rng)
-    if "cluster_mean" in posterior:
-        drawn = drawn + _cluster_deviations(posterior, structure, new, rng)
     return drawn
 
 
@@ -160,16 +162,57 @@ def _specific_parts(
     return parts
 
 
-def _cluster_deviations(
-    posterior: xr.Dataset, structure: TaskCovariance, new: Sequence[Label], rng: np.random.Generator
+def _draw_from_mixture(
+    posterior: xr.Dataset, structure: TaskMixture, new: Sequence[Label], rng: np.random.Generator
 ) -> FloatArray:
-    """Return where the clusters of new tasks lie, drawn by their weights, (chain, draw, task, feature)."""
-    known = dict(getattr(structure, "gating", None) or ())
-    if "cluster_gating" in posterior and (missing := [task for task in new if task not in known]):
+    """Draw the component k of each new task, and its coefficients, m_k - mean + D (w C z + F_k a).
+
+    With D C C'D = Sigma the covariance of the features, z and a standard normal; without directions w is 1.
+    """
+    known, features = posterior["task"].to_numpy().tolist(), posterior["feature"].to_numpy().tolist()
+    sizes = (posterior.sizes["chain"], posterior.sizes["draw"], len(new))
+    label = draw_labels(_weights_of_new(posterior, structure, new, known, sizes), rng)
+    unit = rng.standard_normal((*sizes, len(features)))
+    if "feature_corr" in posterior:
+        corr = posterior["feature_corr"].transpose("chain", "draw", "feature", "feature_bis").to_numpy()
+        unit = unit @ np.swapaxes(np.linalg.cholesky(corr), -1, -2)
+    if structure.has_directions:
+
+        def parts() -> list[Tensor]:
+            pm.modelcontext(None).add_coord("cluster", structure.component_names(known))
+            found = structure.components(known, len(features), str)
+            assert found.factors is not None
+            return [found.factors, pt.as_tensor_variable(1.0 if found.rest is None else found.rest)]
+
+        factors, rest = (v.reshape(*sizes[:2], *v.shape[1:]) for v in at_draws(parts, posterior))
+        own = np.take_along_axis(factors, label[..., None, None], axis=2)
+        unit = rest[..., None, None] * unit
+        unit = unit + (own @ rng.standard_normal((*sizes, factors.shape[-1], 1)))[..., 0]
+    drawn = posterior["feature_sd"].transpose("chain", "draw", "feature").to_numpy()[:, :, None] * unit
+    if "cluster_mean" in posterior:
+        deviation = posterior["cluster_mean"] - posterior["beta_mean"]
+        centre = deviation.transpose("chain", "draw", "cluster", "feature").to_numpy()
+        drawn = drawn + np.take_along_axis(centre, label[..., None], axis=2)
+    return np.asarray(drawn)
+
+
+def _weights_of_new(
+    posterior: xr.Dataset,
+    structure: TaskMixture,
+    new: Sequence[Label],
+    known: Sequence[Label],
+    sizes: tuple[int, ...],
+) -> FloatArray:
+    """Return the probability of each component for each new task, (chain, draw, task, component)."""
+    try:
+        member = structure.membership(new, known)
+    except SpecError as err:
+        raise PredictionError(err.findings) from err
+    if member is not None:
+        return np.broadcast_to(member, (*sizes, member.shape[1]))
+    gating = dict(getattr(structure, "gating", None) or ())
+    if "cluster_gating" in posterior and (missing := [task for task in new if task not in gating]):
         found = f"has no values for {missing[:5]}, which say where new tasks fall"
         hint = "Put them into `gating` when you fit, or describe it by Clusters.from_table"
         raise PredictionError(Finding("gating", found, hint))
-    label = draw_labels(cluster_weights(structure, posterior, new), rng)
-    deviation = posterior["cluster_mean"] - posterior["beta_mean"]
-    centre = deviation.transpose("chain", "draw", "cluster", "feature").to_numpy()
-    return np.take_along_axis(centre, label[..., None], axis=2)
+    return cluster_weights(structure, posterior, new)

@@ -149,6 +149,11 @@ class TaskCovariance(Described, ABC):
 class FeatureCovariance(Described, ABC):
     """How the coefficients of one task co-vary: the correlation in Sigma = diag(sd) R diag(sd)."""
 
+    @property
+    def has_one_mode(self) -> bool:
+        """Whether one mode of the posterior says how wide it is: not if rotations are arbitrary."""
+        return True
+
     @abstractmethod
     def correlation_cholesky(self, n_features: int, name: Namer) -> Tensor | None:
         """Register variables in the current model; return the Cholesky factor of R (None: identity)."""
@@ -266,9 +271,19 @@ class TaskMixture(TaskCovariance):
         return True
 
     @property
-    def knows_new_tasks(self) -> bool:
-        """Whether what is reported says how coefficients of a new task are distributed."""
-        return self.has_centres
+    def has_directions(self) -> bool:
+        """Whether components differ in how their tasks vary (`TaskComponents.factors`)."""
+        return not self.has_centres
+
+    def membership(self, new: Sequence[Label], known: Sequence[Label]) -> FloatArray | None:
+        """Return in which component new tasks surely are, (n_new, n_components); None if that is learned.
+
+        Raises
+        ------
+        SpecError
+            If a new task is in no component of the known tasks.
+        """
+        return None
 
     @abstractmethod
     def component_names(self, tasks: Sequence[Label]) -> Sequence[Label]:

@@ -149,9 +149,9 @@ class Clusters(TaskMixture):
         return ("gating_sd",) if self.gating is not None else ()
 
     @property
-    def knows_new_tasks(self) -> bool:
-        """Not with directions, which are not reported since their rotation is arbitrary."""
-        return not self.rank
+    def has_directions(self) -> bool:
+        """Whether `rank` asks for them."""
+        return bool(self.rank)
 
     @property
     def task_columns(self) -> tuple[str, ...] | None:

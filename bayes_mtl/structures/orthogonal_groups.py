@@ -10,7 +10,7 @@ import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
 
-from bayes_mtl._typing import Label, Tensor
+from bayes_mtl._typing import FloatArray, Label, Tensor
 from bayes_mtl.data.labels import plain_labels
 from bayes_mtl.errors import Finding, SpecError, raise_if_any
 from bayes_mtl.kernels import product
@@ -39,7 +39,7 @@ class OrthogonalGroups(TaskMixture):
     ----------
     groups : mapping from task to group
         For example ``{"identity 1": "identity", "emotion 1": "emotion"}``. There may be more tasks than the
-        data have.
+        data have: `predict` draws new ones from the law of their group.
     rank : int or mapping from group to int
         Number of directions of each group, default 1. All groups together need no more than there are
         features.
@@ -87,6 +87,15 @@ class OrthogonalGroups(TaskMixture):
         """Say which tasks are in no group."""
         return label_findings("OrthogonalGroups", tasks, dict(self.groups))
 
+    def membership(self, new: Sequence[Label], known: Sequence[Label]) -> FloatArray:
+        """Return the groups of new tasks, which have to be among those of known ones."""
+        raise_if_any(self.findings(new), SpecError)
+        names, of = list(self.component_names(known)), dict(self.groups)
+        if odd := [task for task in new if of[task] not in names]:
+            found = f"puts {odd[:5]} into groups of which the fit has no task, so nothing is known of them"
+            raise SpecError(Finding("OrthogonalGroups", found, "Fit tasks of these groups"))
+        return np.array([[of[task] == name for name in names] for task in new], dtype=float)
+
     def component_names(self, tasks: Sequence[Label]) -> Sequence[Label]:
         """Return the groups of these tasks."""
         of = dict(self.groups)
@@ -94,7 +103,7 @@ class OrthogonalGroups(TaskMixture):
 
     def components(self, tasks: Sequence[Label], n_features: int, name: Namer) -> TaskComponents:
         """Register directions and their scales."""
-        names, of = list(self.component_names(tasks)), dict(self.groups)
+        names = list(self.component_names(tasks))
         ranks = [self.rank if isinstance(self.rank, int) else dict(self.rank)[g] for g in names]
         if sum(ranks) > n_features:
             found = f"needs {sum(ranks)} orthogonal directions (groups of rank {ranks})"
@@ -111,8 +120,7 @@ class OrthogonalGroups(TaskMixture):
         for start, rank in zip(first[:-1], ranks, strict=True):
             padding = pt.zeros((n_features, widest - rank))
             factors.append(pt.concatenate([directions[:, start : start + rank], padding], axis=1))
-        member = np.array([[of[t] == g for g in names] for t in tasks])
-        log_weight = np.where(member, 0.0, -np.inf)
+        log_weight = np.where(self.membership(tasks, tasks) > 0.0, 0.0, -np.inf)
         return TaskComponents(pt.as_tensor_variable(log_weight), pt.stack(factors), rest)
 
     def directions(self, ranks: Sequence[int], n_features: int, name: Namer) -> Tensor:
