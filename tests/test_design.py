@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import warnings
 
@@ -468,10 +469,48 @@ class TestOddFactors:
     def test_whole_numbers_that_float64_cannot_tell_apart(self, term):
         with pytest.raises(DataError, match="column 't': holds whole numbers beyond"):
             Design.learn(term, TABLE.assign(t=10**18 + np.arange(N) % 3))
+        unsigned = np.uint64(2**63) + (np.arange(N) % 3).astype("uint64")
+        gaps = pd.array([None, *(10**18 + np.arange(N - 1) % 3)], dtype="Int64")
+        for column in (unsigned, gaps, gaps.astype(object), [2**70 + i % 3 for i in range(N)]):
+            with pytest.raises(DataError, match="column 't': holds whole numbers beyond"):
+                mtl.TaskData.from_table(TABLE.assign(t=column), task="g", formula=f"y ~ {term}")
         stamps = TABLE.assign(t=10**18 + 1000 * (np.arange(N) % 3))
         assert len(Design.learn(term.replace("> 0", "/ 1"), stamps)[0].columns) == (
             3 if term == "C(t)" else 2
         )
+
+
+PIECES = [
+    "x",
+    "z",
+    "arm",
+    "flag",
+    "`a b`",
+    "C(",
+    "log(",
+    "center(",
+    "poly(",
+    "np.",
+    "1",
+    "0",
+    "'q'",
+    "lambda v:",
+]
+PIECES += [*"+-*/:^(){}[],=><&|~%.!`'\"#@", "**", "==", " ", "%in%", ".mean()", "if", "T.q", "é"]
+
+
+@given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=8).map("".join))
+def test_any_text_is_a_formula_or_a_finding(text):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for formula in (f"{text} ~ x", f"y ~ {text}"):
+            with contextlib.suppress(DataError):  # any other error fails
+                mtl.TaskData.from_table(TABLE, task="g", formula=formula, allow_one_class=True)
+
+
+def test_no_rows():
+    design, matrix = Design.learn("C(k) * x + arm + {~flag} + bs(x, df=4)", TABLE)
+    assert design.matrix(TABLE.iloc[:0], PredictionError).shape == (0, matrix.shape[1])
 
 
 def test_evaluation_is_quiet():

@@ -76,14 +76,15 @@ def learn(
 
     Returns what it learned, its values for formulaic, and its (first) column as it is.
     """
-    state: dict[str, Any] = {}
-    value = expression(columns, state)
+    learning: dict[str, Any] = {}
+    value = expression(columns, learning)
+    state = _encode(learning)
     parts = _parts(value, rows)
     for piece in _pieces(columns, parts, rows):
         some = {name: column.iloc[piece].reset_index(drop=True) for name, column in columns.items()}
         try:
-            again = _parts(expression(some, state), len(piece))
-            same = again.keys() == parts.keys() and all(_equal(again[k], parts[k][piece]) for k in parts)
+            again = _parts(expression(some, _decode(state)), len(piece))
+            same = again.keys() == parts.keys() and all(_equal(again[k], parts[k], piece) for k in parts)
         except Exception:  # an expression that has no value for a part of the rows
             same = False
         if not same:
@@ -94,7 +95,7 @@ def learn(
         plain = _plain(as_columns(value))
         is_category = isinstance(getattr(plain, "dtype", None), pd.CategoricalDtype)
         levels = levels_of(pd.Series(plain) if is_category else _single(parts))
-    learned = LearnedFactor(levels, _encode(state))
+    learned = LearnedFactor(levels, state)
     return learned, _coded(value, parts, levels), next(iter(parts.values()))
 
 
@@ -256,11 +257,14 @@ def _is_categorical(value: Any) -> bool:
     return not isinstance(found, dict) and _array(found).dtype.kind == "O"
 
 
-def _equal(one: npt.NDArray[Any], two: npt.NDArray[Any]) -> bool:
-    if one.dtype.kind == "O" or two.dtype.kind == "O":
-        return all(a == b or (a != a and b != b) for a, b in zip(one, two, strict=True))
-    scale = np.max(np.abs(two[np.isfinite(two)]), initial=0.0)
-    return np.allclose(one.astype(float), two.astype(float), rtol=1e-9, atol=1e-12 * scale, equal_nan=True)
+def _equal(part: npt.NDArray[Any], whole: npt.NDArray[Any], rows: npt.NDArray[np.intp]) -> bool:
+    """Whether some rows alone have the values that they have in the whole."""
+    if part.dtype.kind == "O" or whole.dtype.kind == "O":
+        return all(a == b or (a != a and b != b) for a, b in zip(part, whole[rows], strict=True))
+    finite = whole[np.isfinite(whole)].astype(float)
+    # Rounding may differ with the number of rows; what other rows do is of the size of the range.
+    atol = (1e-12 * np.max(np.abs(finite)) + 1e-7 * np.ptp(finite)) if len(finite) else 0.0
+    return np.allclose(part.astype(float), whole[rows].astype(float), rtol=1e-9, atol=atol, equal_nan=True)
 
 
 def _coded(value: Any, parts: Mapping[str, npt.NDArray[Any]], levels: list[Any] | None) -> Any:

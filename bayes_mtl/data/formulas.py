@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from formulaic import Formula
-from formulaic.errors import FormulaicError
 from formulaic.parser.types import Term
 
 from bayes_mtl.data.expressions import FUNCTIONS
@@ -242,7 +241,7 @@ def terms_of(side: Side) -> list[Term]:
         raise DataError(Finding(where, "has '.', which has no meaning here", "Name the columns"))
     try:
         return list(Formula(side.text))
-    except (FormulaicError, SyntaxError) as err:
+    except Exception as err:  # formulaic raises errors of many kinds at texts that are no formula
         raise DataError(Finding(where, f"cannot be read ({side.shown(plain(err))})")) from err
 
 

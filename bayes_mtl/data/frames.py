@@ -18,6 +18,7 @@ import pandas as pd
 from bayes_mtl.errors import Finding, FindingsError, raise_if_any
 
 _DAY = pd.Timedelta(days=1)
+_EXACT = 2**53  # whole numbers up to here are exact as float64
 # What a column may hold besides numbers; anything else is refused where it is read.
 _PLAIN = (str, bool, Real, Decimal, date, time, timedelta)
 
@@ -166,12 +167,15 @@ def _column(series: nw.Series[Any]) -> Any:
         return series.to_numpy().astype(bool)
     if series.dtype.is_integer() and series.dtype not in (nw.Int128, nw.UInt128) and not missing:
         numbers = series.to_numpy()
-        exact = numbers.dtype.kind == "i" or not len(numbers) or numbers.max() < 2**63
-        return numbers.astype(np.int64 if exact else float)  # small integers would overflow in a formula
-    if series.dtype.is_float() or (series.dtype.is_integer() and missing):
+        fits = numbers.dtype.kind == "i" or not len(numbers) or numbers.max() < 2**63
+        return numbers.astype(np.int64) if fits else numbers
+    if series.dtype.is_float():
         return series.to_numpy().astype(float)
     values = _exact(series)
     present = [v for v in values if v is not None]
+    wide = [abs(v) for v in present if isinstance(v, int) and abs(v) > _EXACT]
+    if wide and (len(present) < len(values) or max(wide) >= 2**63):  # as they are, so that nothing merges
+        return pd.Series(values, dtype=object)
     if present and all(isinstance(v, bool | np.bool_) for v in present) and len(present) == len(values):
         return np.array(values, dtype=bool)
     if present and all(isinstance(v, Real | Decimal) and not isinstance(v, bool) for v in present):
