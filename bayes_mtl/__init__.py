@@ -60,6 +60,7 @@ from bayes_mtl.summaries import (
     sampling_wrapper,
     summary,
     task_correlation,
+    task_fit,
     transfer_gain,
 )
 
@@ -122,5 +123,6 @@ __all__ = [
     "summary",
     "task_coefficients",
     "task_correlation",
+    "task_fit",
     "transfer_gain",
 ]

@@ -117,9 +117,11 @@ class TestPictures:
         with pytest.raises(mtl.errors.SpecError, match="'q' is not known"):
             mtl.plot_correlation_update(related_fit[0], "a", "q")
 
-    def test_of_the_fit_says_how_many_means_are_outside(self, sleepstudy_fit):
-        ax = mtl.plot_task_fit(sleepstudy_fit)
-        assert ax.get_title(loc="left").startswith("0 of 18")
+    def test_of_the_fit_says_how_many_tasks_do_not_fit(self, sleepstudy_fit):
+        found = mtl.task_fit(sleepstudy_fit)
+        n = int(found["misfit"].sel(check="spread").sum())
+        ax = mtl.plot_task_fit(found, "spread")
+        assert ax.get_title(loc="left").startswith(f"spread: {n} of 18")
 
     def test_of_five_hundred_tasks_are_drawn(self):
         n = 500

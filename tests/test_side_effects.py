@@ -52,6 +52,7 @@ CALLS = {
     "plot_coefficients": lambda fit, _: mtl.plot_coefficients(fit),
     "plot_prior_posterior": lambda fit, _: mtl.plot_prior_posterior(fit, ["sigma"]),
     "plot_pooling": lambda fit, _: mtl.plot_pooling(fit),
+    "task_fit": lambda fit, _: mtl.task_fit(fit),
     "plot_task_fit": lambda fit, _: mtl.plot_task_fit(fit),
     "plot_transfer_gain": lambda fit, _: mtl.plot_transfer_gain(fit),
 }

@@ -140,5 +140,9 @@ class Family(Described, ABC):
         """Return the log density of each row; `sigma` is the sd before weights."""
 
     @abstractmethod
+    def residuals(self, y: FloatArray, eta: FloatArray, sigma: FloatArray) -> FloatArray:
+        """Return outcomes minus their means, in standard deviations; `sigma` is the sd of the row."""
+
+    @abstractmethod
     def draw(self, rng: np.random.Generator, eta: FloatArray, sigma: FloatArray) -> FloatArray:
         """Draw outcomes."""

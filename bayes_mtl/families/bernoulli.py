@@ -150,6 +150,11 @@ class Bernoulli(Family):
         """Log probability of each row, times its weight."""
         return -weights * np.logaddexp(0.0, np.where(y == 1, -eta, eta))
 
+    def residuals(self, y: FloatArray, eta: FloatArray, sigma: FloatArray) -> FloatArray:
+        """Pearson's: (y - p) / sqrt(p (1 - p)) = (2 y - 1) exp(-(2 y - 1) eta / 2)."""
+        sign = 2.0 * y - 1.0
+        return sign * np.exp(-sign * eta / 2.0)
+
     def draw(self, rng: np.random.Generator, eta: FloatArray, sigma: FloatArray) -> FloatArray:
         """Zeros and ones."""
         return rng.binomial(1, expit(eta)).astype(float)

@@ -106,6 +106,10 @@ class Gaussian(Family):
         scale = sigma / np.sqrt(weights)
         return -0.5 * ((y - eta) / scale) ** 2 - np.log(scale) - 0.5 * np.log(2 * np.pi)
 
+    def residuals(self, y: FloatArray, eta: FloatArray, sigma: FloatArray) -> FloatArray:
+        """Standard normal if the model is right."""
+        return (y - eta) / sigma
+
     def draw(self, rng: np.random.Generator, eta: FloatArray, sigma: FloatArray) -> FloatArray:
         """Normal draws."""
         return rng.normal(eta, sigma)

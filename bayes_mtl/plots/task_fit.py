@@ -1,42 +1,58 @@
-"""What the model says of each task's outcomes beside the outcomes, as a picture."""
+"""What the model expects of each task's outcomes beside what they are, as a picture."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from bayes_mtl.inference.attributes import data_of, rows_by_task, schema_of, spec_of
-from bayes_mtl.inference.hyperdraws import evenly_spaced, thinned
-from bayes_mtl.inference.log_likelihood import fitted_predictor, sigma_of_rows
-from bayes_mtl.plots._common import BLUE, MAX_ROWS, RED, FigureSize, axes, bare, label_rows, rows_height
-from bayes_mtl.summaries.correlation import interval_probability
-
-_DRAWS = 200
+from bayes_mtl._typing import Label
+from bayes_mtl.errors import Finding, SpecError
+from bayes_mtl.inference.hyperdraws import evenly_spaced
+from bayes_mtl.plots._common import (
+    BLUE,
+    GREY,
+    MAX_ROWS,
+    RED,
+    FigureSize,
+    axes,
+    bare,
+    beyond,
+    chosen,
+    label_rows,
+    limits,
+    rows_height,
+)
+from bayes_mtl.summaries.task_fit import CHECKS, task_fit
 
 
 def plot_task_fit(
-    idata: xr.DataTree,
+    found: xr.DataTree | xr.Dataset,
+    check: str | None = None,
     *,
+    tasks: Sequence[Label] | None = None,
     ci_prob: float | None = None,
     random_seed: int | None = 1,
     ax: Any = None,
     figsize: FigureSize | None = None,
 ) -> Any:
-    """Draw, by task, the mean outcome beside what the model would have expected it to be.
+    """Draw, by task, a statistic of the outcomes beside that of outcomes replicated from the model.
 
-    A posterior predictive check of each task's mean: the bar is the interval of the mean of as many
-    replicated outcomes, the point the observed mean (red if outside).
+    A bar is the interval of replicated values, a point the observed one, red where `task_fit` calls it a
+    misfit. Of more than 60 tasks, the 30 that depart most are drawn, and 30 of the others, evenly spaced.
 
     Parameters
     ----------
-    idata : DataTree
-        What `fit` returned.
-    ci_prob : float, optional
-        Probability of the interval; default ArviZ's ``stats.ci_prob``.
-    random_seed : int, optional
-        For the replicated outcomes.
+    found : DataTree or Dataset
+        What `fit` returned, or what `task_fit` returned.
+    check : str, optional
+        Which check of `task_fit`. Default: the one with the smallest `p_overall`.
+    tasks : sequence of labels, optional
+        Only these tasks.
+    ci_prob, random_seed
+        As in `task_fit`; play no role if a Dataset is given.
     ax : matplotlib Axes, optional
         Where to draw; default a new figure.
     figsize : (float, float), optional
@@ -46,34 +62,49 @@ def plot_task_fit(
     -------
     matplotlib.axes.Axes
 
+    Raises
+    ------
+    SpecError
+        If there is no such check, or a task is not known.
+
     Examples
     --------
-    >>> mtl.plot_task_fit(idata)  # doctest: +SKIP
+    >>> mtl.plot_task_fit(idata, "spread")  # doctest: +SKIP
     """
-    prob, data, family = interval_probability(ci_prob), data_of(idata), spec_of(idata).family
-    part = thinned(idata["posterior"].to_dataset(), _DRAWS)
-    eta = fitted_predictor(part, rows_by_task(idata, "constant_data"), list(schema_of(idata).groupings))
-    sigma = sigma_of_rows(part, data.task_index) if data.noise is None else data.noise
-    replicated = family.draw(np.random.default_rng(random_seed), eta, sigma / np.sqrt(data.weights))
-    *means, observed = (
-        np.bincount(data.task_index, y, minlength=data.n_tasks) / data.rows_per_task
-        for y in (*replicated, data.y)
-    )
-    low, high = np.quantile(means, [(1 - prob) / 2, (1 + prob) / 2], axis=0)
-    order = np.argsort(-observed, kind="stable")
-    order = order[evenly_spaced(len(order), MAX_ROWS)]
-    at, outside = np.arange(len(order)), (observed < low) | (observed > high)
-    ax = axes(ax, 6.4, rows_height(len(order)), figsize)
-    ax.hlines(at, low[order], high[order], color=BLUE, linewidth=5, alpha=0.3)
-    for mask, colour in ((~outside[order], BLUE), (outside[order], RED)):
-        ax.plot(observed[order][mask], at[mask], "o", color=colour, markersize=4)
-    label_rows(ax, [data.tasks[t] for t in order])
+    table = found
+    if isinstance(table, xr.DataTree):
+        table = task_fit(table, ci_prob=ci_prob, random_seed=random_seed)
+    known = [str(c) for c in table["check"].to_numpy()]
+    if check is None:
+        check = known[int(np.argmin(table["p_overall"].to_numpy()))]
+    if check not in known:
+        raise SpecError(Finding("check", f"should be one of {', '.join(known)}, found {check!r}"))
+    p_overall = float(table["p_overall"].sel(check=check))
+    table = table.sel(check=check).isel(task=chosen(table["task"].to_numpy(), tasks))
+    table = table.isel(task=np.flatnonzero(np.isfinite(table["observed"].to_numpy())))
+    total, n_bad = table.sizes["task"], int(table["misfit"].sum())
+    order = np.argsort(table["adjusted_p"].to_numpy(), kind="stable")
+    if total > MAX_ROWS:
+        half = MAX_ROWS // 2
+        order = np.concatenate([order[:half], order[half:][evenly_spaced(total - half, MAX_ROWS - half)]])
+    table = table.isel(task=order[np.argsort(-table["observed"].to_numpy()[order], kind="stable")])
+    observed, lower, upper = (table[n].to_numpy() for n in ("observed", "lower", "upper"))
+    at, bad = np.arange(len(observed)), table["misfit"].to_numpy()
+    ax = axes(ax, 6.4, rows_height(len(at)), figsize)
+    ax.hlines(at, lower, upper, color=BLUE, linewidth=5, alpha=0.3)
+    low, high = limits(np.concatenate([observed, lower, upper]))
+    for mask, colour in ((~bad, BLUE), (bad, RED)):
+        ax.plot(observed[mask], at[mask], "o", color=colour, markersize=4)
+        beyond(ax, observed[mask], at[mask], low, high, colour=colour)
+    label_rows(ax, table["task"].to_numpy())
     bare(ax)
-    schema = schema_of(idata)
-    ax.set_xlabel(f"mean {schema.outcome}", fontsize=9)
+    ax.set_xlabel(CHECKS[check].partition(":")[0], fontsize=9, wrap=True)
+    shown = f"; {len(at)} drawn" if len(at) < total else ""
     ax.set_title(
-        f"{outside.sum()} of {len(observed)} observed means outside their {prob:.0%} predictive interval",
-        loc="left",
-        fontsize=10,
-    )
+        f"{check}: {n_bad} of {total} tasks do not fit (p = {p_overall:.2f}{shown})", loc="left",
+        fontsize=10, pad=20,
+    )  # fmt: skip
+    note = f"bar: {table.attrs['ci_prob']:.0%} of replicated values   ·   point: observed, orange if a misfit"
+    ax.annotate(note, (0, 1), xytext=(0, 6), xycoords="axes fraction", textcoords="offset points", fontsize=8,
+                color=GREY)  # fmt: skip
     return ax

@@ -27,9 +27,10 @@ from bayes_mtl.report.answers import data_added, readable_summary, relations_of
 from bayes_mtl.report.by_structure import Answer, effects_of_levels, pairs_of_tasks, particular_answers
 from bayes_mtl.report.words import data_in_code, model_equations, structure_in_words
 from bayes_mtl.structures import CompletePooling, NoPooling, OrthogonalGroups, SparsePrecision, TaskMixture
-from bayes_mtl.summaries import pooling, summary, transfer_gain
+from bayes_mtl.summaries import pooling, summary, task_fit, transfer_gain
 from bayes_mtl.summaries.contraction import contraction_in_words
 from bayes_mtl.summaries.correlation import Kind, interval_probability
+from bayes_mtl.summaries.task_fit import CHECKS, misfit_in_words
 
 _KINDS = {
     "structural": "the correlations that the structure learns",
@@ -108,7 +109,7 @@ def report(
                 "Who gains, who is hurt?",
                 _gain(gain) if several else html.paragraph("There is one task only."),
             ),
-            ("Predictions beside the data", _fit(idata)),
+            ("Posterior predictive checks", _fit(idata)),
             ("How to repeat it", _repeat(idata)),
         ]
     heading = title or f"{schema.outcome or 'Outcomes'} by {noun}"
@@ -305,10 +306,32 @@ def _names(members: Any) -> str:
 
 
 def _fit(idata: xr.DataTree) -> str:
-    caption = (
-        "Bars: where the mean of as many new outcomes would lie. Points: the observed mean, red if outside."
+    try:
+        found = task_fit(idata)
+    except SpecError as err:
+        return html.paragraph(f"Not checked: {err.findings[0]}")
+    misfit = bool(found["misfit"].any())
+    text = html.paragraph(
+        "Outcomes are replicated from the posterior, and statistics of the residuals of each task, in units "
+        "of the noise, are compared with those of the replicated outcomes. Means of tasks are not compared: "
+        "the model fits them by construction."
     )
-    return html.figure(plot_task_fit(idata).figure, caption)
+    text += "".join(
+        html.paragraph(line, "note warn" if misfit else "note") for line in misfit_in_words(found)
+    )
+    overall = pd.DataFrame(
+        {
+            "check": [str(c) for c in found["check"].to_numpy()],
+            "what": [CHECKS[str(c)] for c in found["check"].to_numpy()],
+            "tasks that do not fit": [str(int(n)) for n in found["misfit"].sum("task").to_numpy()],
+            "p-value": [f"{p:.2f}" for p in found["p_overall"].to_numpy()],
+        }
+    )
+    caption = (
+        "Bars: where the statistic of as many new outcomes would lie. Points: that of the outcomes, orange "
+        "if the task does not fit."
+    )
+    return text + html.table(overall, index=False) + html.figure(plot_task_fit(found).figure, caption)
 
 
 def _repeat(idata: xr.DataTree) -> str:

@@ -10,6 +10,7 @@ from bayes_mtl.summaries.leave_out import leave_one_task_out
 from bayes_mtl.summaries.pooling import pooling
 from bayes_mtl.summaries.refit import sampling_wrapper
 from bayes_mtl.summaries.summary import summary
+from bayes_mtl.summaries.task_fit import task_fit
 from bayes_mtl.summaries.transfer_gain import transfer_gain
 
 __all__ = [
@@ -24,5 +25,6 @@ __all__ = [
     "sampling_wrapper",
     "summary",
     "task_correlation",
+    "task_fit",
     "transfer_gain",
 ]
