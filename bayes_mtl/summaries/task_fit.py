@@ -65,8 +65,8 @@ def task_fit(
         posterior predictive p-value (two-sided but for "trend" and "pit"); ``adjusted_p``, the same for the
         largest departure among all tasks, times the number of checks; ``misfit``, whether `adjusted_p` is at
         most 0.025. By check: ``p_overall``, the p-value of the largest departure among tasks. The checks are
-        "spread", "smallest" and "largest" residual in units of the noise (for binary outcomes: of their standard
-        deviation), "trend" along the predictions; for continuous outcomes "pit" (uniformity of the
+        "spread", "smallest" and "largest" residual in units of the noise (for binary outcomes: of their
+        standard deviation), "trend" along the predictions; for continuous outcomes "pit" (uniformity of the
         probability integral transform within the task), and "zeros" if there are any.
 
     Raises
