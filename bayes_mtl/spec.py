@@ -260,6 +260,7 @@ class ModelSpec:
                 )
             )
         found += self.task_covariance.findings(data.tasks)
+        found += self._findings_of_one_class(data)
         found += self._findings_of_scales(data)
         blocks = {"feature_sd": (self.task_covariance, varying)}
         blocks |= {named(g.name, "feature_sd"): (self.levels_of(g.name), g.features) for g in data.groupings}
@@ -305,6 +306,19 @@ class ModelSpec:
         """Return the same without the priors that would not be used with these data."""
         unused = {f.where for f in self.findings(data) if f.problem.startswith(_UNUSED)}
         return replace(self, priors={k: v for k, v in self.priors.items() if f"prior {k!r}" not in unused})
+
+    def _findings_of_one_class(self, data: TaskData) -> list[Finding]:
+        """Say which tasks have one class only, where they learn of the other from no other task."""
+        alone = () if self.family.has_noise or self.task_covariance.shares else data.one_class
+        if not alone or "feature_sd" in self.priors:
+            return []
+        some = ", ".join(map(repr, alone[:10])) + (", ..." if len(alone) > 10 else "")
+        problem = (
+            f"has one class only in {len(alone)} {'task' if len(alone) == 1 else 'tasks'} ({some}), which "
+            f"{self.task_covariance} tells nothing of the other class"
+        )
+        hint = "Use a structure that shares, leave them out, or say by a prior of feature_sd what to believe"
+        return [Finding(f"outcome {data.schema.outcome!r}", problem, hint)]
 
     def _findings_of_scales(self, data: TaskData) -> list[Finding]:
         if self.feature_scales is None:

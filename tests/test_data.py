@@ -132,7 +132,7 @@ class TestTables:
         c["y"] = np.exp(c["y"])
         data = mtl.TaskData.from_table(c, task="task", formula="np.log(y) ~ x")
         np.testing.assert_allclose(data.y, np.log(c["y"])[data.row])
-        data = mtl.TaskData.from_table(c, task="task", outcome="flag", features=["x"], allow_one_class=True)
+        data = mtl.TaskData.from_table(c, task="task", outcome="flag", features=["x"])
         np.testing.assert_array_equal(data.y, np.array(c["flag"], dtype=float)[data.row])
 
     def test_columns_with_odd_names(self):
@@ -226,7 +226,7 @@ class TestLabels:
     def test_rows_find_their_tasks(self, rows):
         labels, y = (list(v) for v in zip(*rows, strict=True))
         table = {"task": labels, "y": np.array(y) + np.arange(len(y))}
-        data = mtl.TaskData.from_table(table, task="task", outcome="y", allow_one_class=True)
+        data = mtl.TaskData.from_table(table, task="task", outcome="y")
         assert data.tasks == tuple(sorted(set(labels)))
         assert sorted(data.row) == list(range(len(rows)))
         assert (np.diff(data.task_index) >= 0).all()
@@ -301,7 +301,8 @@ class TestNewRows:
         assert new.shape == (1, 2)
 
     def test_everything_wrong_at_once(self):
-        data = mtl.TaskData.from_table(columns(), task="task", outcome="y", features=["x", "colour", "kind"])
+        options = {"features": ["x", "colour"], "shared_features": ["kind"]}
+        data = mtl.TaskData.from_table(columns(), task="task", outcome="y", **options)
         with pytest.raises(PredictionError) as caught:
             data.schema.design.matrix({"x": ["one"], "colour": ["mauve"], "kind": ["huge"]}, PredictionError)
         assert {f.where for f in caught.value.findings} == {"column 'x'", "column 'colour'", "column 'kind'"}
@@ -400,7 +401,6 @@ class TestFindings:
             ("column 'some_inf'", "1 value is infinite (rows 7; tasks 'b')"),
             ("feature 'five'", "is constant (5 in every row)"),
             ("feature 'twice'", "is collinear: an exact linear combination of 'x'"),
-            ("outcome 'y'", "1 task has one class only: 'a' (all 1)"),
         ]
 
     def test_side_columns(self):
@@ -481,12 +481,6 @@ class TestFindings:
         assert findings(table=c, task="task", outcome="y") == [
             ("outcome 'y'", "is constant (3 in every row)")
         ]
-
-    def test_one_class_may_be_accepted(self):
-        c = {"task": ["a", "a", "b", "b", "c"], "y": [1, 1, 0, 1, 0]}
-        found = findings(table=c, task="task", outcome="y")
-        assert found == [("outcome 'y'", "1 task has one class only: 'a' (all 1)")]
-        assert mtl.TaskData.from_table(c, task="task", outcome="y", allow_one_class=True).n_tasks == 3
 
     def test_labels(self):
         y = np.arange(4.0)

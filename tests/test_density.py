@@ -31,7 +31,7 @@ def binary(seed, n_tasks=6, n_rows=30, equal=True):
         task = np.sort(np.concatenate([np.arange(n_tasks), rng.integers(0, n_tasks, n_tasks * (n_rows - 1))]))
     x = rng.standard_normal(len(task)) * (1 + seed)
     y = rng.binomial(1, 1 / (1 + np.exp(-beta[task, 0] - beta[task, 1] * x)))
-    return mtl.TaskData.from_arrays(x[:, None], y, task, allow_one_class=True)
+    return mtl.TaskData.from_arrays(x[:, None], y, task)
 
 
 def gaussian(seed, n_tasks=5):

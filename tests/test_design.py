@@ -285,8 +285,8 @@ class TestMissing:
     def test_are_found_on_both_sides_and_dropped(self, formula):
         table = TABLE.assign(x=np.where(np.arange(N) % 7 == 0, np.nan, TABLE.x))
         with pytest.raises(DataError, match="column 'x': 9 values are NaN"):
-            mtl.TaskData.from_table(table, task="g", formula=formula, allow_one_class=True)
-        data = mtl.TaskData.from_table(table, task="g", formula=formula, allow_one_class=True, missing="drop")
+            mtl.TaskData.from_table(table, task="g", formula=formula)
+        data = mtl.TaskData.from_table(table, task="g", formula=formula, missing="drop")
         assert sorted(data.row) == [i for i in range(N) if i % 7]
 
 

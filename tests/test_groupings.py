@@ -204,7 +204,7 @@ def test_every_hyperparameter_reaches_the_likelihood():
         frame = table()
         if family == "bernoulli":
             frame["y"] = (frame["y"] > frame["y"].mean()).astype(int)
-        data = crossed(frame, allow_one_class=True)
+        data = crossed(frame)
         spec = mtl.ModelSpec(family=family, groupings={"item": mtl.LowRank(1)})
         model = mtl.build_model(spec, data)
         contracts.assert_every_free_variable_is_an_ancestor_of_the_data(model)
@@ -432,7 +432,6 @@ def items_fit():
         outcome="yes",
         shared_features=["x"],
         groupings={"item": ["Intercept", "x"]},
-        allow_one_class=True,
     )
     spec = mtl.ModelSpec("bernoulli", groupings={"item": mtl.LowRank(1)}, independent_features=())
     return table, data, mtl.fit(data, spec, draws=2000, chains=2, random_seed=1, progressbar=False), truth

@@ -163,7 +163,7 @@ def test_equations_are_those_of_the_model(structure, options, there, not_there):
         {"task": "g", "outcome": "a b", "features": ["x"], "groupings": {"it": ["Intercept", "x"]}},
         {"outcomes": ["y", "w"], "features": ["x", "c"], "offset": "x2", "noise": "w2"},
         {"task": "g", "outcome": "y", "features": ["x"], "intercept": False, "center": ["x"]},
-        {"task": "g", "outcome": "same", "features": ["x"], "allow_one_class": True},
+        {"task": "g", "outcome": "same", "features": ["x"]},
     ],
     ids=str,
 )

@@ -361,7 +361,6 @@ class TestBernoulli:
             features=["x1"],
             weights=weights,
             offset="o",
-            allow_one_class=True,
         )
         spec = mtl.ModelSpec(family="bernoulli", task_covariance=mtl.LowRank(1))
         latent = contracts.Evaluator(mtl.build_model(spec, data), gradient=True)
@@ -378,9 +377,7 @@ class TestBernoulli:
 
     def test_single_precision(self):
         """The features are rounded to single precision, and nothing else is."""
-        data = mtl.TaskData.from_table(
-            self.frame, task="task", outcome="y", features=["x1"], allow_one_class=True
-        )
+        data = mtl.TaskData.from_table(self.frame, task="task", outcome="y", features=["x1"])
         spec = mtl.ModelSpec(family=mtl.Bernoulli(single_precision=True))
         single = contracts.Evaluator(mtl.build_model(spec, data))
         point = single.random_point(np.random.default_rng(1))
@@ -394,9 +391,7 @@ class TestBernoulli:
         assert abs(single.data_term(point) - by_hand[np.float64]) > 1e-11
 
     def test_cannot_be_collapsed(self):
-        data = mtl.TaskData.from_table(
-            self.frame, task="task", outcome="y", features=["x1"], allow_one_class=True
-        )
+        data = mtl.TaskData.from_table(self.frame, task="task", outcome="y", features=["x1"])
         with pytest.raises(errors.SpecError, match="cannot be integrated out under Bernoulli"):
             mtl.build_model(mtl.ModelSpec(family="bernoulli"), data, marginal=True)
 

@@ -4,86 +4,103 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from bayes_mtl._typing import FloatArray, IntArray, Label
 from bayes_mtl.data.dependence import is_constant
-from bayes_mtl.data.schema import INTERCEPT
+from bayes_mtl.data.schema import INTERCEPT, Design
 from bayes_mtl.errors import DataWarning, Finding
 
 _MAX_SCALE_RATIO = 3.0
 _FAR_FROM_ZERO = 3.0  # pooled sd between a column's mean and 0 from which an intercept is an extrapolation
 
 
-def not_finite(name: str, values: FloatArray, tasks: Sequence[Any]) -> list[Finding]:
-    """NaN and infinite entries of a column, with their rows and tasks."""
-    found: list[Finding] = []
-    for kind, bad in (("NaN", np.isnan(values)), ("infinite", np.isinf(values))):
-        rows = np.flatnonzero(bad).tolist()
-        if rows:
-            some = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
-            labels = list(dict.fromkeys(repr(tasks[r]) for r in rows))
-            where = ", ".join(labels[:5]) + (", ..." if len(labels) > 5 else "")
-            plural = "value is" if len(rows) == 1 else "values are"
-            found.append(
-                Finding(
-                    f"column {name!r}",
-                    f"{len(rows)} {plural} {kind} (rows {some}; tasks {where})",
-                    "Impute them, or pass missing='drop'",
-                )
-            )
-    return found
+@dataclass(frozen=True)
+class EntryChecks:
+    """Checks of the entries of columns, which say where they are.
 
-
-def not_positive(name: str, values: FloatArray) -> list[Finding]:
-    """Entries of a weight or noise column that are zero or below."""
-    bad = np.flatnonzero(values <= 0)
-    if not len(bad):
-        return []
-    return [Finding(f"column {name!r}", f"should be positive, found {values[bad[0]]} in row {bad[0]}")]
-
-
-def outcome_problems(
-    name: str, y: FloatArray, tasks: Sequence[Label], starts: IntArray, *, allow_one_class: bool
-) -> list[Finding]:
-    """An outcome that never changes, or a 0/1 outcome of which a task has one class only.
-
-    Parameters
+    Attributes
     ----------
     tasks : sequence
-        The labels, one per task; rows are sorted by task and `starts` says where each begins.
+        The task of each entry.
+    rows : ndarray of int
+        Its row in the table that was given.
+    dropped : bool
+        Whether rows with missing values have been dropped already.
     """
-    finite = np.isfinite(y)
-    values = y[finite]
-    if len(values) > 1 and np.ptp(values) == 0:
-        return [
-            Finding(
-                f"outcome {name!r}",
-                f"is constant ({values[0]:g} in every row)",
-                "There is nothing to explain",
+
+    tasks: Sequence[Any]
+    rows: IntArray
+    dropped: bool = False
+
+    def not_finite(self, name: str, values: FloatArray, part: slice = slice(None)) -> list[Finding]:
+        """NaN and infinite entries among `part` of the rows; `values` are of these or of all rows."""
+        if len(values) == len(self.rows):
+            values = values[part]
+        tasks, rows = self.tasks[part], self.rows[part]
+        found: list[Finding] = []
+        for kind, bad in (("NaN", np.isnan(values)), ("infinite", np.isinf(values))):
+            at = np.flatnonzero(bad)
+            if not len(at):
+                continue
+            some = ", ".join(map(str, rows[at[:5]].tolist())) + (", ..." if len(at) > 5 else "")
+            labels = list(dict.fromkeys(repr(tasks[i]) for i in at.tolist()))
+            where = ", ".join(labels[:5]) + (", ..." if len(labels) > 5 else "")
+            plural = "value is" if len(at) == 1 else "values are"
+            can_drop = kind == "NaN" and not self.dropped
+            hint = (
+                "Impute them, or pass missing='drop'" if can_drop else "Correct them, or leave such rows out"
             )
-        ]
-    if allow_one_class or not len(values) or not np.isin(values, (0.0, 1.0)).all():
+            problem = f"{len(at)} {plural} {kind} (rows {some}; tasks {where})"
+            found.append(Finding(f"column {name!r}", problem, hint))
+        return found
+
+    def not_positive(self, name: str, values: FloatArray, part: slice = slice(None)) -> list[Finding]:
+        """Entries of a weight or noise column that are zero or below."""
+        values, rows = values[part], self.rows[part]
+        if not len(bad := np.flatnonzero(values <= 0)):
+            return []
+        problem = f"should be positive, found {values[bad[0]]} in row {rows[bad[0]]}"
+        return [Finding(f"column {name!r}", problem)]
+
+
+def constant_outcome(name: str, y: FloatArray) -> list[Finding]:
+    """An outcome that never changes."""
+    values = y[np.isfinite(y)]
+    if len(values) < 2 or np.ptp(values) > 0:
         return []
-    one_class = []
-    for t, label in enumerate(tasks):
-        rows = slice(starts[t], starts[t + 1])
-        mine = y[rows][finite[rows]]
-        if len(mine) > 1 and np.ptp(mine) == 0:
-            one_class.append(f"{label!r} (all {mine[0]:g})")
-    if not one_class:
-        return []
-    some = ", ".join(one_class[:10]) + (", ..." if len(one_class) > 10 else "")
-    plural = "task has" if len(one_class) == 1 else "tasks have"
-    return [
-        Finding(
-            f"outcome {name!r}",
-            f"{len(one_class)} {plural} one class only: {some}",
-            "Pass allow_one_class=True to let them learn from the other tasks, or leave them out",
-        )
+    problem = f"is constant ({values[0]:g} in every row)"
+    return [Finding(f"outcome {name!r}", problem, "There is nothing to explain")]
+
+
+def warn_if_constant_within(
+    X: FloatArray, design: Design, varying: Sequence[str], starts: IntArray, tasks: str
+) -> None:
+    """Warn of features that vary by task although they never change within one."""
+    if np.diff(starts).max() < 2 or len(starts) < 3:
+        return
+    begin = starts[:-1]
+    within = (np.maximum.reduceat(X, begin) - np.minimum.reduceat(X, begin)).max(axis=0) > 0
+    changes = {t for t, moves in zip(design.terms, within, strict=True) if moves}
+    still = [
+        term
+        for i, (name, term) in enumerate(zip(design.columns, design.terms, strict=True))
+        if name in varying and name != INTERCEPT and term not in changes and not is_constant(X[:, i])
     ]
+    if still:
+        named = [repr(term) for term in dict.fromkeys(still)]
+        one = len(named) == 1
+        warnings.warn(
+            f"{', '.join(named)} {'is' if one else 'are'} constant within every {tasks}, so that rows cannot "
+            f"tell {'its coefficient' if one else 'their coefficients'} from the intercept of the {tasks}. "
+            f"Name {'it' if one else 'them'} in task_features (what is known of a {tasks} predicts its "
+            f"coefficients) or in shared_features (one slope for all).",
+            DataWarning,
+            stacklevel=4,
+        )
 
 
 def warn_if_far_from_zero(X: FloatArray, names: Sequence[str], varying: Sequence[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
@@ -112,7 +112,7 @@ class TaskData:
         intercept: bool = True,
         center: bool | Sequence[str] = False,
         missing: Literal["error", "drop"] = "error",
-        allow_one_class: bool = False,
+        allow_one_class: bool = False,  # noqa: ARG003
         strict: bool = False,
     ) -> TaskData:
         """Read a data frame: long (a column of task labels) or wide (each outcome column a task).
@@ -156,7 +156,8 @@ class TaskData:
         missing : {"error", "drop"}
             What to do with rows that have a missing value in any used column.
         allow_one_class : bool
-            Accept tasks with one class of a 0/1 outcome.
+            Has no effect any longer: tasks with one class of a 0/1 outcome learn from the others, and are
+            counted where the data are printed.
         strict : bool
             Refuse columns that are constant or exact linear combinations of others, as they always are where
             there are more columns than rows. Default: accept them with a warning that names them, since
@@ -170,13 +171,14 @@ class TaskData:
         ------
         DataError
             Lists everything that is wrong: columns that are not there, NaN and infinite values,
-            tasks with one class, ...
+            labels that are neither text nor integers, ...
 
         Warns
         -----
         DataWarning
-            If something about the table deserves a look: constant and collinear features, an intercept far
-            from the data, outcomes on different scales.
+            If something about the table deserves a look: constant and collinear features, features that are
+            constant within every task, an intercept far from the data, outcomes on different scales; or if
+            missing="drop" leaves no row of a task or level.
 
         Examples
         --------
@@ -256,6 +258,7 @@ class TaskData:
             *(finding for found in levels.values() for finding in found.findings("labels")),
             *_role_findings(design.reads, roles, task_features),
         ]
+        look = checks.EntryChecks(labels.values, position % len(names), missing == "drop")
         findings += _row_findings(
             table,
             design,
@@ -265,9 +268,8 @@ class TaskData:
             y,
             extra,
             side,
-            labels.values,
+            look,
             wide,
-            dropped=missing == "drop",
         )
         tasks, index = labels.index()
         rows = np.argsort(index, kind="stable")
@@ -275,9 +277,10 @@ class TaskData:
         starts = np.searchsorted(index, np.arange(len(tasks) + 1))
         dependent = dependent_columns(matrix, design.columns)
         findings += [d.finding for d in dependent if strict]
-        findings += checks.outcome_problems(outcome_name, y, tasks, starts, allow_one_class=allow_one_class)
+        findings += checks.constant_outcome(outcome_name, y)
+        look = checks.EntryChecks(tasks, look.rows[rows[starts[:-1]]], look.dropped)
         task_design, task_matrix, task_dependent, task_findings = _task_features(
-            table, task_features, rows, index, tasks, center
+            table, task_features, rows, index, look, center
         )
         task_findings += [d.finding for d in task_dependent if strict]
         factors, level_findings = make_groupings(
@@ -315,6 +318,7 @@ class TaskData:
             what="features of tasks",
             remedy="Remove some, or describe more tasks.",
         )
+        checks.warn_if_constant_within(matrix, design, schema.varying, starts, "outcome" if wide else "task")
         checks.warn_if_far_from_zero(matrix, design.columns, schema.varying)
         if wide:
             checks.warn_if_scales_differ(y, tasks, starts)
@@ -352,7 +356,7 @@ class TaskData:
         noise: npt.ArrayLike | None = None,
         center: bool | Sequence[str] = False,
         missing: Literal["error", "drop"] = "error",
-        allow_one_class: bool = False,
+        allow_one_class: bool = False,  # noqa: ARG003
         strict: bool = False,
     ) -> TaskData:
         """Read arrays.
@@ -435,7 +439,6 @@ class TaskData:
             noise="noise" if "noise" in given else None,
             center=center,
             missing=missing,
-            allow_one_class=allow_one_class,
             strict=strict,
         )
 
@@ -521,6 +524,15 @@ class TaskData:
         design = self.schema.task_design
         return () if design is None else design.columns
 
+    @property
+    def one_class(self) -> tuple[Label, ...]:
+        """Tasks of which all outcomes are 0, or all are 1, if outcomes are 0 or 1."""
+        if not np.isin(self.y, (0.0, 1.0)).all():
+            return ()
+        ones = np.bincount(self.task_index, self.y, minlength=self.n_tasks)
+        alike = ((ones == 0) | (ones == self.rows_per_task)) & (self.rows_per_task > 0)
+        return tuple(self.tasks[t] for t in np.flatnonzero(alike))
+
     @cached_property
     def starts(self) -> IntArray:
         """Task t owns rows starts[t] to starts[t + 1]."""
@@ -598,6 +610,10 @@ class TaskData:
             f"TaskData: {self.n_tasks} {noun} ({by}), {self.n_rows} {rows} ({size} per task), "
             f"outcome {self.schema.outcome!r}"
         ]
+        if alone := self.one_class:
+            lines.append(
+                f"  one class only: {len(alone)} of {self.n_tasks} tasks (they learn from the others)"
+            )
         for title, names in (
             ("by task", self.features),
             ("shared", self.shared_features),
@@ -794,36 +810,33 @@ def _row_findings(
     y: FloatArray,
     extra: Mapping[str, str | None],
     side: Mapping[str, FloatArray | None],
-    tasks: Sequence[Hashable],
+    look: checks.EntryChecks,
     wide: Sequence[str],
-    *,
-    dropped: bool,
 ) -> list[Finding]:
     """Find missing, infinite and non-positive entries; of a wide table, in its own rows and columns."""
-    n_rows = len(y) // max(1, len(wide))
+    n_rows, dropped = len(y) // max(1, len(wide)), look.dropped
     once = slice(0, len(y) if dropped else n_rows)
     gone = {name: table[name].isna().to_numpy() for name in (*design.reads, *outcome_reads)}
     found = []
     if not wide or dropped:
         for name in outcome_reads:
-            found += checks.not_finite(name, np.where(gone[name], np.nan, 0.0), tasks)
+            found += look.not_finite(name, np.where(gone[name], np.nan, 0.0))
         complete = ~np.any([gone[name] for name in outcome_reads], axis=0)
-        found += checks.not_finite(outcome, np.where(complete, y, 0.0), tasks)
+        found += look.not_finite(outcome, np.where(complete, y, 0.0))
     for i, name in enumerate(() if dropped else wide):
-        part = slice(i * n_rows, (i + 1) * n_rows)
-        found += checks.not_finite(name, y[part], tasks[part])
+        found += look.not_finite(name, y, slice(i * n_rows, (i + 1) * n_rows))
     reads = [name for name in design.reads if name not in outcome_reads]
     for name in reads:
-        found += checks.not_finite(name, np.where(gone[name], np.nan, 0.0)[once], tasks[once])
+        found += look.not_finite(name, np.where(gone[name], np.nan, 0.0), once)
     complete = ~np.any([gone[name] for name in design.reads] or [np.zeros(len(y), bool)], axis=0)
     for i, name in enumerate(design.columns):
-        found += checks.not_finite(name, np.where(complete, matrix[:, i], 0.0)[once], tasks[once])
+        found += look.not_finite(name, np.where(complete, matrix[:, i], 0.0), once)
     for key, column in extra.items():
         values = side[key]
         if column is not None and values is not None:
-            found += checks.not_finite(column, values[once], tasks[once])
+            found += look.not_finite(column, values, once)
             if key != "offset":
-                found += checks.not_positive(column, values[once])
+                found += look.not_positive(column, values, once)
     return found
 
 
@@ -832,10 +845,11 @@ def _task_features(
     columns: Sequence[str],
     rows: IntArray,
     index: IntArray,
-    tasks: Sequence[Label],
+    look: checks.EntryChecks,
     center: bool | Sequence[str],
 ) -> tuple[Design | None, FloatArray, list[Dependence], list[Finding]]:
     """One row per task of the columns that describe tasks."""
+    tasks = look.tasks
     if not columns:
         return None, np.zeros((len(tasks), 0)), [], []
     frame = to_pandas(table, columns, DataError).iloc[rows].reset_index(drop=True)
@@ -857,7 +871,7 @@ def _task_features(
     names = design.columns[1:]
     matrix = matrix[:, 1:]
     for i, name in enumerate(names):
-        findings += checks.not_finite(name, matrix[:, i], tasks)
+        findings += look.not_finite(name, matrix[:, i])
     dependent = dependent_columns(np.column_stack([np.ones(len(tasks)), matrix]), design.columns)
     trimmed = replace(design, columns=names, terms=design.terms[1:], center=design.center[1:])
     return trimmed, matrix, dependent, findings

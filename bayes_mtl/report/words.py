@@ -5,9 +5,6 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-import numpy as np
-
-from bayes_mtl._typing import FloatArray
 from bayes_mtl.data import TaskData, TaskSchema
 from bayes_mtl.data.schema import INTERCEPT
 from bayes_mtl.model import default_priors
@@ -119,14 +116,9 @@ def data_in_code(data: TaskData) -> str:
         "offset": schema.offset,
         "noise": schema.noise,
         "center": _centered(schema),
-        "allow_one_class": set(np.unique(data.y)) == {0.0, 1.0} and bool(np.isin(_means(data), (0, 1)).any()),
     }
     given = "".join(f"    {name}={value!r},\n" for name, value in options.items() if value)
     return f"data = mtl.TaskData.from_table(\n    table,\n{given})"
-
-
-def _means(data: TaskData) -> FloatArray:
-    return np.bincount(data.task_index, data.y, minlength=data.n_tasks) / data.rows_per_task
 
 
 def _centered(schema: TaskSchema) -> bool | list[str]:

@@ -79,6 +79,11 @@ class TaskCovariance(Described, ABC):
     """How the coefficient vectors of tasks co-vary: Omega, a correlation matrix of tasks."""
 
     @property
+    def shares(self) -> bool:
+        """Whether tasks learn anything from each other."""
+        return True
+
+    @property
     def relates_tasks(self) -> bool:
         """Whether Omega has entries off the diagonal to be learned."""
         return True

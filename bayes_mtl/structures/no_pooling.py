@@ -15,3 +15,8 @@ class NoPooling(Exchangeable):
     `feature_sd` at ten times the scale of the data, so that nothing is learned across tasks. The
     feature covariance plays no role: coefficients are independent.
     """
+
+    @property
+    def shares(self) -> bool:
+        """No."""
+        return False

@@ -34,7 +34,7 @@ def simulate(
         y = (y + rng.logistic(size=len(task)) > 0).astype(float)
     else:
         y += rng.normal(size=len(task))
-    return mtl.TaskData.from_arrays(X, y, [f"task {t}" for t in task], allow_one_class=True)
+    return mtl.TaskData.from_arrays(X, y, [f"task {t}" for t in task])
 
 
 def main() -> None:

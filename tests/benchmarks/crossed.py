@@ -30,7 +30,7 @@ def simulate(persons: int, items: int, answers: int, family: str, noise: float) 
     eta = 0.3 + rng.standard_normal(persons)[person] + rng.standard_normal(items)[item]
     y = rng.binomial(1, 1 / (1 + np.exp(-eta))) if family == "bernoulli" else rng.normal(eta, noise)
     nothing = np.zeros((len(y), 0))
-    return mtl.TaskData.from_arrays(nothing, y, person, groupings={"item": item}, allow_one_class=True)
+    return mtl.TaskData.from_arrays(nothing, y, person, groupings={"item": item})
 
 
 def main() -> None:

@@ -37,9 +37,7 @@ def main() -> None:
     for seed in range(1, options.simulations + 1):
         truth = per_user_spam(n_users=24, n_mails=options.mails, contact_sd=0.2, seed=seed)
         words = list(truth.coefficients.columns[1:])
-        data = mtl.TaskData.from_table(
-            truth.table, task="user", outcome="spam", features=words, allow_one_class=True
-        )
+        data = mtl.TaskData.from_table(truth.table, task="user", outcome="spam", features=words)
         hint = mtl.Clusters.from_table(truth.table, task="user", columns=["russian_contacts"], n=2)
         structures = {
             "Clusters(2, gating)": hint,

@@ -128,7 +128,7 @@ def task_data(table: Table) -> Any:
     """Hand the rows to the package."""
     import bayes_mtl as mtl
 
-    return mtl.TaskData.from_arrays(table.X[:, 1:], table.y, table.task, allow_one_class=True)
+    return mtl.TaskData.from_arrays(table.X[:, 1:], table.y, table.task)
 
 
 def model_spec(workload: Workload) -> Any:

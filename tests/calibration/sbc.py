@@ -158,7 +158,6 @@ def with_outcome(
         task="task",
         outcome="y",
         features=features,
-        **({} if family == "gaussian" else {"allow_one_class": True}),
     )
 
 
