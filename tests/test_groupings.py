@@ -350,7 +350,7 @@ def test_rows_keep_their_levels():
     assert few.groupings[0].levels == ("p", "r")
     assert "by 'item' (4 levels): Intercept, x" in repr(data)
     lost = frame.assign(x=frame["x"].where(frame["item"] != "q"))
-    with pytest.warns(errors.DataWarning, match="1 levels of 'item' altogether"):
+    with pytest.warns(errors.DataWarning, match="altogether the level 'q' of 'item'"):
         assert crossed(lost, missing="drop").groupings[0].levels == ("p", "r", "s")
     again = type(data.schema).from_dict(data.schema.to_dict())
     assert again == data.schema

@@ -96,15 +96,15 @@ def test_every_row_meets_its_own_task_again(kind, native, picks):
 )
 @pytest.mark.parametrize("role", ["task", "grouping"])
 def test_large_integers_with_gaps_are_exact(column, role, tmp_path):
-    x = np.arange(7.0) % 3
+    x = np.arange(7.0) ** 2
     if isinstance(column, pl.Series):
-        table = pl.DataFrame({"g": column, "h": list("aababab"), "x": x, "y": x**2})
+        table = pl.DataFrame({"g": column, "h": list("aababab"), "x": x, "y": np.cos(x)})
     elif isinstance(column, pa.Array):
-        table = pa.table({"g": column, "h": list("aababab"), "x": x, "y": x**2})
+        table = pa.table({"g": column, "h": list("aababab"), "x": x, "y": np.cos(x)})
     elif isinstance(column, list):
-        table = {"g": column, "h": list("aababab"), "x": x, "y": x**2}
+        table = {"g": column, "h": list("aababab"), "x": x, "y": np.cos(x)}
     else:
-        table = pd.DataFrame({"g": column, "h": list("aababab"), "x": x, "y": x**2})
+        table = pd.DataFrame({"g": column, "h": list("aababab"), "x": x, "y": np.cos(x)})
     if role == "grouping":
         data = mtl.TaskData.from_table(
             table, task="h", outcome="y", features=["x"], groupings=["g"], missing="drop"
