@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite, isnan
 from numbers import Real
 from types import MappingProxyType
 from typing import Any, Literal
+
+import numpy as np
 
 from bayes_mtl.errors import Finding, SpecError, raise_if_any
 
@@ -19,10 +21,11 @@ class _Distribution:
     support: Support
     real: tuple[str, ...] = ()
     positive: tuple[str, ...] = ()
+    bounds: tuple[str, ...] = ()  # may be left out: infinite
 
     @property
     def parameters(self) -> tuple[str, ...]:
-        return self.real + self.positive
+        return self.real + self.positive + self.bounds
 
 
 # Univariate priors that make sense for a hyperparameter, with PyMC's parameter names.
@@ -42,6 +45,12 @@ DISTRIBUTIONS: Mapping[str, _Distribution] = MappingProxyType(
         "LogNormal": _Distribution("positive", ("mu",), ("sigma",)),
         "Weibull": _Distribution("positive", (), ("alpha", "beta")),
         "Uniform": _Distribution("bounded", ("lower", "upper")),
+        "Gumbel": _Distribution("real", ("mu",), ("beta",)),
+        "SkewNormal": _Distribution("real", ("mu", "alpha"), ("sigma",)),
+        "ChiSquared": _Distribution("positive", (), ("nu",)),
+        "Pareto": _Distribution("positive", (), ("alpha", "m")),
+        "Beta": _Distribution("positive", (), ("alpha", "beta")),
+        "TruncatedNormal": _Distribution("bounded", ("mu",), ("sigma",), ("lower", "upper")),
     }
 )
 
@@ -56,10 +65,11 @@ class Prior:
     Parameters
     ----------
     distribution : str
-        One of Normal, StudentT, Cauchy, Laplace, Logistic, HalfNormal, HalfStudentT, HalfCauchy,
-        Exponential, Gamma, InverseGamma, LogNormal, Weibull, Uniform.
+        One of Normal, StudentT, Cauchy, Laplace, Logistic, Gumbel, SkewNormal, HalfNormal, HalfStudentT,
+        HalfCauchy, Exponential, Gamma, InverseGamma, LogNormal, Weibull, ChiSquared, Pareto, Beta,
+        Uniform, TruncatedNormal (whose `lower` or `upper` may be left out).
     **params : float
-        The distribution's parameters, named as in PyMC. All must be given.
+        The distribution's parameters, named as in PyMC. All others must be given.
 
     Raises
     ------
@@ -79,6 +89,8 @@ class Prior:
     params: tuple[tuple[str, float], ...]
 
     def __init__(self, distribution: str, **params: float):
+        if distribution in DISTRIBUTIONS and DISTRIBUTIONS[distribution].bounds:
+            params = {"lower": -inf, "upper": inf, **params}
         raise_if_any(_findings(distribution, params), SpecError)
         order = DISTRIBUTIONS[distribution].parameters
         object.__setattr__(self, "distribution", distribution)
@@ -126,10 +138,84 @@ def _findings(distribution: str, params: Mapping[str, Any]) -> list[Finding]:
     for name, value in params.items():
         if name not in known_params.parameters:
             found.append(Finding(where, f"unknown parameter `{name}`", f"It takes: {signature}"))
-        elif isinstance(value, bool) or not isinstance(value, Real) or not isfinite(float(value)):
+        elif (
+            isinstance(value, bool)
+            or not isinstance(value, Real)
+            or isnan(float(value))
+            or (name not in known_params.bounds and not isfinite(float(value)))
+        ):
             found.append(Finding(where, f"`{name}` should be a finite number, found {value!r}"))
         elif name in known_params.positive and not float(value) > 0:
             found.append(Finding(where, f"`{name}` should be positive, found {value!r}"))
-    if distribution == "Uniform" and not found and not params["lower"] < params["upper"]:
+    if distribution in ("Uniform", "TruncatedNormal") and not found and not params["lower"] < params["upper"]:
         found.append(Finding(where, f"`lower` should be below `upper`, found {dict(params)}"))
     return found
+
+
+# How PyMC holds parameters, where not under their own names, by the class of its operator.
+_OPERATORS: Mapping[str, tuple[str, Callable[..., dict[str, float]]]] = MappingProxyType(
+    {
+        "HalfNormalRV": ("HalfNormal", lambda _loc, sigma: {"sigma": sigma}),
+        "ExponentialRV": ("Exponential", lambda scale: {"lam": _inverse(scale)}),
+        "GammaRV": ("Gamma", lambda alpha, scale: {"alpha": alpha, "beta": _inverse(scale)}),
+        "InvGammaRV": ("InverseGamma", lambda alpha, beta: {"alpha": alpha, "beta": beta}),
+        "WeibullBetaRV": ("Weibull", lambda alpha, beta: {"alpha": alpha, "beta": beta}),
+        "SkewNormalRV": ("SkewNormal", lambda mu, sigma, alpha: {"mu": mu, "sigma": sigma, "alpha": alpha}),
+        "StudentTRV": ("StudentT", lambda nu, mu, sigma: {"nu": nu, "mu": mu, "sigma": sigma}),
+        "TruncatedNormalRV": (
+            "TruncatedNormal",
+            lambda mu, sigma, lower, upper: {"mu": mu, "sigma": sigma, "lower": lower, "upper": upper},
+        ),
+    }
+)
+
+
+def as_prior(value: Any) -> Any:
+    """Return a distribution of PyMC with known numbers as a `Prior`; everything else as it is.
+
+    Takes ``pm.HalfNormal.dist(1)``, and the priors of ``pymc_extras.prior``. Of several numbers, a list.
+    """
+    if not isinstance(value, Prior) and hasattr(value, "create_variable") and hasattr(value, "parameters"):
+        import pymc as pm  # loads slowly
+
+        value = getattr(pm, str(value.distribution)).dist(**value.parameters)
+    node = getattr(value, "owner", None)
+    if node is None or not hasattr(node.op, "dist_params") or value.name is not None:
+        return value  # a name: it is a variable of a model
+    kind = type(node.op).__name__
+    usual = kind.removesuffix("RV")
+    name, read = _OPERATORS.get(kind, (usual, None))
+    if name not in DISTRIBUTIONS:
+        return value
+    numbers = _constants(node.op.dist_params(node))
+    if numbers is None:
+        return value
+    found = []
+    for row in numbers:
+        params = dict(zip(DISTRIBUTIONS[name].parameters, row, strict=False)) if read is None else read(*row)
+        found.append(Prior(name, **params))
+    return found[0] if value.type.ndim == 0 else found
+
+
+def _constants(params: Any) -> list[list[float]] | None:
+    """Return the numbers of each element, or None where they depend on something."""
+    from pymc.pytensorf import constant_fold  # loads slowly
+
+    try:
+        arrays = constant_fold(params, raise_not_constant=True)
+    except ValueError:  # PyMC's NotConstantValueError is one
+        return None
+    known = [np.asarray(a) for a in arrays]
+    columns = np.broadcast_arrays(*[np.vectorize(_exact, otypes=[float])(a) for a in known])
+    return [[float(c) for c in row] for row in zip(*(c.ravel() for c in columns), strict=True)]
+
+
+def _exact(value: Any) -> float:
+    """Return the decimal number that was written, where PyMC keeps it in single precision."""
+    return float(f"{value:.7g}") if isinstance(value, np.float32) else float(value)
+
+
+def _inverse(value: float) -> float:
+    """Return 1 / value, as it was written before it was turned around in single precision."""
+    rounded = float(f"{1.0 / value:.6g}")
+    return rounded if abs(rounded * value - 1.0) < 1e-6 else 1.0 / value

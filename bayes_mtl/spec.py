@@ -19,7 +19,7 @@ from bayes_mtl.data.groupings import named
 from bayes_mtl.data.schema import INTERCEPT
 from bayes_mtl.errors import Finding, SpecError, raise_if_any
 from bayes_mtl.families import Family, Gaussian
-from bayes_mtl.prior import Prior
+from bayes_mtl.prior import Prior, as_prior
 from bayes_mtl.structures import (
     LKJ,
     CompletePooling,
@@ -144,6 +144,7 @@ class ModelSpec:
             findings.append(Finding("independent_features", f"should be a list of names, found {given!r}"))
         raise_if_any(findings, SpecError)
         raise_if_any(grouping_findings(self.groupings), SpecError)
+        object.__setattr__(self, "priors", {name: in_our_words(p) for name, p in self.priors.items()})
         object.__setattr__(self, "groupings", MappingProxyType(dict(self.groupings)))
         if self.independent_features is not None:
             object.__setattr__(self, "independent_features", tuple(self.independent_features))
@@ -512,7 +513,11 @@ def prior_findings(
             continue
         for feature, value in _values(name, entry):
             where = f"prior {name!r}" + (f" of {feature!r}" if feature else "")
-            if isinstance(value, Prior):
+            if isinstance(value, list | tuple) or getattr(value, "ndim", 0) == 1:
+                by_name = ", ".join(f"'feature {i + 1}': {v}" for i, v in enumerate(list(value)[:3]))
+                hint = f"Name them: {{{by_name}{', ...' if len(value) > 3 else ''}}}"
+                found.append(Finding(where, f"is a list of {len(value)}, without names of features", hint))
+            elif isinstance(value, Prior):
                 if positive and value.lower_bound < 0:
                     found.append(
                         Finding(
@@ -520,10 +525,20 @@ def prior_findings(
                         )
                     )
             elif isinstance(value, bool) or not isinstance(value, Real) or not isfinite(float(value)):
-                found.append(Finding(where, f"should be a Prior or a finite number, found {value!r}"))
+                hint = "Variables of a model are for `task_coefficients`" if hasattr(value, "owner") else ""
+                found.append(Finding(where, f"should be a Prior or a finite number, found {value!r}", hint))
             elif positive and not float(value) > 0:
                 found.append(Finding(where, f"should be positive, found {value!r}"))
     return found
+
+
+def in_our_words(entry: Any) -> Any:
+    """Return an entry with distributions of PyMC as priors, where their numbers are known."""
+    if isinstance(entry, Mapping):
+        return {feature: in_our_words(value) for feature, value in entry.items()}
+    if isinstance(entry, list | tuple):
+        return [as_prior(value) for value in entry]
+    return as_prior(entry)
 
 
 def _values(name: str, entry: Any) -> Iterator[tuple[str, Any]]:

@@ -1,5 +1,6 @@
 """From a description and data to a plain `pm.Model`."""
 
+from bayes_mtl.model.block import task_coefficients
 from bayes_mtl.model.build import (
     WHITENED,
     AssembledModel,
@@ -9,7 +10,7 @@ from bayes_mtl.model.build import (
     is_collapsed,
     sampling_model,
 )
-from bayes_mtl.model.coefficients import CoefficientPrior, task_coefficients
+from bayes_mtl.model.coefficients import CoefficientPrior
 from bayes_mtl.model.levels import LEVEL_OFFSET, LevelEffects, LevelPilot
 from bayes_mtl.model.mixture import MixturePrior
 from bayes_mtl.model.population import Population, integrated_population

@@ -27,10 +27,10 @@ from bayes_mtl.kernels import (
 from bayes_mtl.model.coefficients import (
     CoefficientPrior,
     coefficient_prior,
-    latent_coefficients,
 )
 from bayes_mtl.model.coords import FEATURE, ROW, TASK, own_model
 from bayes_mtl.model.feature_scales import ScaledFeatures, scaled_features
+from bayes_mtl.model.latent import latent_coefficients
 from bayes_mtl.model.levels import (
     LEVEL_OFFSET,
     LevelEffects,

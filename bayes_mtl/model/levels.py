@@ -18,9 +18,10 @@ from bayes_mtl._typing import FloatArray, Tensor
 from bayes_mtl.data import Grouping, LevelRows, TaskData
 from bayes_mtl.data.groupings import named
 from bayes_mtl.kernels import gaussian_tasks, joint_effects, product, repeat
-from bayes_mtl.model.coefficients import CoefficientPrior, coefficient_prior, latent_coefficients
+from bayes_mtl.model.coefficients import CoefficientPrior, coefficient_prior
 from bayes_mtl.model.coords import level_dims
 from bayes_mtl.model.feature_correlation import embed
+from bayes_mtl.model.latent import latent_coefficients
 from bayes_mtl.model.numbers import Numbers
 from bayes_mtl.spec import ModelSpec, outside_features
 

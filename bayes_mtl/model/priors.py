@@ -15,6 +15,7 @@ from bayes_mtl._typing import FloatArray, Tensor
 from bayes_mtl.data import TaskData, feature_spread
 from bayes_mtl.data.groupings import named
 from bayes_mtl.data.schema import INTERCEPT
+from bayes_mtl.errors import Finding, SpecError
 from bayes_mtl.model.numbers import Numbers, constants
 from bayes_mtl.model.units import CoefficientSizes, outcome_units
 from bayes_mtl.prior import Prior
@@ -287,6 +288,8 @@ def _random(
         key: numbers(f"{name}_{key}", np.array([dict(p.params)[key] for p in priors]).reshape(shape))
         for key, _ in priors[0].params
     }
+    if priors[0].distribution == "TruncatedNormal":
+        columns = _without_infinite_bounds(name, columns, priors)
     if factor is not None and "sigma" in columns:
         columns["sigma"] = factor * columns["sigma"]
     transform = {}
@@ -294,6 +297,17 @@ def _random(
         transform = {"transform": Scaled(pt.constant(power_of_two(np.asarray(scale).reshape(shape))))}
     # The shape is given beside the dims: a shape known when compiling saves seconds per variable.
     return distribution(name, **columns, shape=shape, dims=dims, **transform)
+
+
+def _without_infinite_bounds(name: str, columns: dict[str, Any], priors: Sequence[Prior]) -> dict[str, Any]:
+    for bound in ("lower", "upper"):
+        infinite = {np.isinf(dict(p.params)[bound]) for p in priors}
+        if len(infinite) > 1:
+            problem = f"has an `{bound}` for some features, and none for others"
+            raise SpecError(Finding(f"prior {name!r}", problem, "Give one to all, or to none"))
+        if infinite == {True}:
+            del columns[bound]
+    return columns
 
 
 def draw_prior(prior: PriorValue, shape: tuple[int, ...], rng: np.random.Generator) -> FloatArray:
