@@ -447,7 +447,6 @@ class TestTaskCoefficients:
             "beta_task_loadings_scale",
             "beta_task_loadings_offset",
             "beta_task_sd",
-            "beta_basis_offset",
             "beta",
         }
         dims = model.named_vars_to_dims

@@ -234,7 +234,7 @@ class TestValidation:
             ({"family": "poison"}, "Choose one of: Bernoulli, Gaussian"),
             ({"task_covariance": {"name": "LowRank", "k": 2}}, r"unknown options \['k'\]. It has: rank"),
             ({"task_covariance": {"name": "Exchangeable", "k": 2}}, "It has none"),
-            ({"feature_covariance": "LowRank"}, "Choose one of: Diagonal, LKJ"),
+            ({"feature_covariance": "Tree"}, "Choose one of: Diagonal, LKJ, LowRank"),
             ({"priors": {"sigma": {"distribution": "HalfNormal"}}}, "`sigma` is missing"),
         ],
     )
