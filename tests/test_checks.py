@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
 import bayes_mtl as mtl
 from bayes_mtl.errors import DataError, DataWarning, SpecError
+from bayes_mtl.inference.diagnostics import diagnose
+from tests.test_rows import fitted
 
 RNG = np.random.default_rng(4)
 TABLE = pd.DataFrame(RNG.standard_normal((24, 3)), columns=["x", "z", "y"]).assign(
@@ -127,3 +130,25 @@ class TestAdvice:
         frame = TABLE.assign(age=TABLE.age.where(TABLE.child != "c"))
         with pytest.raises(DataError, match=r"rows 8; tasks 'c'"):
             read(frame, formula="y ~ x", task_features=["age"])
+
+
+@pytest.mark.parametrize(
+    ("accepted", "advice"),
+    [
+        (0.8, "Raise target_accept (0.95, 0.99), or use tighter priors on feature_sd"),
+        (0.95, "Raise target_accept (0.99), or use tighter priors on feature_sd"),
+        (0.99, "Use tighter priors on feature_sd"),
+    ],
+)
+@pytest.mark.parametrize("center", [False, True])
+def test_diagnostics_advise_what_has_not_been_done(accepted, advice, center):
+    idata = fitted(read(formula="y ~ x", center=center), draws=100)
+    stats = {
+        "diverging": (("chain", "draw"), np.ones((2, 100), dtype=bool)),
+        "reached_max_treedepth": (("chain", "draw"), np.ones((2, 100), dtype=bool)),
+    }
+    idata["sample_stats"] = xr.DataTree(xr.Dataset(stats))
+    idata.attrs["target_accept"] = accepted
+    remedies = {problem.where: problem.remedy for problem in diagnose(idata).problems}
+    assert remedies["divergences"] == advice
+    assert ("center=True" in remedies["tree depth"]) is not center

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from bayes_mtl.errors import Finding
-from bayes_mtl.inference.attributes import FORMAT_KEY, data_of, spec_of
+from bayes_mtl.inference.attributes import FORMAT_KEY, data_of, schema_of, spec_of
 from bayes_mtl.inference.hyperdraws import is_auxiliary
 from bayes_mtl.inference.prechecks import noise_is_confounded
 from bayes_mtl.inference.spread import spread_findings
@@ -116,7 +116,7 @@ def diagnose(idata: xr.DataTree) -> Diagnosis:
             Finding(
                 "divergences",
                 f"{divergences} transitions diverged ({share:.2g} %): draws miss parts of the posterior",
-                "Raise target_accept (0.95, 0.99), or use tighter priors on feature_sd",
+                _more_careful(idata.attrs.get("target_accept", 0.8)),
             )
         )
     deep = float(stats["reached_max_treedepth"].mean()) if "reached_max_treedepth" in stats else 0.0
@@ -125,7 +125,7 @@ def diagnose(idata: xr.DataTree) -> Diagnosis:
             Finding(
                 "tree depth",
                 f"{100 * deep:.0f} % of transitions hit the largest tree depth: slow exploration",
-                "Center features far from zero (center=True), or simplify the covariances",
+                _simpler(idata),
             )
         )
     if "energy" in stats and draws > 10:
@@ -149,6 +149,20 @@ def diagnose(idata: xr.DataTree) -> Diagnosis:
         problems = [replace(p, remedy=_ONE_ROW) if p.where in slow else p for p in problems]
     notes = tuple(spread_findings(idata)) if FORMAT_KEY in idata.attrs else ()
     return Diagnosis(tuple(problems), worst, least, divergences, draws, chains, notes=notes)
+
+
+def _more_careful(target_accept: float) -> str:
+    """Return what to do about divergences that has not been done."""
+    higher = [str(t) for t in (0.95, 0.99) if t > target_accept]
+    tighter = "se tighter priors on feature_sd"
+    return f"Raise target_accept ({', '.join(higher)}), or u{tighter}" if higher else f"U{tighter}"
+
+
+def _simpler(idata: xr.DataTree) -> str:
+    """Return what to do about slow exploration that has not been done."""
+    if FORMAT_KEY in idata.attrs and any(schema_of(idata).design.center):
+        return "Simplify the covariances"
+    return "Center features far from zero (center=True), or simplify the covariances"
 
 
 def keep(idata: xr.DataTree, diagnosis: Diagnosis) -> None:
