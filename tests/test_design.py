@@ -66,6 +66,8 @@ TERMS = [
     "hashed(arm, levels=3)",
     "arm.isin(['p', 'q'])",
     "abs(z)",
+    "scale(x, center=False, scale=x.max())",
+    "scale(x, center=x.median(), scale=x.std())",
 ]
 
 
@@ -289,6 +291,13 @@ class TestMissing:
         data = mtl.TaskData.from_table(table, task="g", formula=formula, missing="drop")
         assert sorted(data.row) == [i for i in range(N) if i % 7]
 
+    def test_rows_are_those_of_the_table_and_advice_is_new(self):
+        x = np.where(np.arange(N) == 5, np.nan, np.where(np.arange(N) == 9, 0.0, TABLE.x))
+        for formula in ("y ~ log(x)", "log(x) ~ z"):
+            with pytest.raises(DataError, match=r"rows 9; tasks 'a'.*Correct them") as caught:
+                mtl.TaskData.from_table(TABLE.assign(x=x), task="g", formula=formula, missing="drop")
+            assert "missing='drop'" not in str(caught.value)
+
 
 ODD_NAMES = ["C", "log", "scale", "np", "I", "center", "exp", "poly", "x", "y2", "class", "a.b", "a b", "1a"]
 ODD_NAMES += [
@@ -436,6 +445,7 @@ class TestOddFactors:
             (["-", *map(str, range(59))], r"59 different numbers as text beside '-' \(1 rows\)"),
             (["1,234", "2,000", *map(str, range(58))], r"beside '1,234' \(1 rows\), '2,000' \(1 rows\)"),
             (["n/a", *np.tile(["1", "2", "3"], 20)[:59]], "3 different numbers as text beside 'n/a'"),
+            (["1,234", *np.tile(["1", "2", "3"], 20)[:59]], r"3 different numbers as text beside '1,234'"),
             ([f"person {i}" for i in range(60)], "60 levels in 60 rows"),
             ([str(v) for v in RNG.standard_normal(60)], "60 different numbers as text"),
             (["a"] * 60, "'a' in every row"),

@@ -36,8 +36,13 @@ class EntryChecks:
     rows: IntArray
     dropped: bool = False
 
-    def not_finite(self, name: str, values: FloatArray, part: slice = slice(None)) -> list[Finding]:
-        """NaN and infinite entries among `part` of the rows; `values` are of these or of all rows."""
+    def not_finite(
+        self, name: str, values: FloatArray, part: slice = slice(None), *, computed: bool = False
+    ) -> list[Finding]:
+        """NaN and infinite entries among `part` of the rows; `values` are of these or of all rows.
+
+        `computed`: by an expression from values that are there, so that there is nothing to drop.
+        """
         if len(values) == len(self.rows):
             values = values[part]
         tasks, rows = self.tasks[part], self.rows[part]
@@ -50,7 +55,7 @@ class EntryChecks:
             labels = list(dict.fromkeys(repr(tasks[i]) for i in at.tolist()))
             where = ", ".join(labels[:5]) + (", ..." if len(labels) > 5 else "")
             plural = "value is" if len(at) == 1 else "values are"
-            can_drop = kind == "NaN" and not self.dropped
+            can_drop = kind == "NaN" and not self.dropped and not computed
             hint = (
                 "Impute them, or pass missing='drop'" if can_drop else "Correct them, or leave such rows out"
             )

@@ -7,6 +7,7 @@ as it would be within its table, and a transform's state is kept as JSON.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,9 +26,10 @@ _SINGLE_ROWS = 24  # rows that are evaluated alone, to see whether an expression
 _MANY_LEVELS = 10
 _SOME = 5
 _HINT = (
-    "Write center(x), scale(x), poly(x, 2) or bs(x, df=4), which keep what they learned, "
-    "or compute the column beforehand"
+    "Write center(x), scale(x), scale(x, center=False, scale=x.max()), poly(x, 2) or bs(x, df=4), "
+    "which keep what they learned, or compute the column beforehand"
 )
+_PUNCTUATED = re.compile(r"\s*[-+]?[$€£]?\s*\d[\d.,'\s]*[%$€£]?\s*")  # 1,234 or $5 or 12 %
 _NOTHING = {
     "",
     "-",
@@ -165,7 +167,7 @@ def level_findings(where: str, levels: Sequence[Any], values: Any, *, declared: 
     if not declared and numbers == len(levels) > _MANY_LEVELS:
         hint = "Convert it to numbers, or to a categorical if each value is a level"
         return [Finding(where, f"holds {len(levels)} different numbers as text", hint)]
-    nothing = all(str(v).strip().lower() in _NOTHING for v in no_numbers)
+    nothing = all(str(v).strip().lower() in _NOTHING or _PUNCTUATED.fullmatch(str(v)) for v in no_numbers)
     if (
         not declared
         and no_numbers

@@ -822,7 +822,7 @@ def _row_findings(
         for name in outcome_reads:
             found += look.not_finite(name, np.where(gone[name], np.nan, 0.0))
         complete = ~np.any([gone[name] for name in outcome_reads], axis=0)
-        found += look.not_finite(outcome, np.where(complete, y, 0.0))
+        found += look.not_finite(outcome, np.where(complete, y, 0.0), computed=True)
     for i, name in enumerate(() if dropped else wide):
         found += look.not_finite(name, y, slice(i * n_rows, (i + 1) * n_rows))
     reads = [name for name in design.reads if name not in outcome_reads]
@@ -830,7 +830,7 @@ def _row_findings(
         found += look.not_finite(name, np.where(gone[name], np.nan, 0.0), once)
     complete = ~np.any([gone[name] for name in design.reads] or [np.zeros(len(y), bool)], axis=0)
     for i, name in enumerate(design.columns):
-        found += look.not_finite(name, np.where(complete, matrix[:, i], 0.0), once)
+        found += look.not_finite(name, np.where(complete, matrix[:, i], 0.0), once, computed=True)
     for key, column in extra.items():
         values = side[key]
         if column is not None and values is not None:
