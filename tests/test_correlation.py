@@ -8,6 +8,7 @@ import xarray as xr
 
 import bayes_mtl as mtl
 from bayes_mtl.errors import SpecError
+from bayes_mtl.inference import hyperdraws
 from bayes_mtl.inference.attributes import describe
 from bayes_mtl.inference.groups import constant_data
 from bayes_mtl.summaries import correlation, pair_draws
@@ -188,3 +189,28 @@ def test_a_prior_without_spread_has_no_contraction():
     np.testing.assert_allclose(found, [0.75, -1.25, np.nan, np.nan, np.nan])
     assert [contraction_in_words(v) for v in found[:3]] == ["75%", "-125% (wider)", "no prior spread"]
     assert contraction_in_words(-0.001) == contraction_in_words(0.001) == "0%"
+
+
+def test_gradients_of_many_tasks_take_little_memory():
+    idata = made_up(n_tasks=250, n_draws=250, chains=2)
+    mtl.gradient_conflict(idata, tasks=[0, 1])  # imports
+    tracemalloc.start()
+    found = mtl.gradient_conflict(idata, progressbar=False)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.sizes["pair"] == 250 * 249 // 2
+    assert peak < 100e6  # cosines of all pairs and draws would be 250 MB
+    some = mtl.gradient_conflict(idata, tasks=[3, 200, 77])
+    assert some["task_b"].to_numpy().tolist() == [200, 77, 77]
+    everything = found.to_dataframe().set_index(["task_a", "task_b"])
+    assert float(some["mean"][0]) == pytest.approx(everything.loc[(3, 200), "mean"])
+
+
+def test_thinned_draws_are_those_of_all_chains():
+    draws = made_up(n_draws=30)["posterior"].to_dataset()
+    few = hyperdraws.thinned(draws, 7)
+    at = np.unique(np.linspace(0, 59, 7).astype(int))
+    flat = draws["beta"].transpose("task", "feature", "chain", "draw").to_numpy().reshape(7, 4, 60)
+    assert few["beta"].dims == ("task", "feature", "draw")
+    np.testing.assert_array_equal(few["beta"], flat[..., at])
+    assert dict(few.sizes)["draw"] == 7

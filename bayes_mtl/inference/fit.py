@@ -111,6 +111,8 @@ def fit(
         added). Description and design are in its attributes.
         Rows are in the order of the table that the data came from: the coordinate ``row`` is its index (of
         a wide table together with the coordinate ``outcome``).
+        Of structures with loadings, ``task_corr`` is stored up to 128 MiB (65 tasks with 4,000 draws);
+        `task_correlation` computes what it needs from ``task_loadings``.
         An interrupt (Ctrl-C) while sampling returns the draws that are there; afterwards, all draws, and of
         the other groups those that are there.
 

@@ -21,8 +21,8 @@ from bayes_mtl.model import WHITENED, AssembledModel, MixturePrior
 from bayes_mtl.model.numbers import constants
 
 CHUNK_BYTES = 256 * 2**20  # working memory of a computation over draws
-# Larger task correlation matrices are left to be computed from the loadings where they are needed.
-MAX_TASK_CORR_ENTRIES = 2**26
+# Task correlation matrices that take more (128 MiB) are computed from the loadings where they are needed.
+MAX_TASK_CORR_ENTRIES = 2**24
 
 
 @dataclass(frozen=True)
@@ -246,9 +246,11 @@ def evenly_spaced(n: int, limit: int) -> IntArray:
 
 def thinned(draws: xr.Dataset, limit: int) -> xr.Dataset:
     """Return at most `limit` draws, evenly spaced over all chains, along ``draw`` alone."""
-    flat = draws.stack(sample=("chain", "draw"))
-    at = evenly_spaced(flat.sizes["sample"], limit)
-    return flat.isel(sample=at).drop_vars(["sample", "chain", "draw"]).rename(sample="draw")
+    length = draws.sizes["draw"]
+    at = evenly_spaced(draws.sizes["chain"] * length, limit)
+    chain, draw = (xr.DataArray(i, dims="sample") for i in np.divmod(at, length))
+    some = draws.isel(chain=chain, draw=draw).drop_vars(["chain", "draw"], errors="ignore")
+    return some.transpose(..., "sample").rename(sample="draw")
 
 
 def at_draws(build: Callable[[], Sequence[Tensor]], draws: xr.Dataset) -> list[FloatArray]:

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import xarray as xr
 
-from bayes_mtl._typing import FloatArray
+from bayes_mtl._typing import FloatArray, IntArray, Label
 from bayes_mtl.data import sum_by_task
 from bayes_mtl.errors import Finding, SpecError
 from bayes_mtl.inference.attributes import data_of, rows_by_task, schema_of, spec_of
 from bayes_mtl.inference.deviations import task_means
-from bayes_mtl.inference.hyperdraws import thinned
+from bayes_mtl.inference.hyperdraws import CHUNK_BYTES, thinned
 from bayes_mtl.inference.log_likelihood import fitted_predictor
-from bayes_mtl.summaries.correlation import interval_probability
+from bayes_mtl.summaries.correlation import check_number, interval_probability, pair_summaries
+from bayes_mtl.summaries.pair_draws import PairDraws, positions
 
 _DRAWS = 500
 
 
-def gradient_conflict(idata: xr.DataTree, *, ci_prob: float | None = None) -> xr.Dataset:
+def gradient_conflict(
+    idata: xr.DataTree,
+    *,
+    tasks: Sequence[Label] | None = None,
+    ci_prob: float | None = None,
+    progressbar: bool = True,
+) -> xr.Dataset:
     """Compare the directions in which tasks would move the population mean.
 
     The gradient of the log-likelihood of task t by the coefficients that all tasks share, taken at the
@@ -28,8 +37,12 @@ def gradient_conflict(idata: xr.DataTree, *, ci_prob: float | None = None) -> xr
     ----------
     idata : DataTree
         What `fit` returned.
+    tasks : sequence of labels, optional
+        Only the pairs of these tasks. Default: all tasks. Needed beyond 2,896 tasks.
     ci_prob : float, optional
         Probability of the equal-tailed interval; default ArviZ's ``stats.ci_prob``.
+    progressbar : bool
+        Show progress if it takes more than two seconds.
 
     Returns
     -------
@@ -59,41 +72,47 @@ def gradient_conflict(idata: xr.DataTree, *, ci_prob: float | None = None) -> xr
     >>> mtl.gradient_conflict(idata).to_dataframe().query("p_conflict > 0.95")  # doctest: +SKIP
     """
     prob = interval_probability(ci_prob)
-    cosine, tasks = conflict_draws(idata)
-    a, b = np.triu_indices(len(tasks), k=1)
-    pairs = cosine[:, a, b]
-    lower, upper = np.quantile(pairs, [(1 - prob) / 2, (1 + prob) / 2], axis=0)
-    values = {
-        "mean": pairs.mean(axis=0),
-        "sd": pairs.std(axis=0),
-        "lower": lower,
-        "upper": upper,
-        "p_positive": (pairs > 0).mean(axis=0),
-        "p_conflict": (pairs < 0).mean(axis=0),
-    }
+    known = np.array(data_of(idata).tasks, dtype=object)
+    at = np.arange(len(known)) if tasks is None else positions(known, tasks)
+    check_number(len(at), "task", "gradient_conflict")
+    values = pair_summaries(_gradients(idata, at), prob, "gradients of tasks", show=progressbar)
+    values["p_conflict"] = values.pop("p_negative")
+    labels, (a, b) = known[at], np.triu_indices(len(at), k=1)
     return xr.Dataset(
         {name: ("pair", value) for name, value in values.items()},
-        coords={"task_a": ("pair", tasks[a]), "task_b": ("pair", tasks[b])},
+        coords={"task_a": ("pair", labels[a]), "task_b": ("pair", labels[b])},
         attrs={"kind": "conflict", "ci_prob": prob, "task": schema_of(idata).task or "outcome"},
     )
 
 
 def conflict_draws(idata: xr.DataTree) -> tuple[FloatArray, FloatArray]:
     """Return the cosines of every draw (at most 500), shape (D, T, T), and the labels of the tasks."""
+    tasks = np.array(data_of(idata).tasks)
+    white = _gradients(idata, np.arange(len(tasks))).vectors
+    assert white is not None
+    return np.einsum("ktd,ksd->dts", white, white), tasks
+
+
+def _gradients(idata: xr.DataTree, at: IntArray) -> PairDraws:
+    """Return the directions of the gradients of some tasks, in coordinates in which J is the identity."""
     data, family = data_of(idata), spec_of(idata).family
-    posterior = thinned(idata["posterior"].to_dataset(), _DRAWS)
+    posterior = thinned(idata["posterior"].to_dataset().drop_vars("task_corr", errors="ignore"), _DRAWS)
     if data.n_tasks < 2 or "beta_mean" not in posterior:
         found = f"found {data.n_tasks} task" if data.n_tasks < 2 else "but every feature is shared"
         raise SpecError(Finding("gradient_conflict", f"needs two tasks and a feature that varies, {found}"))
-    mean = task_means(idata, posterior).broadcast_like(posterior["beta"])
-    at_mean = posterior.assign(beta=mean)
-    eta = fitted_predictor(at_mean, rows_by_task(idata, "constant_data"), list(schema_of(idata).groupings))
-    out = np.empty((len(eta), data.n_tasks, data.n_tasks))
-    for d in range(len(eta)):
-        weight, slope = family.information(data, eta[d])
-        gradient = sum_by_task(data.X * slope[:, None], data.starts)
-        metric = np.linalg.cholesky((data.X * weight[:, None]).T @ data.X)
-        white = np.linalg.solve(metric, gradient.T).T
-        white /= np.maximum(np.linalg.norm(white, axis=1, keepdims=True), 1e-300)
-        out[d] = white @ white.T
-    return out, np.array(data.tasks)
+    fixed, groupings = rows_by_task(idata, "constant_data"), list(schema_of(idata).groupings)
+    n_draws = posterior.sizes["draw"]
+    out = np.empty((data.n_features, len(at), n_draws))
+    step = max(1, CHUNK_BYTES // (32 * (data.n_rows + data.n_tasks * data.n_features)))
+    for start in range(0, n_draws, step):
+        part = posterior.isel(draw=slice(start, start + step))
+        eta = fitted_predictor(
+            part.assign(beta=task_means(idata, part).broadcast_like(part["beta"])), fixed, groupings
+        )
+        for d, one in enumerate(eta, start):
+            weight, slope = family.information(data, one)
+            gradient = sum_by_task(data.X * slope[:, None], data.starts)
+            metric = np.linalg.cholesky((data.X * weight[:, None]).T @ data.X)
+            white = np.linalg.solve(metric, gradient[at].T)
+            out[:, :, d] = white / np.maximum(np.linalg.norm(white, axis=0), 1e-300)
+    return PairDraws(out, None, (1, n_draws))

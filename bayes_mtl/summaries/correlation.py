@@ -101,24 +101,23 @@ def task_correlation(
     if noun not in drawn.dims:
         check_grouping(idata, noun)
     known = drawn[noun].to_numpy()
-    labels = _labels(known if tasks is None else known[positions(known, tasks)])
+    labels = as_objects(known if tasks is None else known[positions(known, tasks)])
     n = len(labels)
-    n_pairs = n * (n - 1) // 2
-    if n_pairs > MAX_PAIRS:
-        hint = "Name some of them in `tasks`, for example those with the most rows"
-        raise SpecError(Finding("task_correlation", f"{n:,} {noun}s have {n_pairs:,} pairs", hint))
+    n_pairs = check_number(n, noun, "task_correlation")
 
     def draws_of(group: str, chosen: Sequence[Label] | None, budget: Budget) -> PairDraws:
         return pair_draws(idata, kind, group=group, grouping=grouping, tasks=chosen, budget=budget)
 
     budget = Budget(draws=_MAX_NUMBERS // max(n_pairs, 1), held=_MAX_HELD)
     posterior, prior = (draws_of(group, tasks, budget) for group in ("posterior", "prior"))
-    values = _summaries(posterior, prior, prob, delta, f"correlations of {noun}s", progressbar)
+    what = f"correlations of {noun}s"
+    values = pair_summaries(posterior, prob, what, delta=delta, prior=prior, show=progressbar)
     n_draws = posterior.n_draws
     some = np.arange(n) if n_pairs <= _MAX_DIAGNOSED_PAIRS else evenly_spaced(n, _MAX_DIAGNOSED_TASKS)
     if len(some) < n or n_draws < drawn.sizes["chain"] * drawn.sizes["draw"]:
         del posterior, prior
         posterior = draws_of("posterior", [labels[i] for i in some], Budget())
+    del values["p_negative"]
     values["ess"], values["r_hat"] = _convergence_among(posterior, some, n)
     a, b = np.triu_indices(n, k=1)
     return xr.Dataset(
@@ -135,32 +134,68 @@ def task_correlation(
     )
 
 
-def _labels(labels: np.ndarray) -> np.ndarray:
+def check_number(n: int, noun: str, who: str) -> int:
+    """Return the number of pairs of n tasks, or say that there are too many."""
+    n_pairs = n * (n - 1) // 2
+    if n_pairs > MAX_PAIRS:
+        hint = "Name some of them in `tasks`, for example those with the most rows"
+        raise SpecError(Finding(who, f"{n:,} {noun}s have {n_pairs:,} pairs", hint))
+    return n_pairs
+
+
+def as_objects(labels: np.ndarray) -> np.ndarray:
     """Return text as objects: a pair then holds two references, not two copies of long names."""
     return labels.astype(object) if labels.dtype.kind == "U" else labels
 
 
-def _summaries(
-    posterior: PairDraws, prior: PairDraws, prob: float, delta: float, what: str, show: bool
+def pair_summaries(
+    draws: PairDraws,
+    prob: float,
+    what: str,
+    *,
+    delta: float | None = None,
+    prior: PairDraws | None = None,
+    show: bool = True,
 ) -> dict[str, FloatArray]:
-    """Return the numbers of all pairs, from the draws of one task's pairs at a time."""
-    n = posterior.n_tasks
-    names = ("mean", "sd", "lower", "upper", "p_positive", "p_relevant", "prior_mean", "prior_sd")
+    """Return numbers of all pairs, from the draws of one task's pairs at a time.
+
+    Parameters
+    ----------
+    draws : PairDraws
+    prob : float
+        Of the interval.
+    what : str
+        Description of the work, for a progress bar.
+    delta : float, optional
+        Also the probability of being larger in size.
+    prior : PairDraws, optional
+        Also its means and standard deviations, and the contraction.
+    show : bool
+        Whether to show progress.
+    """
+    n = draws.n_tasks
+    names = ["mean", "sd", "lower", "upper", "p_positive", "p_negative"]
+    names += ["p_relevant"] if delta is not None else []
+    names += ["prior_mean", "prior_sd"] if prior is not None else []
     out = {name: np.empty(n * (n - 1) // 2) for name in names}
     start = 0
     with progress(what, n - 1, show=show) as done:
         for a in range(n - 1):
             at = slice(start, start + n - a - 1)
-            rho, before = posterior.with_later(a), prior.with_later(a)
+            rho = draws.with_later(a)
             out["mean"][at], out["sd"][at] = rho.mean(axis=1), rho.std(axis=1)
-            out["p_positive"][at] = (rho > 0).mean(axis=1)
-            out["p_relevant"][at] = (np.abs(rho) > delta).mean(axis=1)
-            out["prior_mean"][at], out["prior_sd"][at] = before.mean(axis=1), before.std(axis=1)
+            out["p_positive"][at], out["p_negative"][at] = (rho > 0).mean(axis=1), (rho < 0).mean(axis=1)
+            if delta is not None:
+                out["p_relevant"][at] = (np.abs(rho) > delta).mean(axis=1)
+            if prior is not None:
+                before = prior.with_later(a)
+                out["prior_mean"][at], out["prior_sd"][at] = before.mean(axis=1), before.std(axis=1)
             ends = [(1 - prob) / 2, (1 + prob) / 2]
             out["lower"][at], out["upper"][at] = np.quantile(rho, ends, axis=1, overwrite_input=True)
             start = at.stop
             done()
-    out["contraction"] = contraction(out["sd"], out["prior_sd"], least=LEAST_PRIOR_SD)
+    if prior is not None:
+        out["contraction"] = contraction(out["sd"], out["prior_sd"], least=LEAST_PRIOR_SD)
     return out
 
 
