@@ -16,6 +16,7 @@ import bayes_mtl as mtl
 from bayes_mtl import errors
 from bayes_mtl.data import TaskSchema
 from tests.test_bad_input import TABLE, N, read
+from tests.test_rows import fitted
 
 
 @pytest.mark.parametrize(
@@ -80,3 +81,17 @@ def test_levels_that_are_no_text(levels):
 def test_levels_that_are_refused_in_words(value):
     with pytest.raises(errors.DataError, match="column 'k'"):
         read(TABLE.assign(k=[value, None] * (N // 2)), features=["k"])
+
+
+@pytest.mark.parametrize(
+    "table", [[1, 2], np.ones((3, 2)), 1.0, TABLE["x"], pl.from_pandas(TABLE).lazy(), "data.csv"]
+)
+def test_what_is_no_table(table):
+    data = read(features=["x"])
+    for use, error in (
+        (lambda: read(table, features=["x"]), errors.DataError),
+        (lambda: mtl.predict(fitted(data, draws=2), table), errors.PredictionError),
+        (lambda: mtl.Kernel.from_table(table, task="task", columns=["x"]), errors.SpecError),
+    ):
+        with pytest.raises(error, match="should be a data frame"):
+            use()

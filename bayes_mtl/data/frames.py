@@ -31,8 +31,11 @@ def column_names(table: Any) -> list[Any]:
 
 
 def missing_columns(table: Any, wanted: Iterable[str]) -> list[Finding]:
-    """Return a finding per wanted column that the table does not have."""
-    have = column_names(table)
+    """Return a finding per wanted column that the table does not have, or one if it is no table."""
+    try:
+        have = column_names(table)
+    except TypeError:
+        return [_no_table(table)]
     found = []
     for name in dict.fromkeys(wanted):
         if name not in have:
@@ -123,12 +126,15 @@ def _select(table: Any, names: list[str], error: type[FindingsError]) -> nw.Data
     try:
         frame = nw.from_native(table, eager_only=True)
     except TypeError as err:
-        found = f"found {type(table).__name__}"
-        hint = "Pass a pandas, polars or pyarrow data frame, or a dict of columns"
-        raise error(Finding("table", f"should be a data frame, {found}", hint)) from err
+        raise error(_no_table(table)) from err
     if absent := missing_columns(table, names):
         raise error(absent)
     return frame
+
+
+def _no_table(table: Any) -> Finding:
+    hint = "Pass a pandas, polars or pyarrow data frame, or a dict of columns"
+    return Finding("table", f"should be a data frame, found {type(table).__name__}", hint)
 
 
 def _exact(series: nw.Series[Any]) -> list[Any]:
@@ -183,7 +189,8 @@ def _column(series: nw.Series[Any]) -> Any:
             return np.array(values, dtype=np.int64)
         return np.array([np.nan if v is None else float(v) for v in values])
     out = np.empty(len(values), dtype=object)
-    out[:] = [_level(v) for v in values]
+    is_text = set(map(type, values)) <= {str, type(None)}  # the usual case, and long
+    out[:] = values if is_text else [_level(v) for v in values]
     return out
 
 
