@@ -460,3 +460,54 @@ def test_second_derivatives_of_blocks_with_correlations():
     n = len(values)
     for i, found in enumerate(function(*point, *v)[n:]):
         np.testing.assert_allclose(found, (ahead[i] - behind[i]) / 2e-5, rtol=1e-5, atol=1e-6)
+
+
+class TestDrawsOfOthers:
+    def test_coefficients_are_correlated_as_those_of_a_fit(self, sleepstudy_fit):
+        posterior = sleepstudy_fit["posterior"].to_dataset()
+        expected = mtl.task_correlation(sleepstudy_fit, "coefficients")
+        names = {"task": "subject", "feature": "term"}
+        beta = posterior["beta"].rename(names)
+        around = {
+            "mean": posterior["beta_mean"].rename(feature="term"),
+            "scale": posterior["feature_sd"].rename(feature="term"),
+        }
+        found = mtl.task_correlation(draws=beta, **around)
+        for name in ("mean", "sd", "lower", "upper", "p_positive", "p_relevant", "ess", "r_hat"):
+            np.testing.assert_allclose(found[name], expected[name], rtol=1e-9)
+        assert found["contraction"].isnull().all()
+        assert found["task_a"].to_numpy().tolist() == expected["task_a"].to_numpy().tolist()
+        assert (found.attrs["task"], found.attrs["n_replicates"]) == ("subject", 2)
+        some = mtl.task_correlation(draws=beta, tasks=[372, 308], **around)
+        at = expected.sel(pair=(expected["task_a"] == 308) & (expected["task_b"] == 372))
+        np.testing.assert_allclose(some["mean"], at["mean"], rtol=1e-9)
+
+    def test_without_their_mean_they_lie_around_their_average(self):
+        beta = np.random.default_rng(0).standard_normal((2, 8, 3, 4))
+        d = (beta - beta.mean(axis=2, keepdims=True)) / beta.std(axis=2, keepdims=True)
+        unit = d / np.linalg.norm(d, axis=3, keepdims=True)
+        rho = np.einsum("cdtp,cdsp->cdts", unit, unit).mean(axis=(0, 1))
+        found = mtl.task_correlation(draws=xr.DataArray(beta, dims=("chain", "draw", "task", "feature")))
+        np.testing.assert_allclose(found["mean"], rho[np.triu_indices(3, k=1)])
+
+    def test_matrices_are_structural(self, related_fit):
+        idata, _ = related_fit
+        found = mtl.task_correlation(draws=idata["posterior"]["task_corr"])
+        expected = mtl.task_correlation(idata)
+        np.testing.assert_allclose(found["mean"], expected["mean"], rtol=1e-6)
+        assert found.attrs["kind"] == "structural"
+        mtl.plot_task_correlation(found)
+        plt.close("all")
+
+    def test_what_does_not_fit_is_refused(self, sleepstudy_fit):
+        posterior = sleepstudy_fit["posterior"].to_dataset()
+        with pytest.raises(mtl.errors.SpecError, match="found both"):
+            mtl.task_correlation(sleepstudy_fit, draws=posterior["beta"])
+        with pytest.raises(mtl.errors.SpecError, match="found nothing"):
+            mtl.task_correlation()
+        with pytest.raises(mtl.errors.SpecError, match="dims chain, draw, task and feature"):
+            mtl.task_correlation(draws=posterior["sigma"])
+        with pytest.raises(mtl.errors.SpecError, match="is needed with two tasks"):
+            mtl.task_correlation(draws=posterior["beta"].isel(task=[0, 1]))
+        with pytest.raises(mtl.errors.SpecError, match="not given"):
+            mtl.task_correlation(sleepstudy_fit, "coefficients", mean=0.0)

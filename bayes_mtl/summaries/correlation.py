@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from bayes_mtl._typing import FloatArray, IntArray, Label
-from bayes_mtl.errors import Finding, SpecError
+from bayes_mtl.errors import Finding, SpecError, raise_if_any
 from bayes_mtl.inference.attributes import check_grouping, inside_of, schema_of, spec_of
 from bayes_mtl.inference.hyperdraws import evenly_spaced
 from bayes_mtl.progress import progress
 from bayes_mtl.summaries.contraction import LEAST_PRIOR_SD, contraction
+from bayes_mtl.summaries.others_draws import pairs_of
 from bayes_mtl.summaries.pair_draws import (
     Budget,
     Kind,
@@ -30,9 +32,12 @@ _MAX_HELD = 2**24  # numbers behind them that are held: 128 MiB
 
 
 def task_correlation(
-    idata: xr.DataTree,
+    idata: xr.DataTree | None = None,
     kind: Kind = "structural",
     *,
+    draws: xr.DataArray | None = None,
+    mean: xr.DataArray | FloatArray | float | None = None,
+    scale: xr.DataArray | FloatArray | float | None = None,
     tasks: Sequence[Label] | None = None,
     grouping: str | None = None,
     ci_prob: float | None = None,
@@ -52,6 +57,14 @@ def task_correlation(
         deviations beta_t - mean of two tasks across the features inside the task covariance, each in
         units of its `feature_sd`; needs two features at least. "functions": what two tasks predict
         (linear predictor) over a reference set of rows, under any structure; needs two slopes at least.
+    draws : DataArray, optional
+        Instead of `idata`, draws from a model of your own: coefficients with dims (chain, draw, task,
+        feature), whatever their names, for the kind "coefficients"; or a correlation matrix, whose dims are
+        (chain, draw, task, task_bis), for "structural". There is no prior then, and no contraction.
+    mean, scale : DataArray, array or number, optional
+        Of coefficients in `draws`: what they deviate from, and how far (their population mean and standard
+        deviation). Default: average and standard deviation over tasks, in each draw; around their average,
+        unrelated tasks have the correlation -1 / (T - 1).
     tasks : sequence of labels, optional
         Only the pairs of these tasks, in this order. Default: all tasks. Needed beyond 2,896 tasks.
     grouping : str, optional
@@ -96,6 +109,10 @@ def task_correlation(
     >>> mtl.task_correlation(idata).to_dataframe().query("p_positive > 0.95")  # doctest: +SKIP
     """
     prob = interval_probability(ci_prob)
+    _check_what_is_given(idata, draws, mean, scale)
+    if draws is not None:
+        return _of_others(draws, mean, scale, tasks, prob, delta, progressbar)
+    assert idata is not None
     spec_of(idata)  # says so if this is not a fit of ours
     noun, drawn = "task" if grouping is None else grouping, idata["posterior"]
     if noun not in drawn.dims:
@@ -130,6 +147,43 @@ def task_correlation(
             "n_replicates": n_replicates(idata, kind, grouping),
             "n_draws": n_draws,
             "task": grouping or schema_of(idata).task or "outcome",
+        },
+    )
+
+
+def _check_what_is_given(idata: Any, draws: Any, mean: Any, scale: Any) -> None:
+    findings = []
+    if (idata is None) == (draws is None):
+        which = "nothing" if idata is None else "both"
+        findings.append(Finding("task_correlation", f"takes a fit, or `draws`, and found {which}"))
+    for name, value in (("mean", mean), ("scale", scale)):
+        if draws is None and value is not None:
+            findings.append(Finding(name, "is about `draws`, which are not given", "A fit knows its own"))
+    raise_if_any(findings, SpecError)
+
+
+def _of_others(
+    draws: xr.DataArray, mean: Any, scale: Any, tasks: Any, prob: float, delta: float, show: bool
+) -> xr.Dataset:
+    found, labels, n_replicates_ = pairs_of(draws, mean, scale, tasks)
+    n = len(labels)
+    n_pairs = check_number(n, "task", "task_correlation")
+    values = pair_summaries(found, prob, "correlations of tasks", delta=delta, show=show)
+    values |= dict.fromkeys(("prior_mean", "prior_sd", "contraction"), np.full(n_pairs, np.nan))
+    some = np.arange(n) if n_pairs <= _MAX_DIAGNOSED_PAIRS else evenly_spaced(n, _MAX_DIAGNOSED_TASKS)
+    among = found if len(some) == n else pairs_of(draws, mean, scale, [labels[i] for i in some])[0]
+    values["ess"], values["r_hat"] = _convergence_among(among, some, n)
+    a, b = np.triu_indices(n, k=1)
+    return xr.Dataset(
+        {name: ("pair", value) for name, value in values.items()},
+        coords={"task_a": ("pair", labels[a]), "task_b": ("pair", labels[b])},
+        attrs={
+            "kind": "coefficients" if n_replicates_ else "structural",
+            "ci_prob": prob,
+            "delta": delta,
+            "n_replicates": n_replicates_ or draws.sizes[draws.dims[-1]],
+            "n_draws": found.n_draws,
+            "task": str(next(d for d in draws.dims if d not in ("chain", "draw"))),
         },
     )
 

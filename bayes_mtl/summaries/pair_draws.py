@@ -137,7 +137,7 @@ def pair_draws(
     if kind == "coefficients":
         _check_varying(idata, draws)
         draws = _thinned(draws, len(inside_of(idata)) * draws.sizes["task"], budget)
-        return _cosines(deviations(idata, draws), at)
+        return cosines(deviations(idata, draws), at)
     return _functions(idata, draws, at, budget)
 
 
@@ -286,7 +286,7 @@ def _of_levels(
         effects = _thinned(draws[[name("beta"), name("feature_sd")]], draws[name("beta")][0, 0].size, budget)
         scaled = effects[name("beta")] / effects[name("feature_sd")]
         values = scaled.sel({feature: inside}).transpose("chain", "draw", grouping, feature).to_numpy()
-        return _cosines(values, at)
+        return cosines(values, at)
     found = _factor_model(draws, kind, at, budget, grouping, name("factor"), name)
     if found is None:
         structure = spec_of(idata).levels_of(grouping)
@@ -309,7 +309,7 @@ def _check_varying(idata: xr.DataTree, draws: xr.Dataset) -> None:
         )
 
 
-def _cosines(values: FloatArray, at: IntArray | None) -> PairDraws:
+def cosines(values: FloatArray, at: IntArray | None) -> PairDraws:
     """Return correlations around the known mean of zero: sum_j d_tj d_sj / (|d_t| |d_s|)."""
     if values.shape[-1] < 2:
         found = f"needs two features that vary at least, found {values.shape[-1]}"
