@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 import pandas as pd
+import pymc as pm
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ import bayes_mtl as mtl
 from bayes_mtl.data.dependence import dependent_columns
 from bayes_mtl.errors import DataError, DataWarning
 from bayes_mtl.model import sampling_model
+from bayes_mtl.model.build import is_by_rows
 from bayes_mtl.model.priors import default_priors
 from tests import contracts
 
@@ -107,16 +109,17 @@ def test_default_priors_stay_finite_and_the_others_as_they_were(value, copies):
     assert ratio == pytest.approx(0.1 if value else 1.0)
 
 
-@pytest.fixture(scope="module")
-def wide():
-    """Six rows a task and nine columns: a constant, a copy, a column of zeros, and noise; all laws fixed."""
-    rng = np.random.default_rng(2)
+@pytest.fixture(scope="module", params=[9, 20], ids=lambda n: f"{n} columns")
+def wide(request):
+    """Six rows a task and more columns: a constant, a copy, a column of zeros, and noise; all laws fixed."""
+    rng, n = np.random.default_rng(2), request.param
     table = frame(18, one=1.0, none=0.0)
     table["copy"] = table.x
-    for i in range(3):
+    for i in range(n - 6):
         table[f"e{i}"] = rng.standard_normal(18)
     data, _ = read(table, features=[c for c in table if c not in ("task", "y")])
-    mean, sd = rng.standard_normal(9), rng.uniform(0.3, 1.5, 9)
+    assert is_by_rows(data.pseudo_rows) is (n == 20)
+    mean, sd = rng.standard_normal(n), rng.uniform(0.3, 1.5, n)
     fixed = {
         "beta_mean": dict(zip(data.features, mean.tolist(), strict=True)),
         "feature_sd": dict(zip(data.features, sd.tolist(), strict=True)),
@@ -131,15 +134,30 @@ def test_the_density_is_that_of_all_rows_at_once(wide):
     law = (data.task_index[:, None] == data.task_index) * ((data.X * sd**2) @ data.X.T) + 0.49 * np.eye(18)
     left = data.y - data.X @ mean
     expected = -0.5 * (left @ np.linalg.solve(law, left) + np.linalg.slogdet(2 * np.pi * law)[1])
-    for model in (
+    models = [
         mtl.build_model(spec, data),
-        mtl.build_model(spec, data, marginal=False),
         sampling_model(spec, data, collapsed=True, rows=data.pseudo_rows).model,
-        sampling_model(spec, data, collapsed=False, rows=data.pseudo_rows).model,
-    ):
+    ]
+    if data.n_features < 10:  # what is integrated here is quadratic in the number of coefficients
+        models += [
+            mtl.build_model(spec, data, marginal=False),
+            sampling_model(spec, data, collapsed=False, rows=data.pseudo_rows).model,
+        ]
+    for model in models:
         evaluator = contracts.Evaluator(model)
         found = contracts.integrated_log_density(evaluator, evaluator.start, evaluator.names)
         contracts.assert_close(found, expected)
+
+
+def test_the_density_of_other_outcomes(wide):
+    """`build_model` is a function of y too: of any value, not only of the one that was observed."""
+    data, spec, mean, sd = wide
+    law = (data.task_index[:, None] == data.task_index) * ((data.X * sd**2) @ data.X.T) + 0.49 * np.eye(18)
+    other = np.random.default_rng(3).standard_normal(18)
+    left = other - data.X @ mean
+    expected = -0.5 * (left @ np.linalg.solve(law, left) + np.linalg.slogdet(2 * np.pi * law)[1])
+    found = pm.logp(mtl.build_model(spec, data)["y"], other).sum().eval(mode=contracts.MODE)
+    contracts.assert_close(found, expected)
 
 
 def test_the_posterior_of_such_coefficients_is_exact(wide):
@@ -150,7 +168,41 @@ def test_the_posterior_of_such_coefficients_is_exact(wide):
         X, y = data.X[data.task_index == t], data.y[data.task_index == t]
         covariance = np.linalg.inv(np.diag(sd**-2.0) + X.T @ X / 0.49)
         exact = covariance @ (mean / sd**2 + X.T @ y / 0.49)
-        draws = idata["posterior"]["beta"].sel(task=task).to_numpy().reshape(-1, 9)
-        spread = np.sqrt(np.diag(covariance))
-        np.testing.assert_array_less(np.abs(draws.mean(axis=0) - exact) / spread, 6 / np.sqrt(4000))
-        np.testing.assert_array_less(np.abs(draws.std(axis=0) / spread - 1), 6 / np.sqrt(8000))
+        draws = idata["posterior"]["beta"].sel(task=task).to_numpy().reshape(-1, len(sd))
+        white = np.linalg.solve(np.linalg.cholesky(covariance), (draws - exact).T)
+        np.testing.assert_array_less(np.abs(white.mean(axis=1)), 6 / np.sqrt(4000))
+        np.testing.assert_array_less(np.abs(white.std(axis=1) - 1), 6 / np.sqrt(8000))
+        correlation = np.corrcoef(white)[np.triu_indices(len(sd), 1)]
+        np.testing.assert_array_less(np.abs(correlation), 6.5 / np.sqrt(4000))
+
+
+def test_population_means_by_rows_are_exact():
+    """Everything that tasks have in common, learned from few rows, against one dense normal law."""
+    rng = np.random.default_rng(4)
+    X, y, task = rng.standard_normal((20, 17)), rng.standard_normal(20), np.repeat(np.arange(4), 5)
+    data = mtl.TaskData.from_arrays(X, y, task, intercept=False, shared_features=["x16"])
+    assert is_by_rows(data.pseudo_rows)
+    normal = mtl.Prior("Normal", mu=0.3, sigma=0.8)
+    spec = mtl.ModelSpec(
+        feature_covariance=mtl.Diagonal(),
+        priors={"beta_mean": normal, "beta_shared": normal, "feature_sd": 0.6, "sigma": 0.5},
+    )
+    idata = mtl.fit(data, spec, draws=2000, chains=2, random_seed=1, progressbar=False)
+    P = 16
+    prior = np.kron(0.36 * np.eye(4) + 0.64, np.eye(P))
+    rows = np.zeros((20, 4 * P + 1))
+    for i, t in enumerate(data.task_index):
+        rows[i, P * t : P * (t + 1)] = data.X[i]
+    rows[:, -1] = data.X_shared[:, 0]
+    law = np.zeros((4 * P + 1, 4 * P + 1))
+    law[:-1, :-1], law[-1, -1] = prior, 0.64
+    gain = law @ rows.T @ np.linalg.inv(rows @ law @ rows.T + 0.25 * np.eye(20))
+    exact = 0.3 + gain @ (data.y - rows.sum(axis=1) * 0.3)
+    covariance = law - gain @ rows @ law
+    posterior = idata["posterior"]
+    draws = np.column_stack(
+        [posterior["beta"].to_numpy().reshape(4000, -1), posterior["beta_shared"].to_numpy().reshape(4000)]
+    )
+    white = np.linalg.solve(np.linalg.cholesky(covariance), (draws - exact).T)
+    np.testing.assert_array_less(np.abs(white.mean(axis=1)), 6 / np.sqrt(4000))
+    np.testing.assert_array_less(np.abs(white.std(axis=1) - 1), 6 / np.sqrt(8000))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import bayes_mtl as mtl
 from bayes_mtl.errors import DataError, DataWarning
 from bayes_mtl.inference.prechecks import hard_to_tell_apart, noise_free
+from bayes_mtl.summaries.refit import keep_rows
 
 BY_TASK = mtl.ModelSpec(mtl.Gaussian(task_noise=True))
 
@@ -64,6 +65,16 @@ def test_a_stuck_task_is_named_under_noise_by_task(value):
     assert noise_free(mtl.ModelSpec(), data) == []
     with pytest.raises(DataError, match="no noise in task 10"):
         mtl.fit(data, BY_TASK)
+
+
+def test_tasks_whose_rows_are_left_out_are_passed_over():
+    rng = np.random.default_rng(7)
+    frame = pd.DataFrame({"task": np.repeat(list("abc"), 8), "x": rng.standard_normal(24)})
+    frame = frame.assign(item=np.tile(list("pqrs"), 6), y=rng.standard_normal(24))
+    for spec in (mtl.ModelSpec(), BY_TASK):
+        for groupings in ([], ["item"]):
+            data = mtl.TaskData.from_table(frame, task="task", formula="y ~ x", groupings=groupings)
+            assert noise_free(spec, keep_rows(data, data.task_index != 1)) == []
 
 
 @pytest.mark.parametrize(("spare", "scale", "improper"), [(3, 0.3, False), (4, 0.3, True), (3, 0.34, True)])

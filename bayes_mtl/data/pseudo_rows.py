@@ -66,6 +66,12 @@ class PseudoRows:
     reference: FloatArray
     rank: IntArray
 
+    @property
+    def used(self) -> int:
+        """Number of rows that are not zero in every task: fewer than columns if all tasks have few rows."""
+        filled = np.flatnonzero(np.any(self.root != 0.0, axis=(1, 2)))
+        return int(filled[-1]) + 1 if len(filled) else 0
+
     @classmethod
     def compress(cls, statistics: TaskStatistics, rows: DesignRows | None = None) -> PseudoRows:
         """Factor the cross-products of each task; they may be singular.

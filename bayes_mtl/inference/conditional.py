@@ -77,17 +77,22 @@ class Conditional:
 
     @cached_property
     def scaled_rows(self) -> tuple[FloatArray, FloatArray]:
-        """R / sigma (D, T, F, F), and y / sigma (D, T, F) less what the known part of the mean explains."""
+        """R / sigma (D, T, R, F), and y / sigma (D, T, R) less what the known part of the mean explains.
+
+        R is the number of columns, or of rows where all tasks have fewer.
+        """
         assert self.rows is not None
+        used = self.rows.used
+        root, target = self.rows.root[:used], self.rows.target[:used]
         sigma = self.hyper.sigma
         seen = self.hyper.mean + self.shift - self.rows.reference
         seen = np.broadcast_to(seen, (len(seen), self.hyper.unique_sd.shape[1], seen.shape[2]))
-        y = self.rows.target.T - np.einsum("fgt,dtg->dtf", self.rows.root, seen)
-        return np.moveaxis(self.rows.root, -1, 0) / sigma[:, :, None, None], y / sigma[..., None]
+        y = target.T - np.einsum("fgt,dtg->dtf", root, seen)
+        return np.moveaxis(root, -1, 0) / sigma[:, :, None, None], y / sigma[..., None]
 
     @cached_property
     def own_rows(self) -> FloatArray:
-        """M = R L S / sigma, (D, T, F, U)."""
+        """M = R L S / sigma, (D, T, R, U)."""
         return self.scaled_rows[0][..., : self.hyper.sd.shape[1]] @ self.own
 
     @cached_property
@@ -98,7 +103,7 @@ class Conditional:
 
     @cached_property
     def whitened(self) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """A (D, T, F, A), v (D, T, F), and log|I + M M'| (D, T)."""
+        """A (D, T, R, A), v (D, T, R), and log|I + M M'| (D, T)."""
         R, y = self.scaled_rows
         M = self.own_rows
         outer = np.linalg.cholesky(M @ np.swapaxes(M, -1, -2) + np.eye(M.shape[-2]))

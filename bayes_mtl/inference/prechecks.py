@@ -95,6 +95,8 @@ def _tasks_without_noise(data: TaskData, spread: Prior | float) -> list[Finding]
         return []
     free = {}
     for t in _suspects(data):
+        if not data.rows_per_task[t]:
+            continue  # a task whose rows are left out
         at = slice(data.starts[t], data.starts[t + 1])
         y = data.y[at] - data.offset[at]
         left, rank = _orthogonal(data.X[at], data.features, np.column_stack([y, data.X_shared[at]]))
@@ -182,6 +184,8 @@ def _by_task_orthogonal(
     if not names:
         return left, 0
     for begin, end in zip(data.starts[:-1], data.starts[1:], strict=True):
+        if begin == end:
+            continue  # a task whose rows are left out
         X = np.ones((end - begin, 1)) if centred else data.X[begin:end, own]
         left[begin:end], rank = _orthogonal(X, names, left[begin:end])
         total += rank

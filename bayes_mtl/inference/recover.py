@@ -43,7 +43,9 @@ def recover(
     block, effects = _gaussian(assembled), assembled.population
     z_common = rng.standard_normal((len(hyper), len(effects.column) + block.n_common))
     z = rng.standard_normal((len(hyper), hyper.unique_sd.shape[1], len(block.own)))
-    return from_whitened(assembled, hyper, rows, z_common, z)
+    few = rows is not None and 2 * rows.used <= len(block.own)
+    noise = rng.standard_normal((*z.shape[:2], rows.used)) if rows is not None and few else None
+    return from_whitened(assembled, hyper, rows, z_common, z, noise)
 
 
 def from_coordinates(
@@ -71,6 +73,7 @@ def from_whitened(
     rows: PseudoRows | None,
     z_common: FloatArray,
     z: FloatArray,
+    noise: FloatArray | None = None,
 ) -> Coefficients:
     """Compute the coefficients from their coordinates, as `kernels._whitening` does for one draw.
 
@@ -78,18 +81,22 @@ def from_whitened(
     ----------
     z_common, z : (D, A), (D, T, U)
         The coordinates; standard normal ones give exact draws.
+    noise : (D, T, R), optional
+        More standard normal numbers: tasks with fewer rows than columns are then drawn by their rows. The
+        coordinates are others, the law is the same.
     """
     n_draws, n_tasks, _ = z.shape
     n_columns, n_factors = hyper.mean.shape[2], hyper.loadings.shape[2]
     size = z_common.shape[1]
     beta, alpha = np.empty((n_draws, n_tasks, n_columns)), np.empty((n_draws, size))
     per_draw = 8 * (n_tasks * n_columns * (4 * n_columns + 4 * size + n_factors) + 4 * size**2)
-    threads = os.cpu_count() or 1
+    threads = max(1, min(os.cpu_count() or 1, CHUNK_BYTES // max(1, per_draw)))
     length = min(CHUNK_BYTES // (threads * max(1, per_draw)), -(-n_draws // (4 * threads)))
 
     def fill(piece: tuple[slice, Hyperdraws]) -> None:
         at, chunk = piece
-        beta[at], alpha[at] = _chunk(assembled, chunk, rows, z_common[at], z[at])
+        more = None if noise is None else noise[at]
+        beta[at], alpha[at] = _chunk(assembled, chunk, rows, z_common[at], z[at], more)
 
     pool = ThreadPoolExecutor(threads)  # linear algebra leaves the interpreter to others
     try:
@@ -105,6 +112,7 @@ def _chunk(
     rows: PseudoRows | None,
     z_common: FloatArray,
     z: FloatArray,
+    noise: FloatArray | None,
 ) -> tuple[FloatArray, FloatArray]:
     block, effects = _gaussian(assembled), assembled.population
     n_varying, n_common = hyper.sd.shape[1], len(effects.column)
@@ -119,9 +127,14 @@ def _chunk(
         alpha = np.linalg.solve(np.swapaxes(U, -1, -2), shifted)[..., 0]
         R, y = law.scaled_rows
         left = y[..., None] - R @ (law.design @ alpha[:, None, :, None])
-        inverse = np.linalg.inv(np.linalg.cholesky(law.own_information))  # K^-1: well conditioned, K >= I
-        w = inverse @ (np.swapaxes(law.own_rows, -1, -2) @ left) + z[..., None]
-        eps = (np.swapaxes(inverse, -1, -2) @ w)[..., 0]
+        M, Mt = law.own_rows, np.swapaxes(law.own_rows, -1, -2)
+        if noise is None:
+            inverse = np.linalg.inv(np.linalg.cholesky(law.own_information))  # well conditioned: K K' >= I
+            eps = (np.swapaxes(inverse, -1, -2) @ (inverse @ (Mt @ left) + z[..., None]))[..., 0]
+        else:  # a draw of the prior, moved by what rows say of it: z + M'(I + M M')^-1 (left - M z - noise)
+            outer = M @ Mt + np.eye(M.shape[-2])
+            moved = left - M @ z[..., None] - noise[..., None]
+            eps = z + (Mt @ np.linalg.solve(outer, moved))[..., 0]
     beta = hyper.mean + (law.design @ alpha[:, None, :, None])[..., 0]
     beta[..., :n_varying] += (law.own @ eps[..., None])[..., 0]
     return beta, np.hstack([hyper.effect_scale * alpha[:, :n_common], alpha[:, n_common:]])

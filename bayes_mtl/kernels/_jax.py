@@ -43,15 +43,15 @@ def collapsed_gaussian(
     design: Array,
 ) -> Array:
     """Return the log density of `_collapsed_gaussian.kernel`; not finite, or NaN, where that refuses."""
-    n_columns = root.shape[0]
+    n_rows, n_columns = root.shape[:2]
     L = _feature_cholesky(sd, correlation, inside)
     R, s, means = _by_task(root, sigma, mean)
     RLS = (R[:, :, : len(sd)] @ L) * _own_scale(unique_sd, inside, jnp.arange(len(sd)))[:, None, :]
-    K = _cholesky(s[:, None, None] ** 2 * jnp.eye(n_columns) + RLS @ _transposed(RLS))
+    K = _cholesky(s[:, None, None] ** 2 * jnp.eye(n_rows) + RLS @ _transposed(RLS))
     left = target.T - jnp.einsum("tfg,tg->tf", R, means)
     V = _solve(K, jnp.concatenate([R, left[:, :, None]], axis=2))
     V, v = V[:, :, :-1], V[:, :, -1]
-    logp = -jnp.sum((count - n_columns) * jnp.log(s) + count * _HALF_LOG_2PI) - _log_det(K)
+    logp = -jnp.sum((count - n_rows) * jnp.log(s) + count * _HALF_LOG_2PI) - _log_det(K)
     logp -= 0.5 * (jnp.sum(v**2) + jnp.sum(rest / s**2))
     Z = _design(L, loadings, inside, column, effect_scale[:, None] * design, n_columns)
     VZ = V @ Z
@@ -59,6 +59,13 @@ def collapsed_gaussian(
     h = _solve(U, jnp.einsum("tfi,tf->i", VZ, v)[:, None])
     logp += 0.5 * jnp.sum(h**2) - _log_det(U)
     return _unless_refused(logp, sigma, sd, correlation, loadings, unique_sd, mean, effect_scale)
+
+
+def collapsed_rows(*inputs: Array) -> Array:
+    """Return the log density of `_collapsed_rows.kernel`, whose pseudo-rows have the task first."""
+    arguments = list(inputs)
+    arguments[7], arguments[8] = jnp.moveaxis(inputs[7], 0, -1), inputs[8].T
+    return collapsed_gaussian(*arguments)
 
 
 def whitened_coefficients(
@@ -306,8 +313,8 @@ def _feature_cholesky(sd: Array, correlation: Array, inside: Array) -> Array:
 
 
 def _by_task(root: Array, sigma: Array, mean: Array) -> tuple[Array, Array, Array]:
-    """Return R (T, F, F), s (T,) and the means (T, F) of each task."""
-    n_columns, _, n_tasks = root.shape
+    """Return R (T, R, F), s (T,) and the means (T, F) of each task."""
+    _, n_columns, n_tasks = root.shape
     s = jnp.broadcast_to(sigma, (n_tasks,))
     return jnp.moveaxis(root, 2, 0), s, jnp.broadcast_to(mean, (n_tasks, n_columns))
 
@@ -415,6 +422,7 @@ def _lkj_pullback(partials: Array, factor: Array, cotangent: Array) -> Array:
 
 _FUNCTIONS: dict[type[ops.KernelOp], Callable[..., Any]] = {
     ops.CollapsedGaussian: _value_and_gradient(collapsed_gaussian, 7),
+    ops.CollapsedRows: _value_and_gradient(collapsed_rows, 7),
     ops.WhitenedCoefficients: _coefficients(whitened_coefficients, 5),
     ops.WhitenedCoefficientsPullback: _reverse(whitened_coefficients, 9),
     ops.JointEffects: _refuse_joint,

@@ -118,6 +118,17 @@ class CollapsedGaussian(ValueAndGradient):
     )
 
 
+class CollapsedRows(ValueAndGradient):
+    """`CollapsedGaussian` for tasks with fewer rows than columns."""
+
+    kernel = "_collapsed_rows:kernel"
+    large = True
+    signature = (
+        "(p),(i,i),(t,k),(t),(s),(m,f),(c),(t,r,f),(t,r),(t),(t),int(i),int(c),(c,t)"
+        "->(),(p),(i,i),(t,k),(t),(s),(m,f),(c)"
+    )
+
+
 class WhitenedCoefficientsPullback(KernelOp):
     """The reverse sweep of `WhitenedCoefficients`."""
 
@@ -332,6 +343,11 @@ def cholesky_from_partials(partials: Tensor, n: int) -> Tensor:
 def collapsed_gaussian(*inputs: Tensor) -> Tensor:
     """Log density of the data given the hyperparameters; see `kernels._collapsed_gaussian.kernel`."""
     return _collapsed_gaussian(*inputs)[0]
+
+
+def collapsed_rows(*inputs: Tensor) -> Tensor:
+    """Log density of the data, by rows; see `kernels._collapsed_rows.kernel`."""
+    return CollapsedRows()(*inputs)[0]
 
 
 def whitened_coefficients(*inputs: Tensor) -> list[Tensor]:

@@ -18,6 +18,7 @@ from bayes_mtl.kernels import (
     chained_coefficients,
     chained_gaussian,
     collapsed_gaussian,
+    collapsed_rows,
     component_coefficients,
     component_evidence,
     gaussian_tasks,
@@ -52,6 +53,7 @@ Marginal = bool | Literal["auto"]
 WHITENED = ("common_offset", "task_offset", LEVEL_OFFSET)
 # Up to this many coefficients are treated together where any two tasks are related: that costs their cube.
 MAX_JOINT = 64
+_MANY_COLUMNS = 16  # fewer are quicker by columns, for many tasks at a time, however few the rows
 
 
 def is_collapsed(spec: ModelSpec, marginal: Marginal = "auto") -> bool:
@@ -469,6 +471,12 @@ def _law(block: CoefficientPrior, sigma: Tensor | None) -> tuple[Tensor, ...]:
     return (*block.law.values(), pt.ones(1) if sigma is None else sigma)
 
 
+def is_by_rows(rows: PseudoRows) -> bool:
+    """Whether tasks have so few rows for their columns that the algebra of a task is that of its rows."""
+    n_columns = rows.root.shape[1]
+    return n_columns >= _MANY_COLUMNS and 2 * rows.used <= n_columns
+
+
 def _observe_collapsed(
     block: CoefficientPrior,
     effects: Population,
@@ -483,7 +491,9 @@ def _observe_collapsed(
     """
     statistics, rows = data.statistics, data.pseudo_rows
     row_scale = 1.0 / np.sqrt(data.precision)
-    root, count = numbers("pseudo_rows", rows.root), numbers("counts", statistics.count)
+    few = is_by_rows(rows)
+    used = np.ascontiguousarray(np.moveaxis(rows.root[: rows.used], -1, 0)) if few else rows.root
+    root, count = numbers("pseudo_rows", used), numbers("counts", statistics.count)
     target, rest = numbers("pseudo_outcomes", rows.target), numbers("pseudo_rest", _rest(data))
     design = numbers("effects", effects.design)
     law = [*_law(block, sigma), effects.mean(numbers, rows.reference), effects.effect_scale]
@@ -497,10 +507,10 @@ def _observe_collapsed(
         elif levels is not None:
             mean = repeat(mean, data.n_tasks) + replace(levels, values=gamma).shift(numbers)
             beside = beside + _of_levels(gamma, law_[-1], data, numbers)
-        kernel = collapsed_gaussian(
-            *law_, mean, effect_scale, root, y, unexplained, count, block.inside, effects.column, design
-        )
-        return kernel + beside
+        others = [unexplained, count, block.inside, effects.column, design]
+        if few:
+            return collapsed_rows(*law_, mean, effect_scale, root, y[: rows.used].T, *others) + beside
+        return collapsed_gaussian(*law_, mean, effect_scale, root, y, *others) + beside
 
     def simulate(
         sd: Tensor,
