@@ -82,16 +82,12 @@ def learn(
     value = expression(columns, learning)
     state = _encode(learning)
     parts = _parts(value, rows)
-    for piece in _pieces(columns, parts, rows):
-        some = {name: column.iloc[piece].reset_index(drop=True) for name, column in columns.items()}
-        try:
-            again = _parts(expression(some, _decode(state)), len(piece))
-            same = again.keys() == parts.keys() and all(_equal(again[k], parts[k], piece) for k in parts)
-        except Exception:  # an expression that has no value for a part of the rows
-            same = False
-        if not same:
-            found = "reads other rows: some rows alone have other values, so new rows would be misread"
-            raise FactorError(found, _HINT)
+    alone = all(
+        _same(expression, state, columns, parts, piece) for piece in _pieces(columns, parts, rows)
+    ) and _alone_beyond(expression, state, columns)
+    if not alone:
+        found = "reads other rows: some rows alone have other values, so new rows would be misread"
+        raise FactorError(found, _HINT)
     levels = None
     if _is_categorical(value):
         plain = _plain(as_columns(value))
@@ -193,14 +189,60 @@ def is_number(text: Any) -> bool:
         return False
 
 
+def _same(
+    expression: Expression,
+    state: Any,
+    columns: Mapping[str, pd.Series],
+    parts: Mapping[str, npt.NDArray[Any]],
+    rows: npt.NDArray[np.intp],
+) -> bool:
+    """Whether an expression has the values for some rows alone that it has for them among all."""
+    some = {name: column.iloc[rows].reset_index(drop=True) for name, column in columns.items()}
+    try:
+        again = _parts(expression(some, _decode(state)), len(rows))
+    except Exception:  # it has no value for a part of the rows
+        return False
+    return again.keys() == parts.keys() and all(_equal(again[k], parts[k], rows) for k in parts)
+
+
+def _alone_beyond(expression: Expression, state: Any, columns: Mapping[str, pd.Series]) -> bool:
+    """Whether rows are read alone also where numbers are beyond those of the table.
+
+    `np.where(x > 0, x, x.mean())` reads other rows only where x is not positive, which a table may not hold.
+    """
+    beyond = {}
+    for shift, (name, column) in enumerate(columns.items()):
+        if column.dtype.kind == "f":
+            low, high = column.min(), column.max()
+            width = max(high - low, abs(high), 1.0)
+            values = [
+                low - 2 * width,
+                high + width,
+                0.0,
+                -high,
+                low - width,
+                high + 3 * width,
+                (low + high) / 2,
+            ]
+            beyond[name] = pd.Series(np.roll(values, shift))
+        else:
+            beyond[name] = column.iloc[np.arange(7) % len(column)].reset_index(drop=True)
+    try:
+        parts = _parts(expression(beyond, _decode(state)), 7)
+    except Exception:  # as a spline beyond its bounds: refused when it is asked for
+        return True
+    return all(_same(expression, state, beyond, parts, np.array([row])) for row in range(7))
+
+
 def _pieces(
     columns: Mapping[str, pd.Series], parts: Mapping[str, npt.NDArray[Any]], rows: int
 ) -> Iterator[npt.NDArray[np.intp]]:
-    """Return parts of the rows: all backwards, both halves, and single rows, the extremes among them."""
+    """Return parts of the rows: backwards, halves, some twice, and single rows, the extremes among them."""
     everything = np.arange(rows)
     yield everything[::-1]
     yield everything[: rows // 2]
     yield everything[rows // 2 :]
+    yield np.repeat(everything[:_SINGLE_ROWS], 2)
     single = [*np.linspace(0, rows - 1, min(rows, _SINGLE_ROWS)).astype(int).tolist()]
     for values in [*columns.values(), *parts.values()]:
         numbers = np.asarray(values)
