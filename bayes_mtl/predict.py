@@ -239,7 +239,7 @@ def _levels(
         known = known.drop_vars([c for c in known.coords if c not in known.dims])
         if unknown:
             new = draw_new_levels(idata, name, unknown, rng)
-            coords = {name: list(unknown), feature: known[feature]}
+            coords = {name: label_array(unknown), feature: known[feature]}
             known = xr.concat([known, xr.DataArray(new, coords, ("chain", "draw", name, feature))], dim=name)
         effects.append(known.rename(name_of("beta")))
         of_rows[name_of("index")] = ("row", codes)
@@ -299,11 +299,13 @@ def _with_new_tasks(
         )
         mean = mean + np.einsum("nq,cdpq->cdnp", z, effects)
     beta = mean + draw_new_tasks(idata, structure, unknown, rng)
-    coords = {"task": list(unknown), "feature": posterior["feature"]}
+    coords = {"task": label_array(unknown), "feature": posterior["feature"]}
     new = {"beta": xr.DataArray(beta, dims=("chain", "draw", "task", "feature"), coords=coords)}
     keep = {"beta": posterior["beta"]}
     if (sigma := draw_new_noise(posterior, n_new, rng)) is not None:
-        new["sigma"] = xr.DataArray(sigma, dims=("chain", "draw", "task"), coords={"task": list(unknown)})
+        new["sigma"] = xr.DataArray(
+            sigma, dims=("chain", "draw", "task"), coords={"task": label_array(unknown)}
+        )
         keep["sigma"] = posterior["sigma"]
     joined = {
         name: xr.concat(

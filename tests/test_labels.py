@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 import bayes_mtl as mtl
 from bayes_mtl.data.labels import Labels, label_array, plain_label
 from bayes_mtl.errors import DataError, PredictionError, SpecError
+from bayes_mtl.model.coords import model_coords
 from tests.test_rows import fitted
 
 
@@ -31,7 +32,7 @@ BIG = [10**18 + 1, 10**18 + 2, 10**18 + 3]
 KINDS = {
     "int8": [3, 1, 2],
     "int64": BIG,
-    "uint64": [2**64 - 1, 2**64 - 2, 2**63],
+    "uint64": [2**64 - 1, 2**64 - 2, 1],  # on both sides of 2**63: NumPy makes floats of such a list
     "text": ["b", "10", "9"],
     "bool": [True, False, True],
     "date": [dt.date(2024, 3, day) for day in (3, 1, 2)],
@@ -199,10 +200,27 @@ def test_integers_learned_from_floats_are_met_again_as_either():
 
 
 def test_no_array_changes_a_label():
-    for labels in (BIG, ["a", "b"], [1, "a"], [-1, 2**64 - 1], [True, 1], [2**70]):
+    for labels in (BIG, ["a", "b"], [1, "a"], [-1, 2**64 - 1], [True, 1], [2**70], [1, 2**63 + 1], [1, 2]):
         again = label_array(labels).tolist()
         assert again == labels
         assert list(map(type, again)) == list(map(type, labels))
+
+
+def test_hashes_on_both_sides_of_2_to_the_63_are_coordinates(tmp_path):
+    hashes = np.array([1, 10**18 + 1, 2**63 + 1, 2**63 + 2], dtype="uint64")
+    table = pd.DataFrame({"g": np.repeat(hashes, 4), "h": np.tile(hashes, 4), "x": np.cos(np.arange(16.0))})
+    data = mtl.TaskData.from_table(table.assign(y=table.x**2), task="g", outcome="y", features=["x"])
+    again = mtl.load(mtl.save(fitted(data, draws=20), tmp_path / "fit.nc"))
+    found = [again[group]["task"] for group in ("posterior", "prior", "constant_data")]
+    found += [mtl.pooling(again)["task"], mtl.leave_one_task_out(again, refit=False)["task"]]
+    for labels in found:
+        assert labels.to_numpy().tolist() == hashes.tolist()
+    for new in (mtl.predict(again, table), mtl.predict(again)):
+        assert new["predictions"]["row_task"].to_numpy().tolist() == table.g.tolist()
+    new = mtl.predict(again, table.assign(g=np.uint64(2**63 + 3)).head(1), new_tasks="population")
+    assert new["predictions"]["row_task"].to_numpy().tolist() == [2**63 + 3]
+    by_level = mtl.TaskData.from_table(table.assign(y=table.x**2), task="g", outcome="y", groupings=["h"])
+    assert model_coords(by_level)["h"].tolist() == hashes.tolist()
 
 
 def test_positions_may_be_dates():
@@ -228,6 +246,11 @@ def test_positions_may_be_dates():
     assert grown.positions[-1] == (19844.0,)
     with pytest.raises(SpecError, match="found 'north'"):
         mtl.Kernel(positions={"a": "north", "b": "south"})
+
+
+def test_one_label_for_all_rows_of_arrays():
+    with pytest.raises(DataError, match=r"task: should have shape \(6,\)"):
+        mtl.TaskData.from_arrays(np.ones((6, 1)), np.arange(6.0), 3)
 
 
 def test_labels_say_where_they_are_missing():

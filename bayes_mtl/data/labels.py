@@ -50,11 +50,18 @@ def plain_labels(values: Iterable[Any]) -> tuple[Label, ...]:
 def label_array(labels: Sequence[Label]) -> npt.NDArray[Any]:
     """Return labels as an array that changes none of them: of objects, unless they are of one plain type."""
     kinds = {type(label) for label in labels}
-    if len(kinds) == 1 and kinds <= {str, bool, int} and not _too_wide(labels):
+    if kinds == {int} and not _too_wide(labels):
+        return np.array(labels, dtype=np.uint64 if _is_unsigned(labels) else np.int64)
+    if len(kinds) == 1 and kinds <= {str, bool}:
         return np.array(labels)
     out = np.empty(len(labels), dtype=object)
     out[:] = labels
     return out
+
+
+def as_coordinate(labels: Sequence[Label]) -> Any:
+    """Return labels as a list, or as an array where a list would become one of floats (1 beside 2**63)."""
+    return label_array(labels) if _is_unsigned(labels) else list(labels)
 
 
 @dataclass(frozen=True)
@@ -172,6 +179,10 @@ def _too_wide(labels: Iterable[Any]) -> bool:
     numbers = [v for v in labels if type(v) is int]
     least, most = min(numbers, default=0), max(numbers, default=0)
     return least < -(2**63) or most >= (2**64 if least >= 0 else 2**63)
+
+
+def _is_unsigned(labels: Iterable[Any]) -> bool:
+    return any(type(v) is int and v >= 2**63 for v in labels)
 
 
 def _loose(label: Any) -> str:

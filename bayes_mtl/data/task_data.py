@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
@@ -645,9 +645,9 @@ class TaskData:
 
 def _array(values: npt.ArrayLike, *, labels: bool) -> npt.NDArray[Any]:
     """Return an array; labels keep their own types, so that 1 and "1" stay different."""
-    if not labels or isinstance(values, np.ndarray):
+    if not labels or isinstance(values, np.ndarray) or not isinstance(values, Iterable):
         return np.asarray(values)
-    found: list[Any] = list(values)  # type: ignore[arg-type]
+    found: list[Any] = list(values)
     out = np.empty(len(found), dtype=object)
     for i, value in enumerate(found):
         out[i] = value

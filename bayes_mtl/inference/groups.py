@@ -12,6 +12,7 @@ import xarray as xr
 from bayes_mtl._typing import FloatArray
 from bayes_mtl.data import PseudoRows, TaskData
 from bayes_mtl.data.groupings import named
+from bayes_mtl.data.labels import as_coordinate
 from bayes_mtl.data.rows import in_table_order, row_coords
 from bayes_mtl.inference import components
 from bayes_mtl.inference.hyperdraws import REPORTED, Hyperdraws, MixtureDraws, evaluate, is_auxiliary
@@ -48,7 +49,7 @@ def constant_data(data: TaskData) -> xr.Dataset:
             "weights": of_rows(data.weights),
             "offset": of_rows(data.offset),
         },
-        coords={**row_coords(data), "task": list(data.tasks), "feature": list(data.features)},
+        coords={**row_coords(data), "task": as_coordinate(data.tasks), "feature": list(data.features)},
     )
     if data.shared_features:
         out["X_shared"] = of_rows(data.X_shared, "shared_feature")
@@ -62,7 +63,7 @@ def constant_data(data: TaskData) -> xr.Dataset:
         level, feature = level_dims(grouping)
         out[named(grouping.name, "index")] = of_rows(grouping.index)
         out[f"X_{grouping.name}"] = of_rows(grouping.X, feature)
-        out = out.assign_coords({level: list(grouping.levels), feature: list(grouping.features)})
+        out = out.assign_coords({level: as_coordinate(grouping.levels), feature: list(grouping.features)})
     return out
 
 

@@ -8,6 +8,7 @@ import pymc as pm
 
 from bayes_mtl.data import Grouping, TaskData
 from bayes_mtl.data.groupings import named
+from bayes_mtl.data.labels import as_coordinate
 
 TASK, TASK_BIS = "task", "task_bis"
 FEATURE, FEATURE_BIS = "feature", "feature_bis"
@@ -39,8 +40,8 @@ def model_coords(data: TaskData) -> dict[str, Any]:
     """Return the coordinates of a model of these data."""
     coords: dict[str, Any] = {
         ROW: data.row_names,
-        TASK: list(data.tasks),
-        TASK_BIS: list(data.tasks),
+        TASK: as_coordinate(data.tasks),
+        TASK_BIS: as_coordinate(data.tasks),
         FEATURE: list(data.features),
         FEATURE_BIS: list(data.features),
     }
@@ -50,7 +51,7 @@ def model_coords(data: TaskData) -> dict[str, Any]:
         coords[TASK_FEATURE] = list(data.task_feature_names)
     for grouping in data.groupings:
         for dim, labels in zip(level_dims(grouping), (grouping.levels, grouping.features), strict=True):
-            coords[dim] = coords[bis(dim)] = list(labels)
+            coords[dim] = coords[bis(dim)] = as_coordinate(labels)
     return coords
 
 

@@ -11,6 +11,7 @@ from scipy.special import logsumexp
 
 from bayes_mtl._typing import FloatArray
 from bayes_mtl.data import TaskData
+from bayes_mtl.data.labels import as_coordinate
 from bayes_mtl.errors import Finding, SpecError
 from bayes_mtl.inference.attributes import data_of, order_by_task, schema_of, spec_of
 from bayes_mtl.inference.leave_out import Stored, is_closed
@@ -88,7 +89,7 @@ def leave_one_task_out(
             "refitted": ("task", refitted),
             "n_rows": ("task", data.rows_per_task),
         },
-        coords={"task": list(data.tasks)},
+        coords={"task": as_coordinate(data.tasks)},
         attrs={"task": schema_of(idata).task or "outcome"},
     )
 

@@ -10,6 +10,7 @@ import xarray as xr
 
 from bayes_mtl._typing import FloatArray
 from bayes_mtl.data import TaskData
+from bayes_mtl.data.labels import as_coordinate
 from bayes_mtl.inference.attributes import schema_of, spec_of
 from bayes_mtl.inference.leave_out import LeftOut, Stored
 from bayes_mtl.spec import ModelSpec
@@ -82,7 +83,7 @@ def pooling(idata: xr.DataTree) -> xr.Dataset:
     shared = np.zeros(0)
     if "beta_shared" in posterior:
         shared = posterior["beta_shared"].mean(("chain", "draw")).to_numpy()
-    features, tasks = list(data.features), list(data.tasks)
+    features, tasks = list(data.features), as_coordinate(data.tasks)
     square, each = ("task", "task_bis"), ("task", "feature")
     out = xr.Dataset(
         {

@@ -13,6 +13,7 @@ from scipy.stats import norm
 
 from bayes_mtl._typing import FloatArray
 from bayes_mtl.data import TaskData
+from bayes_mtl.data.labels import as_coordinate
 from bayes_mtl.families import Bernoulli
 from bayes_mtl.inference.attributes import data_of, schema_of, spec_of
 from bayes_mtl.inference.leave_out import is_closed
@@ -150,7 +151,7 @@ def transfer_gain(
     }
     return xr.Dataset(
         {name: ("task", values) for name, values in columns.items()},
-        coords={"task": list(data.tasks)},
+        coords={"task": as_coordinate(data.tasks)},
         attrs={"task": schema_of(idata).task or "outcome", "remedy": remedy},
     )
 
