@@ -9,7 +9,7 @@ from bayes_mtl.data import TaskData
 from bayes_mtl.families import Bernoulli, Gaussian
 from bayes_mtl.inference import diagnose, fit, load, save
 from bayes_mtl.inference.own_draws import recover
-from bayes_mtl.model import build_model, task_coefficients
+from bayes_mtl.model import ScaledBy, build_model, task_coefficients
 from bayes_mtl.plots import (
     plot_basis,
     plot_clusters,
@@ -84,6 +84,7 @@ __all__ = [
     "NoPooling",
     "OrthogonalGroups",
     "Prior",
+    "ScaledBy",
     "SparseBasis",
     "SparsePrecision",
     "StudentT",

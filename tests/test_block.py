@@ -195,3 +195,56 @@ def test_what_may_be_an_intercept_is_asked_about(name):
             mtl.task_coefficients("beta", task_covariance=mtl.LKJ())
         mtl.task_coefficients("beta", task_covariance=mtl.LKJ(), independent_features=[name])
         mtl.task_coefficients("other")  # where tasks are not related it does not matter
+
+
+class TestFeatureScales:
+    SPREAD = np.array([2.0, 0.5])
+
+    def block(self, scales, **by):
+        with pm.Model(coords={"task": list("abcd"), "feature": ["x", "Intercept", "z"]}) as model:
+            sigma = pm.HalfNormal("sigma", 1.0)
+            by = mtl.ScaledBy(noise=sigma, rows_per_task=25, **{"features": self.SPREAD, **by})
+            beta = mtl.task_coefficients(
+                "b",
+                feature_scales=scales,
+                scaled_by=by,
+                priors={"beta_mean": {"Intercept": Prior("Normal", mu=1, sigma=3)}},
+                centered=False,
+            )
+            pm.Normal("y", beta.sum(axis=1), sigma, observed=np.arange(4.0))
+        return model
+
+    @pytest.mark.parametrize("scales", [mtl.R2D2M2(), mtl.Horseshoe(task_specific=True)], ids=str)
+    def test_every_variable_reaches_the_data(self, scales):
+        model = self.block(scales)
+        contracts.assert_every_free_variable_is_an_ancestor_of_the_data(model)
+        evaluator = contracts.Evaluator(model, gradient=True)
+        contracts.assert_finite_at_the_start(evaluator)
+        rng = np.random.default_rng(0)
+        contracts.assert_gradient_is_the_slope(evaluator, evaluator.random_point(rng), rng)
+
+    def test_scales_are_those_of_the_structure(self):
+        """feature_sd_j = sigma tau sqrt(phi_(P + j)) / s_j, and the same for the sd of the means."""
+        model = self.block(mtl.R2D2M2())
+        names = ["sigma", "b_r2", "b_variance_share", "b_feature_sd", "b_mean", "b_mean_offset"]
+        found = dict(
+            zip(
+                names, pm.draw([model[n] for n in names], 50, random_seed=1, mode="FAST_COMPILE"), strict=True
+            )
+        )
+        tau = np.sqrt(found["b_r2"] / (1 - found["b_r2"]))
+        size = (found["sigma"] * tau)[:, None] / self.SPREAD
+        share = np.sqrt(found["b_variance_share"])
+        np.testing.assert_allclose(found["b_feature_sd"][:, [0, 2]], size * share[:, 1], rtol=1e-9)
+        mean = size * share[:, 0] * found["b_mean_offset"]
+        np.testing.assert_allclose(found["b_mean"][:, [0, 2]], mean, rtol=1e-9)
+        assert model.named_vars_to_dims["b_variance_share"] == ("b_term", "b_candidate_feature")
+
+    def test_what_does_not_fit_is_refused(self):
+        with pytest.raises(SpecError, match=r"positive for each of \['x', 'z'\]"):
+            self.block(mtl.R2D2M2(), features=[1.0, 2.0, 3.0])
+        with pytest.raises(SpecError, match="needs a FeatureScales and a ScaledBy"):
+            self.block("R2D2M2")
+        options = {"feature_scales": mtl.R2D2M2(), "scaled_by": mtl.ScaledBy(noise=1.0, rows_per_task=3)}
+        with pm.Model(coords=COORDS), pytest.raises(SpecError, match="would not be used"):
+            mtl.task_coefficients("b", priors={"feature_sd": {"x": 1.0}}, **options)

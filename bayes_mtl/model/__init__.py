@@ -1,6 +1,7 @@
 """From a description and data to a plain `pm.Model`."""
 
 from bayes_mtl.model.block import task_coefficients
+from bayes_mtl.model.block_scales import ScaledBy
 from bayes_mtl.model.build import (
     WHITENED,
     AssembledModel,
@@ -26,6 +27,7 @@ __all__ = [
     "LevelPilot",
     "MixturePrior",
     "Population",
+    "ScaledBy",
     "assembled_model",
     "build_model",
     "default_priors",

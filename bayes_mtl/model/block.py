@@ -14,8 +14,9 @@ from pytensor.graph.traversal import ancestors
 from bayes_mtl._typing import Tensor
 from bayes_mtl.data.schema import INTERCEPT
 from bayes_mtl.errors import Finding, SpecError, raise_if_any
+from bayes_mtl.model.block_scales import ScaledBy, scale_findings, scaled_block
 from bayes_mtl.model.coefficients import coefficient_prior
-from bayes_mtl.model.coords import CLUSTER, FACTOR, FEATURE_FACTOR, bis
+from bayes_mtl.model.coords import CANDIDATE, CLUSTER, FACTOR, FEATURE_FACTOR, bis
 from bayes_mtl.model.latent import latent_coefficients
 from bayes_mtl.model.mixture import latent_mixture, mixture_prior
 from bayes_mtl.model.priors import TASK_SD, WIDE, common_scale, register
@@ -35,13 +36,16 @@ from bayes_mtl.structures import (
     CompletePooling,
     Exchangeable,
     FeatureCovariance,
+    FeatureScales,
     NoPooling,
     StudentT,
     TaskCovariance,
     TaskMixture,
 )
 
-_DIMS = (FACTOR, FEATURE_FACTOR, CLUSTER, "gate", "level", "direction")  # that structures name
+# That structures name.
+_DIMS = (FACTOR, FEATURE_FACTOR, CLUSTER, CANDIDATE, "gate", "level", "direction", "term")
+_DEFAULTS = {"beta_mean": Prior("Normal", mu=0, sigma=2.5), "feature_sd": Prior("HalfNormal", sigma=1)}
 _VARIABLES = ("beta_mean", "feature_sd", "task_sd")  # which may be variables of the model
 _LIKE_INTERCEPTS = ("intercept", "const", "constant", "one", "ones", "1", "bias")
 _MANY_TASKS = 100  # from here on, factors as variables save more than their coordinates cost
@@ -58,6 +62,8 @@ def task_coefficients(
     independent_features: Sequence[str] | None = None,
     task_sd: bool = False,
     centered: bool | Literal["auto"] = "auto",
+    feature_scales: FeatureScales | None = None,
+    scaled_by: ScaledBy | None = None,
 ) -> Tensor:
     """Add hierarchical task coefficients to the current PyMC model, for use under any likelihood.
 
@@ -92,6 +98,10 @@ def task_coefficients(
         decided when the model is compiled; centered if there are ten values or more of the outcomes that
         depend on the block for each coefficient of a task (a hundred of a discrete outcome). Mixtures are
         always centered.
+    feature_scales : FeatureScales, optional
+        As in `ModelSpec`, for all features but `Intercept`; needs `scaled_by`.
+    scaled_by : ScaledBy, optional
+        What these scales are relative to, which your rows and likelihood say: noise, features, rows per task.
 
     Returns
     -------
@@ -184,6 +194,9 @@ def task_coefficients(
         findings.append(Finding(odd, f"has no meaning under {structure}", "Leave it out"))
     if task_sd is False and ("task_sd" in priors or "task_sd" in variables):
         findings.append(Finding("prior 'task_sd'", "would not be used: task_sd=False"))
+    findings += scale_findings(
+        feature_scales, scaled_by, task_covariance, features, {**priors, **variables}, mean
+    )
     raise_if_any(findings, SpecError)
     for dim, labels in zip(dims, (tasks, features), strict=True):
         if bis(dim) not in model.coords:
@@ -198,14 +211,19 @@ def task_coefficients(
         entry = priors.get(key, default)
         return [entry.get(f, default) if isinstance(entry, Mapping) else entry for f in features]
 
+    if feature_scales is not None:
+        assert scaled_by is not None
+        own = {key: per_feature(key, default) for key, default in _DEFAULTS.items()}
+        centre, sd = scaled_block(feature_scales, scaled_by, own, tasks, features, dims, namer)
+        variables |= {"beta_mean": centre, "feature_sd": sd}
     alone = isinstance(task_covariance, NoPooling)
     mean = variables.get("beta_mean", mean)
     if mean is None:
-        centre = 0.0 if alone else Prior("Normal", mu=0, sigma=2.5)
+        centre = 0.0 if alone else _DEFAULTS["beta_mean"]
         mean = register(namer("beta_mean"), per_feature("beta_mean", centre), dims=dims[1])
     mean = pt.broadcast_to(pt.as_tensor_variable(mean), (len(tasks), len(features)))
     of_sd = variables.get("feature_sd", priors.get("feature_sd", {}))
-    scale: Any = per_feature("feature_sd", WIDE if alone else Prior("HalfNormal", sigma=1))
+    scale: Any = per_feature("feature_sd", WIDE if alone else _DEFAULTS["feature_sd"])
     if isinstance(task_covariance, TaskMixture):
         mixture = mixture_prior(
             task_covariance,
