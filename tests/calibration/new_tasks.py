@@ -1,13 +1,14 @@
 """Do intervals for the coefficients of new tasks cover them as often as they say?
 
     python -m tests.calibration.new_tasks [--part prior realistic] [--structure NAME ...] [--repeats 200]
-        [--draws 500] [--seed 0]
+        [--own 0.5] [--draws 500] [--seed 0]
 
 First, data sets drawn from the model's prior, some tasks of which are left out of the fit: 90 % intervals
 have to cover 87 to 93 % of their coefficients over 200 data sets. Then realistic truths under default priors:
-30 tasks with 4 and 8 coefficients that move along one shared direction, a quarter of the repeats each; no
-structure below 85 %. All data sets of a structure have one shape, so that a model is compiled once. Exits
-with 1 if a bar is missed by more than two standard errors.
+30 tasks with 4 and 8 coefficients that move along one shared direction, with a standard deviation of one, and
+on their own (`--own`); a quarter of the repeats each, no structure below 85 %. All data sets of a structure
+have one shape, so that a model is compiled once. Exits with 1 if a bar is missed by more than two standard
+errors.
 """
 
 from __future__ import annotations
@@ -106,8 +107,11 @@ def from_the_prior(options: dict[str, Any], n: int, seed: int) -> np.ndarray:
     return np.array(out)
 
 
-def realistic(options: dict[str, Any], n_coefficients: int, n: int, seed: int) -> np.ndarray:
-    """Return the coverage of `n` data sets of 30 tasks that move along one direction, default priors."""
+def realistic(options: dict[str, Any], n_coefficients: int, own: float, n: int, seed: int) -> np.ndarray:
+    """Return the coverage of `n` data sets of 30 tasks that move along one direction, default priors.
+
+    The standard deviation along the direction is one, and `own` in every coefficient besides.
+    """
     rng = np.random.default_rng(seed)
     n_tasks, n_new, n_rows = 30, 100, 30
     features = [f"x{i}" for i in range(1, n_coefficients)]
@@ -118,7 +122,7 @@ def realistic(options: dict[str, Any], n_coefficients: int, n: int, seed: int) -
         direction = rng.standard_normal(n_coefficients)
         direction /= np.sqrt((direction**2).mean())
         beta = rng.standard_normal(n_coefficients) + rng.standard_normal((n_tasks + n_new, 1)) * direction
-        beta = beta + 0.15 * rng.standard_normal(beta.shape)
+        beta = beta + own * rng.standard_normal(beta.shape)
         frame = pd.DataFrame(rng.standard_normal((n_tasks * n_rows, len(features))), columns=features)
         index = np.repeat(np.arange(n_tasks), n_rows)
         eta = beta[index, 0] + (frame.to_numpy() * beta[index, 1:]).sum(axis=1)
@@ -134,6 +138,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.calibration.new_tasks")
     parser.add_argument("--part", nargs="+", choices=("prior", "realistic"), default=("prior", "realistic"))
     parser.add_argument("--structure", nargs="+", choices=[*PRIOR])
+    parser.add_argument("--own", type=float, default=0.5, help="what tasks have of their own (realistic)")
     parser.add_argument("--repeats", type=int, default=200)
     parser.add_argument("--draws", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
@@ -159,8 +164,10 @@ def main() -> int:
         if "realistic" in options.part and name in REALISTIC:
             for n_coefficients in (4, 8):
                 started = time.perf_counter()
-                found = realistic(REALISTIC[name], n_coefficients, max(2, options.repeats // 4), options.seed)
-                missed += show(f"{n_coefficients} coefficients", name, found, 0.85, 1.0, started)
+                n = max(2, options.repeats // 4)
+                found = realistic(REALISTIC[name], n_coefficients, options.own, n, options.seed)
+                truths = f"{n_coefficients} coefficients, own {options.own:g}"
+                missed += show(truths, name, found, 0.85, 1.0, started)
     return int(missed > 0)
 
 
