@@ -17,6 +17,7 @@ from scipy.stats import chi2, f, gamma, kstest, norm, t
 import bayes_mtl as mtl
 from bayes_mtl import errors
 from bayes_mtl.data.groupings import named
+from bayes_mtl.inference.attributes import coefficient_size
 from bayes_mtl.structures import KnownTasks
 from tests.test_predict import CORR, MEAN, SD, UNIT, frozen, new_task_draws, table
 
@@ -263,3 +264,21 @@ def test_new_tasks_of_a_cluster_vary_in_its_directions():
     # In one direction together: of the second cluster, which lies apart from the first.
     second = draws[np.abs(draws[:, 0] - 5.0) > 4.0]
     assert np.corrcoef(second.T)[1, 2] < -0.5
+
+
+def test_exceptions_of_new_tasks_have_the_size_that_the_model_gives_them():
+    """Rows count by their weight where features are measured, in the model and for new tasks."""
+    frame = table().assign(w=np.where(np.arange(60) % 2, 1.0, 0.01))
+    columns = {"task": "task", "outcome": "y", "features": ["x1", "x2"]}
+    scales = mtl.Horseshoe(expected_features=1, unit=3.0, task_specific=True)
+    spec = mtl.ModelSpec(feature_scales=scales, feature_covariance=mtl.Diagonal())
+    sizes = []
+    for weights in ("w", None):
+        weighted = mtl.TaskData.from_table(frame, weights=weights, **columns)
+        model = mtl.build_model(spec, weighted)
+        parts = [model[name] for name in ("beta_mean_sd", "feature_relevance", "feature_share")]
+        sd, relevance, share = pm.draw(parts, random_seed=1, mode="FAST_COMPILE")
+        idata = frozen(weighted, spec, draws=1, beta=np.zeros((3, 3)))
+        sizes.append(coefficient_size(idata, scales.unit)[1:])
+        np.testing.assert_allclose(sizes[-1], sd / (relevance * np.sqrt(share)), rtol=1e-10)
+    assert np.abs(sizes[0] / sizes[1] - 1.0).max() > 0.01

@@ -53,7 +53,11 @@ def frozen(data, spec, draws=40_000, **values):
     }
     coords = {"task": list(data.tasks), "feature": list(data.features)}
     tree = xr.DataTree.from_dict(
-        {"posterior": xr.Dataset(out, coords=coords), "constant_data": constant_data(data)}
+        {
+            "posterior": xr.Dataset(out, coords=coords),
+            "constant_data": constant_data(data),
+            "observed_data": xr.Dataset({"y": ("row", data.y)}),
+        }
     )
     tree.attrs.update(describe(spec, data.schema, "test"))
     return tree

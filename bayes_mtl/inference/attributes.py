@@ -13,6 +13,7 @@ from bayes_mtl.data import TaskData, TaskSchema
 from bayes_mtl.data.dependence import is_constant
 from bayes_mtl.data.groupings import Grouping, named
 from bayes_mtl.errors import Finding, SpecError, StorageError
+from bayes_mtl.model.feature_scales import column_sd
 from bayes_mtl.spec import ModelSpec, inside_features
 
 FORMAT = 2
@@ -121,13 +122,13 @@ def check_grouping(idata: xr.DataTree, grouping: str) -> None:
 def coefficient_size(idata: xr.DataTree, unit: float | None = None) -> FloatArray:
     """Return the coefficient of each feature that moves the outcome by `unit` for one standard deviation.
 
-    Default: the unit of the outcome, its standard deviation (1 for a logit). Infinite for the intercept and
-    for other columns that never change.
+    Of rows by their weight, as `feature_scales` have it. Default: the unit of the outcome, its standard
+    deviation (1 for a logit). Infinite for the intercept and for other columns that never change.
     """
-    fixed = idata["constant_data"].to_dataset()
-    unit = float(fixed["outcome_unit"]) if unit is None else unit
-    X = fixed["X"].transpose("row", "feature").to_numpy()
-    return np.array([np.inf if is_constant(x) else unit / x.std() for x in X.T])
+    spec, data = spec_of(idata), data_of(idata)
+    unit = float(idata["constant_data"]["outcome_unit"]) if unit is None else unit
+    sd = column_sd(spec, data)
+    return np.array([np.inf if is_constant(x) else unit / s for x, s in zip(data.X.T, sd, strict=True)])
 
 
 def _attribute(idata: xr.DataTree, name: str) -> Any:

@@ -66,7 +66,7 @@ def scaled_features(
     unit = outcome_units(spec, data).scale
     rest = [i for i, f in enumerate(data.features) if f == INTERCEPT]
     candidates = Candidates(
-        inverse_sd=pt.as_tensor_variable(numbers("inverse_sd", 1.0 / _sd(spec, data)[at])),
+        inverse_sd=pt.as_tensor_variable(numbers("inverse_sd", 1.0 / column_sd(spec, data)[at])),
         unit=pt.as_tensor_variable(numbers("unit", np.float64(unit))),
         noise=_noise_scale(spec, data, sigma, numbers),
         rows_per_task=pt.as_tensor_variable(numbers("rows_per_task", np.float64(_rows_per_task(data)))),
@@ -101,7 +101,7 @@ def _noise_scale(spec: ModelSpec, data: TaskData, sigma: Tensor | None, numbers:
     return sigma[0] if sigma.type.shape[0] == 1 else pm.modelcontext(None)["sigma_mean"]
 
 
-def _sd(spec: ModelSpec, data: TaskData) -> FloatArray:
+def column_sd(spec: ModelSpec, data: TaskData) -> FloatArray:
     """Return the standard deviation of every feature over all rows: what explained variance is made of."""
     share = spec.family.row_weights(data)
     share = share / share.sum()
