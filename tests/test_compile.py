@@ -1,5 +1,7 @@
 """Kernels are compiled beside the graphs that call them, in other processes, or in this one if that fails."""
 
+import ctypes
+import importlib.util
 import os
 import subprocess
 import sys
@@ -46,3 +48,36 @@ def test_a_kernel_is_compiled_whatever_becomes_of_the_other_process(setting, fou
     program = [sys.executable, "-c", BESIDE.format(setting=setting)]
     run = subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
     assert run.stdout.strip() == found, run.stderr
+
+
+def test_code_from_disk_finds_the_objects_of_the_python_that_it_calls(tmp_path):
+    """As PyTensor's Cholesky decomposition does, on its first call."""
+    from bayes_mtl.kernels._numba import own_address
+
+    source = """
+import math
+import numba
+
+@numba.njit
+def factorial(x):
+    with numba.objmode(out="float64"):
+        out = float(math.factorial(int(x)))
+    return out
+
+@numba.cfunc("float64(float64)", cache=True)
+def twice(x):
+    return 2.0 * factorial(x)
+"""
+    path = tmp_path / "calls_python.py"
+    path.write_text(source)
+    specification = importlib.util.spec_from_file_location("calls_python", path)
+    module = importlib.util.module_from_spec(specification)
+    sys.modules["calls_python"] = module
+    try:
+        specification.loader.exec_module(module)
+        address = own_address(module.twice._cache, module.twice._sig, module.twice._wrapper_name)
+        assert address is not None
+        assert address != module.twice.address
+        assert ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_double)(address)(5.0) == 240.0
+    finally:
+        del sys.modules["calls_python"]

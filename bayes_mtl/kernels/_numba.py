@@ -43,9 +43,22 @@ def own_address(stored: Any, signature: Any, name: str) -> int | None:
     found = stored._cache_file.load(key)
     if found is None:
         return None
-    _, kind, (machine_code, _) = found[0]
+    (_, kind, (machine_code, _)), _, environment, *_, others = found
     assert kind == "object"
-    return int(_engine(machine_code).get_function_address(name))
+    engine = _engine(machine_code)
+    for each in (environment, *others):
+        _set_environment(engine, each)
+    return int(engine.get_function_address(name))
+
+
+def _set_environment(engine: Any, environment: Any) -> None:
+    """Point code that calls Python to its objects, as numba does in its own engine."""
+    if address := engine.get_global_value_address(environment.env_name):
+        ctypes.c_void_p.from_address(address).value = id(environment)
+        _ENVIRONMENTS.append(environment)
+
+
+_ENVIRONMENTS: list[Any] = []  # keeps them: machine code holds addresses
 
 
 @cache  # keeps it: machine code lives as long as its engine
