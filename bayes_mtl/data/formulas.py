@@ -7,9 +7,9 @@ import keyword
 import re
 import unicodedata
 import warnings
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from formulaic import Formula
 from formulaic.parser.types import Term
@@ -19,6 +19,7 @@ from bayes_mtl.errors import DataError, DataWarning, Finding
 
 MODULES = ("np", "contr")  # before a dot these are always the modules; in backticks, columns
 _NOT_COLUMNS = {"and", "else", "for", "if", "in", "is", "lambda", "not", "or", "None", "True", "False"}
+_BUILTINS = frozenset(dir(builtins))
 _WORD = r"(?:[^\W\d]|[^\x00-\x7f\s])(?:\w|[^\x00-\x7f\s])*"
 _PIECES = re.compile(
     rf"""(?P<text>'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")
@@ -140,19 +141,15 @@ def read_side(text: str, names: Collection[str], *, python: bool = False) -> Sid
     bound = {word for found in _BOUND.findall(text) for word in re.findall(r"\w+", "".join(found))}
     pieces = [piece for piece, _ in _pieces(text)]
     have = {name for name in names if isinstance(name, str)}
-    columns: list[str] = []
+    columns: dict[str, str] = {}  # with their names in the text
     unknown: list[str] = []
     removed: list[str] = []
     out: list[str] = []
 
     def stands_for(column: str) -> str:
-        if column not in columns:
-            columns.append(column)
-        return alias(columns.index(column))
+        return columns.setdefault(column, alias(len(columns)))
 
-    for i, piece in enumerate(pieces):
-        before = next((p.text for p in reversed(pieces[:i]) if p.kind != "space"), "")
-        after = next((p.text for p in pieces[i + 1 :] if p.kind != "space"), "")
+    for piece, before, after in zip(pieces, _texts_before(pieces), _texts_after(pieces), strict=True):
         inside = piece.inside or python or (piece.kind == "word" and after == "(")
         if piece.kind == "quoted":
             found = _column(piece.text, have)
@@ -205,7 +202,7 @@ def _word(
         if parts[0] in MODULES and len(parts) > 1:
             return word
         if len(parts) == 1 and after == "(":  # a function
-            if word not in FUNCTIONS and word not in dir(builtins):
+            if word not in FUNCTIONS and word not in _BUILTINS:
                 unknown.append(word)
             return word
     # Of `a.b.mean(`, the last part is a method; of `a.b`, the longest column is meant.
@@ -214,9 +211,19 @@ def _word(
         found = _column(".".join(parts[:n]), have)
         if found is not None and (inside or n == len(parts)):
             return ".".join([stands_for(found), *parts[n:]])
-    if not (inside and (parts[0] in FUNCTIONS or parts[0] in dir(builtins))):
+    if not (inside and (parts[0] in FUNCTIONS or parts[0] in _BUILTINS)):
         unknown.append(word if not inside else parts[0])
     return word
+
+
+def _texts_before(pieces: Sequence[_Piece]) -> list[str]:
+    """Return, for each piece, the text of the last one before it that is no space."""
+    texts = accumulate(pieces, lambda last, p: last if p.kind == "space" else p.text, initial="")
+    return list(texts)[:-1]
+
+
+def _texts_after(pieces: Sequence[_Piece]) -> list[str]:
+    return _texts_before(pieces[::-1])[::-1]
 
 
 def _column(name: str, have: Collection[str]) -> str | None:
