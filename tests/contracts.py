@@ -46,6 +46,8 @@ REPORTED = (
     "r2",
     "variance_share",
     "sigma",
+    "sigma_mean",
+    "sigma_spread",
     "rho",
     "lengthscale",
     "level_share",
@@ -245,17 +247,38 @@ def assert_collapsed_equals_latent(collapsed: Evaluator, latent: Evaluator, poin
     assert_close(collapsed.logp(point), integrated_log_density(latent, point, offsets))
 
 
+def with_natural_noise(evaluator: Evaluator, point: dict[str, Any]) -> tuple[dict[str, Any], float]:
+    """Replace the sampler's coordinates of noise scales of tasks by those of `build_model`.
+
+    log sigma_mean = a + b z and log sigma_t = a_t + b_t z_t given the spread, where sigma_spread k_t is
+    log sigma_t - log sigma_mean. The second part is log d(log sigma_mean, k) / dz, of b prod(b_t / spread).
+    """
+    if "log_sigma_offset" not in point:
+        return point, 0.0
+    rest = {k: v for k, v in point.items() if k not in ("log_sigma_mean_offset", "log_sigma_offset")}
+    here, log_jacobian = evaluator.values(point), 0.0
+    log_mean, spread = np.log(here["sigma_mean"]), here["sigma_spread"]
+    moved = evaluator.values({**point, "log_sigma_offset": point["log_sigma_offset"] + 1.0})
+    log_jacobian += float(np.log(np.log(moved["sigma"] / here["sigma"]) / spread).sum())
+    if "log_sigma_mean_offset" in point:
+        moved = evaluator.values({**point, "log_sigma_mean_offset": point["log_sigma_mean_offset"] + 1.0})
+        log_jacobian += float(np.log(np.log(moved["sigma_mean"]) - log_mean))
+        rest["sigma_mean_log__"] = log_mean
+    return rest | {"sigma_offset": (np.log(here["sigma"]) - log_mean) / spread}, log_jacobian
+
+
 def assert_sampling_models_are_the_latent_one(
     spec: mtl.ModelSpec, data: mtl.TaskData, latent: Evaluator, rng: np.random.Generator
 ) -> None:
     """What `fit` samples is the same posterior: with the population integrated out, and whitened."""
     collapsed = Evaluator(sampling_model(spec, data, collapsed=True, rows=data.pseudo_rows).model)
     whitened = Evaluator(sampling_model(spec, data, collapsed=False, rows=data.pseudo_rows).model)
-    integrated = [name for name in latent.names if name not in collapsed.names]
+    point = collapsed.random_point(rng)
+    natural, log_jacobian = with_natural_noise(collapsed, point)
+    integrated = [name for name in latent.names if name not in natural]
     population = ("beta_mean", "beta_shared", "task_feature_effects", "beta_specific")
     assert all(n.startswith(population) for n in integrated if n not in ("beta_offset__", "basis_offset"))
-    point = collapsed.random_point(rng)
-    expected = integrated_log_density(latent, point, integrated)
+    expected = integrated_log_density(latent, natural, integrated) + log_jacobian
     assert_close(collapsed.logp(point), expected, 1e-7)
     # Whitened with what the rows say exactly, the coefficients are standard normal.
     z = {name: rng.standard_normal(v.shape) for name, v in whitened.start.items() if name not in point}

@@ -21,7 +21,7 @@ from bayes_mtl.inference.hyperdraws import evaluate
 from bayes_mtl.inference.level_pilot import level_pilot
 from bayes_mtl.inference.recover import from_whitened
 from bayes_mtl.kernels.compile import load
-from bayes_mtl.model import LEVEL_OFFSET, sampling_model
+from bayes_mtl.model import LEVEL_OFFSET, NOISE_OFFSETS, sampling_model
 from tests import contracts
 
 LATENT = ("beta_offset__", "basis_offset", "item_effects_offset__", "area_effects_offset__")
@@ -186,15 +186,19 @@ def test_all_models_are_the_same_posterior(levels, monkeypatch):
     )
     evaluators = [contracts.Evaluator(model) for model in models]
     gaussian = (*LATENT, *(() if levels == "graph" else ("beta_mean_scaled__",)))
-    hyper = [n for n in evaluators[0].names if n not in gaussian]
-    assert all(set(evaluator.names) >= set(hyper) for evaluator in evaluators)
+    hyper = {n for n in evaluators[0].names if n not in gaussian} | set(NOISE_OFFSETS)
     rng = np.random.default_rng(1)
-    start = evaluators[0].start
-    point = {n: start[n] + 0.4 * rng.standard_normal(start[n].shape) for n in hyper}
+    start = evaluators[3].start
+    there = {n: v + 0.4 * rng.standard_normal(v.shape) for n, v in start.items() if n in hyper}
+    point, log_jacobian = contracts.with_natural_noise(evaluators[3], start | there)
+    point = {n: v for n, v in point.items() if n in hyper}
+    assert all(set(evaluator.names) >= set(point) for evaluator in evaluators[:2])
     found = []
-    for evaluator in evaluators:
-        offsets = [n for n in evaluator.names if n not in hyper]
-        found.append(contracts.integrated_log_density(evaluator, point, offsets))
+    for evaluator, at, beside in zip(
+        evaluators, (point, point, there, there), (log_jacobian, log_jacobian, 0.0, 0.0), strict=True
+    ):
+        offsets = [n for n in evaluator.names if n not in at]
+        found.append(contracts.integrated_log_density(evaluator, at, offsets) + beside)
     for value in found[1:]:
         contracts.assert_close(value, found[0], 1e-7)
 
@@ -224,7 +228,7 @@ def test_other_outcomes_have_their_own_density():
     data = crossed()
     spec = mtl.ModelSpec(feature_covariance=mtl.Diagonal(), priors=FIXED, groupings=BOTH)
     model = mtl.build_model(spec, data)
-    other = data.y[::-1].copy()
+    other = data.y + 0.1 * np.cos(np.arange(data.n_rows))
     by_hand = contracts.Evaluator(mtl.build_model(spec, replace(data, y=other)))
     point = by_hand.random_point(np.random.default_rng(0))
     density = model.replace_rvs_by_values([pm.logp(model["y"], other).sum()])

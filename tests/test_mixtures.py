@@ -252,11 +252,13 @@ def test_gaussian_outcomes(name, option):
     whitened = contracts.Evaluator(
         sampling_model(spec, data, collapsed=False, rows=data.pseudo_rows).model, gradient=True
     )
-    contracts.assert_close(sampled.logp(point), collapsed.logp(point))
+    there = sampled.random_point(rng)
+    natural, log_jacobian = contracts.with_natural_noise(sampled, there)
+    contracts.assert_close(sampled.logp(there), collapsed.logp(natural) + log_jacobian)
     z = rng.standard_normal(whitened.start["task_offset"].shape)
     standard = norm.logpdf(z).sum()
-    contracts.assert_close(whitened.logp(point | {"task_offset": z}), collapsed.logp(point) + standard, 1e-7)
-    contracts.assert_gradient_is_the_slope(whitened, point | {"task_offset": z}, rng)
+    contracts.assert_close(whitened.logp(there | {"task_offset": z}), sampled.logp(there) + standard, 1e-7)
+    contracts.assert_gradient_is_the_slope(whitened, there | {"task_offset": z}, rng)
 
     # The coefficients as a random variable.
     latent = contracts.Evaluator(mtl.build_model(spec, data, marginal=False))

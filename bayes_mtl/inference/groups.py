@@ -17,7 +17,7 @@ from bayes_mtl.data.rows import in_table_order, row_coords
 from bayes_mtl.inference import components
 from bayes_mtl.inference.hyperdraws import REPORTED, Hyperdraws, MixtureDraws, evaluate, is_auxiliary
 from bayes_mtl.inference.recover import Coefficients, from_coordinates, recover
-from bayes_mtl.model import LEVEL_OFFSET, WHITENED, AssembledModel, CoefficientPrior
+from bayes_mtl.model import LEVEL_OFFSET, NOISE_OFFSETS, WHITENED, AssembledModel, CoefficientPrior
 from bayes_mtl.model.coords import (
     CANDIDATE,
     CLUSTER,
@@ -92,13 +92,18 @@ def coefficients(
 def prior_draws(assembled: AssembledModel, data: TaskData, seed: int) -> xr.Dataset:
     """Draw hyperparameters and coefficients from the prior."""
     model = assembled.model
-    free = [v for v in model.free_RVs if v.name not in WHITENED]
+    free = [v for v in model.free_RVs if v.name not in (*WHITENED, *NOISE_OFFSETS)]
     drawn = xr.Dataset(coords={CHAIN: np.arange(1), DRAW: np.arange(PRIOR_DRAWS)})
     if free:
         draws = pm.draw(free, PRIOR_DRAWS, random_seed=seed, mode="FAST_COMPILE")
         for variable, values in zip(free, draws, strict=True):
             dims = dims_of(model, variable.name, values.ndim - 1)
             drawn[variable.name] = ((CHAIN, DRAW, *dims), values[None])
+    if assembled.task_noise is not None:
+        known = {str(name): values.to_numpy()[0] for name, values in drawn.items()}
+        offsets = assembled.task_noise.draw_coordinates(known, PRIOR_DRAWS, np.random.default_rng(seed + 2))
+        for name, values in offsets.items():
+            drawn[name] = ((CHAIN, DRAW, *dims_of(model, name, values.ndim - 1)), values[None])
     if assembled.levels is not None:
         z = np.random.default_rng(seed + 1).standard_normal((1, PRIOR_DRAWS, data.levels.size))
         drawn[LEVEL_OFFSET] = ((CHAIN, DRAW, f"{LEVEL_OFFSET}_dim"), z)

@@ -17,7 +17,7 @@ from bayes_mtl._typing import FloatArray, IntArray, Tensor
 from bayes_mtl.data import Grouping, TaskData
 from bayes_mtl.data.groupings import named
 from bayes_mtl.errors import StorageError
-from bayes_mtl.model import WHITENED, AssembledModel, MixturePrior
+from bayes_mtl.model import NOISE_OFFSETS, SIGMA_OFFSET, WHITENED, AssembledModel, MixturePrior
 from bayes_mtl.model.numbers import constants
 
 CHUNK_BYTES = 256 * 2**20  # working memory of a computation over draws
@@ -130,7 +130,8 @@ def evaluate(
         skip.add("task_unique_sd")
     for grouping in data.groupings:
         skip |= _redundant_of_levels(model, grouping, draws.sizes["chain"] * draws.sizes["draw"])
-    reported = {v.name: v for v in model.deterministics if v.name not in skip and not is_auxiliary(v.name)}
+    reported = {v.name: v for v in model.deterministics if v.name not in skip}
+    reported = {n: v for n, v in reported.items() if n == SIGMA_OFFSET or not is_auxiliary(n)}
 
     inputs = [rv for rv in model.free_RVs if rv.name in draws]
     chains, length = draws.sizes["chain"], draws.sizes["draw"]
@@ -143,7 +144,7 @@ def evaluate(
 
     variables = {}
     for rv in model.free_RVs:
-        if rv.name in draws and rv.name not in WHITENED:
+        if rv.name in draws and rv.name not in (*WHITENED, *NOISE_OFFSETS):
             variables[rv.name] = draws[rv.name]
     for name in reported:
         dims = ("chain", "draw", *(model.named_vars_to_dims.get(name) or ()))

@@ -14,12 +14,15 @@ from bayes_mtl.model.build import (
 from bayes_mtl.model.coefficients import CoefficientPrior
 from bayes_mtl.model.levels import LEVEL_OFFSET, LevelEffects, LevelPilot
 from bayes_mtl.model.mixture import MixturePrior
+from bayes_mtl.model.noise import NOISE_OFFSETS, SIGMA_OFFSET
 from bayes_mtl.model.population import Population, integrated_population
 from bayes_mtl.model.priors import default_priors, explicit_priors
 from bayes_mtl.model.units import outcome_units
 
 __all__ = [
     "LEVEL_OFFSET",
+    "NOISE_OFFSETS",
+    "SIGMA_OFFSET",
     "WHITENED",
     "AssembledModel",
     "CoefficientPrior",

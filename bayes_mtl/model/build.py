@@ -42,6 +42,7 @@ from bayes_mtl.model.levels import (
     whitened_levels,
 )
 from bayes_mtl.model.mixture import MixturePrior, draw_deviations, latent_mixture, mixture_prior
+from bayes_mtl.model.noise import SIGMA_OFFSET, TaskNoise, has_task_noise
 from bayes_mtl.model.numbers import Numbers, constants, variables
 from bayes_mtl.model.population import Population, population
 from bayes_mtl.model.priors import default_priors, register
@@ -137,6 +138,8 @@ class AssembledModel:
         Whether coefficients are sampled one task after the other.
     levels : LevelEffects or None
         Effects of the levels of groupings, if there are any.
+    task_noise : TaskNoise or None
+        Coordinates of the noise scales of tasks, where the sampler has some of their own.
     """
 
     model: pm.Model
@@ -145,6 +148,7 @@ class AssembledModel:
     sigma: Tensor | None
     chained: bool = False
     levels: LevelEffects | None = None
+    task_noise: TaskNoise | None = None
 
 
 def assembled_model(spec: ModelSpec, data: TaskData, *, marginal: Marginal = "auto") -> AssembledModel:
@@ -203,19 +207,22 @@ def _assemble(
     priors, scales = default_priors(spec, data)
     chained = pilot is not None and not collapsed and is_chained(spec, data)
     structure = spec.task_covariance
+    by_task = None
+    if integrate and has_task_noise(spec):
+        by_task = TaskNoise.of(spec, data, priors["sigma"], priors["sigma_spread"])
     with own_model(data) as model:
         if isinstance(structure, TaskMixture):
             effects = population(data, priors, scales, integrate=False, numbers=numbers)
             mixture = _mixture(spec, structure, data, priors, numbers)
-            sigma = _noise(spec, data, priors, numbers)
+            sigma = _noise(spec, data, priors, numbers, by_task)
             if collapsed:
                 _observe_collapsed_mixture(mixture, effects, sigma, data, numbers)
             elif pilot is not None:
                 _observe_whitened_mixture(spec, mixture, effects, sigma, data, pilot, numbers)
             else:
                 _observe_latent(spec, mixture, effects, sigma, data)
-            return AssembledModel(model, mixture, effects, sigma)
-        sigma = _noise(spec, data, priors, numbers)
+            return AssembledModel(model, mixture, effects, sigma, task_noise=by_task)
+        sigma = _noise(spec, data, priors, numbers, by_task)
         scaled = scaled_features(spec, data, priors, sigma, numbers)
         effects = population(data, priors, scales, integrate=integrate, scaled=scaled, numbers=numbers)
         block = _deviations(spec, data, priors, scaled, numbers)
@@ -232,7 +239,7 @@ def _assemble(
             _observe_whitened(spec, block, effects, levels, sigma, data, pilot, numbers, chained=chained)
         else:
             _observe_latent(spec, block, effects, sigma, data, levels)
-    return AssembledModel(model, block, effects, sigma, chained, levels)
+    return AssembledModel(model, block, effects, sigma, chained, levels, by_task)
 
 
 def _deviations(
@@ -273,15 +280,19 @@ def _mixture(
     )
 
 
-def _noise(spec: ModelSpec, data: TaskData, priors: Any, numbers: Numbers) -> Tensor | None:
+def _noise(
+    spec: ModelSpec, data: TaskData, priors: Any, numbers: Numbers, by_task: TaskNoise | None
+) -> Tensor | None:
     """Return the noise scale, one or one per task, or None where it is known or has no meaning."""
     if not spec.family.has_noise or data.noise is not None:
         return None
-    if not getattr(spec.family, "task_noise", False):
+    if not has_task_noise(spec):
         return register("sigma", priors["sigma"], numbers=numbers)[None]
+    if by_task is not None:
+        return by_task.register(numbers)
     mean = register("sigma_mean", priors["sigma"], numbers=numbers)
     spread = register("sigma_spread", priors["sigma_spread"], numbers=numbers)
-    offset = pm.Normal("sigma_offset", 0.0, 1.0, shape=(data.n_tasks,))
+    offset = pm.Normal(SIGMA_OFFSET, 0.0, 1.0, shape=(data.n_tasks,), dims=TASK)
     return pm.Deterministic("sigma", mean * pt.exp(spread * offset), dims=TASK)
 
 
