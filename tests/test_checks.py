@@ -135,9 +135,9 @@ class TestAdvice:
 @pytest.mark.parametrize(
     ("accepted", "advice"),
     [
-        (0.8, "Raise target_accept (0.95, 0.99), or use tighter priors on feature_sd"),
-        (0.95, "Raise target_accept (0.99), or use tighter priors on feature_sd"),
-        (0.99, "Use tighter priors on feature_sd"),
+        (0.8, "Raise target_accept (0.95, 0.99), or "),
+        (0.95, "Raise target_accept (0.99), or "),
+        (0.99, ""),
     ],
 )
 @pytest.mark.parametrize("center", [False, True])
@@ -150,5 +150,7 @@ def test_diagnostics_advise_what_has_not_been_done(accepted, advice, center):
     idata["sample_stats"] = xr.DataTree(xr.Dataset(stats))
     idata.attrs["target_accept"] = accepted
     remedies = {problem.where: problem.remedy for problem in diagnose(idata).problems}
-    assert remedies["divergences"] == advice
+    assert remedies["divergences"].startswith(advice)
+    assert "mixes most slowly" in remedies["divergences"]
+    assert ("target_accept" in remedies["divergences"]) == bool(advice)
     assert ("center=True" in remedies["tree depth"]) is not center

@@ -105,6 +105,7 @@ def test_diagnosis_speaks_up(sleepstudy_fit):
     problems = {p.where: str(p) for p in mtl.diagnose(bad).problems}
     assert set(problems) == {"divergences", "tree depth", "R-hat", "effective sample size"}
     assert "7 transitions diverged" in problems["divergences"]
+    assert "give sigma, which mixes most slowly, a tighter prior" in problems["divergences"]
     assert "sigma" in problems["R-hat"]
 
 

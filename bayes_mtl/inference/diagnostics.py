@@ -43,6 +43,10 @@ _NOT_IDENTIFIED = (
 )
 
 
+# Hyperparameters whose priors can be chosen, or whose structure can. Endings of names.
+_WITH_PRIORS = ("_sd", "_scale", "_corr", "_mean", "_spread", "_shared", "sigma", "rho", "nu", "r2")
+
+
 @dataclass(frozen=True)
 class Diagnosis:
     """What the sampler's own checks say.
@@ -108,7 +112,9 @@ def diagnose(idata: xr.DataTree) -> Diagnosis:
     chains, draws = posterior.sizes["chain"], posterior.sizes["draw"]
     if set(stats) <= {"diverging"}:
         return Diagnosis((), float("nan"), float("nan"), 0, draws, chains, sampled=False)
-    problems = []
+    problems: list[Finding] = []
+    mixing: list[Finding] = []
+    worst, least, slowest = _convergence(posterior, mixing)
     divergences = int(stats["diverging"].sum()) if "diverging" in stats else 0
     if divergences:
         share = 100 * divergences / (chains * draws)
@@ -116,7 +122,7 @@ def diagnose(idata: xr.DataTree) -> Diagnosis:
             Finding(
                 "divergences",
                 f"{divergences} transitions diverged ({share:.2g} %): draws miss parts of the posterior",
-                _more_careful(idata.attrs.get("target_accept", 0.8)),
+                _more_careful(idata.attrs.get("target_accept", 0.8), slowest),
             )
         )
     deep = float(stats["reached_max_treedepth"].mean()) if "reached_max_treedepth" in stats else 0.0
@@ -139,7 +145,7 @@ def diagnose(idata: xr.DataTree) -> Diagnosis:
                     "Use tighter priors, or more draws",
                 )
             )
-    worst, least = _convergence(posterior, problems)
+    problems += mixing
     if chains < 2:
         problems.append(
             Finding("chains", "there is only one, so disagreement between chains cannot be seen", "Use 4")
@@ -151,11 +157,18 @@ def diagnose(idata: xr.DataTree) -> Diagnosis:
     return Diagnosis(tuple(problems), worst, least, divergences, draws, chains, notes=notes)
 
 
-def _more_careful(target_accept: float) -> str:
-    """Return what to do about divergences that has not been done."""
+def _more_careful(target_accept: float, slowest: str) -> str:
+    """Return what to do about divergences that has not been done, by the hyperparameter that mixes worst."""
     higher = [str(t) for t in (0.95, 0.99) if t > target_accept]
-    tighter = "se tighter priors on feature_sd"
-    return f"Raise target_accept ({', '.join(higher)}), or u{tighter}" if higher else f"U{tighter}"
+    if slowest.partition("[")[0].endswith("_corr"):
+        simpler = f"choose a simpler covariance: {slowest} mixes most slowly"
+    elif slowest:
+        simpler = f"give {slowest}, which mixes most slowly, a tighter prior"
+    else:
+        simpler = "use tighter priors"
+    if not higher:
+        return simpler[0].upper() + simpler[1:]
+    return f"Raise target_accept ({', '.join(higher)}), or {simpler}"
 
 
 def _simpler(idata: xr.DataTree) -> str:
@@ -181,14 +194,15 @@ def kept(idata: xr.DataTree) -> Diagnosis:
     return diagnose(idata)
 
 
-def _convergence(posterior: xr.Dataset, problems: list[Finding]) -> tuple[float, float]:
+def _convergence(posterior: xr.Dataset, problems: list[Finding]) -> tuple[float, float, str]:
+    """Return the largest R-hat, the least effective sample size, and the slowest hyperparameter."""
     import arviz_stats  # loads slowly
 
     posterior = posterior.drop_vars([name for name in posterior if is_auxiliary(str(name))])
     elements = unique_elements(_with_co_clustering(posterior))
     if posterior.sizes["draw"] < 4 or not elements.data_vars:
         problems.append(Finding("draws", f"there are only {posterior.sizes['draw']}", "Draw more"))
-        return float("nan"), float("nan")
+        return float("nan"), float("nan"), ""
     r_hat, ess = arviz_stats.rhat(elements), arviz_stats.ess(elements)
     tail = arviz_stats.ess(elements, method="tail")
     worst = _extreme(r_hat, largest=True)
@@ -210,7 +224,9 @@ def _convergence(posterior: xr.Dataset, problems: list[Finding]) -> tuple[float,
                 "effective sample size", f"is {least[1]:.0f} for {least[0]} (below {enough})", "Raise draws"
             )
         )
-    return worst[1], least[1]
+    hyper = [name for name in ess.data_vars if str(name).endswith(_WITH_PRIORS)]
+    slowest = min((_extreme(found[hyper], largest=False) for found in (ess, tail)), key=lambda item: item[1])
+    return worst[1], least[1], slowest[0]
 
 
 def _with_co_clustering(posterior: xr.Dataset) -> xr.Dataset:
