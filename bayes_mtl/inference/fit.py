@@ -52,6 +52,7 @@ from bayes_mtl.structures import TaskMixture
 # never learn a variance; steps well below pi / 2 mix means and variances.
 _ROTATING = {"exact_normal_trajectory": True, "max_step_size": 1.2}
 _MAX_ROWS_TIMES_DRAWS = 2**26  # entries: half a GiB
+_FEW_TASKS = 5  # which say little of their covariances
 
 
 def fit(
@@ -63,7 +64,7 @@ def fit(
     chains: int = 4,
     cores: int | None = None,
     random_seed: int | np.random.Generator | None = None,
-    target_accept: float = 0.8,
+    target_accept: float | None = None,
     marginal: bool | Literal["auto"] = "auto",
     backend: Backend = "numba",
     progressbar: bool = True,
@@ -85,8 +86,9 @@ def fit(
     random_seed : int or Generator, optional
         For draws that can be repeated on one machine, to the last digit; other machines may
         round differently.
-    target_accept : float
-        Acceptance rate that the step size aims at.
+    target_accept : float, optional
+        Acceptance rate that the step size aims at. Default: 0.8; for up to five tasks 0.95, since so few say
+        little of their covariances, along whose edges longer steps diverge.
     marginal : {"auto", True, False}
         Whether coefficients are integrated out while sampling; see `build_model`. The result has the
         same variables either way. "auto": for Gaussian outcomes, unless any two of many tasks may be
@@ -139,6 +141,8 @@ def fit(
     spec = ModelSpec() if spec is None else spec
     stored = {"log_likelihood": log_likelihood, "posterior_predictive": posterior_predictive}
     _check(data, spec, draws, tune, chains, cores, target_accept, backend, stored)
+    if target_accept is None:
+        target_accept = 0.95 if data.n_tasks <= _FEW_TASKS else 0.8
     seeds = _seeds(random_seed)
     if isinstance(spec.family, Gaussian) and ((data.y == 0) | (data.y == 1)).all():
         said = "The outcome is 0 or 1 in every row, and the family is Gaussian; two classes are 'bernoulli'."
@@ -229,7 +233,7 @@ def _check(
     tune: int,
     chains: int,
     cores: int | None,
-    target: float,
+    target: float | None,
     backend: str,
     stored: dict[str, Any],
 ) -> None:
@@ -247,9 +251,9 @@ def _check(
     ):
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
             findings.append(Finding(name, f"should be an integer of at least {least}, found {value!r}"))
-    if not (isinstance(target, Real) and 0.0 < target < 1.0):
+    if target is not None and not (isinstance(target, Real) and 0.0 < target < 1.0):
         findings.append(
-            Finding("target_accept", f"should be between 0 and 1, found {target!r}", "Default 0.8")
+            Finding("target_accept", f"should be between 0 and 1, found {target!r}", "Default 0.8, or 0.95 for few tasks")
         )
     for name, value in stored.items():
         if not (isinstance(value, bool) or (isinstance(value, str) and value == "auto")):
