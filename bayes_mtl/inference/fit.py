@@ -253,7 +253,11 @@ def _check(
             findings.append(Finding(name, f"should be an integer of at least {least}, found {value!r}"))
     if target is not None and not (isinstance(target, Real) and 0.0 < target < 1.0):
         findings.append(
-            Finding("target_accept", f"should be between 0 and 1, found {target!r}", "Default 0.8, or 0.95 for few tasks")
+            Finding(
+                "target_accept",
+                f"should be between 0 and 1, found {target!r}",
+                "Default 0.8, or 0.95 for few tasks",
+            )
         )
     for name, value in stored.items():
         if not (isinstance(value, bool) or (isinstance(value, str) and value == "auto")):
