@@ -408,6 +408,7 @@ class TestNames:
             ("x ~ z", "second '~'"),
             ("log(arm)", "'arm' holds levels, for example"),
             ("C(arm, {'a': {'p': 1, 'q': -1}})", "cannot be evaluated"),
+            ("log(x, 2)", "log has 1 argument"),
         ],
     )
     def test_of_other_languages(self, right, said):

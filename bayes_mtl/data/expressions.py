@@ -95,11 +95,14 @@ def _number(value: Any) -> Any:
 
 def _function(function: Any) -> Any:
     """Return a function of numbers that reads truth values as float64 (of truth, `np.exp` has 3 digits)."""
-    if not isinstance(function, np.ufunc) or any("?" in kind.partition("->")[0] for kind in function.types):
+    if not isinstance(function, np.ufunc):
         return function
+    of_truth = any("?" in kind.partition("->")[0] for kind in function.types)
 
     @wraps(function)
     def of_numbers(*values: Any, **options: Any) -> Any:
-        return function(*map(_number, values), **options)
+        if len(values) > function.nin:  # NumPy would write its values into the next argument
+            raise TypeError(f"{function.__name__} has {function.nin} argument{'s' * (function.nin > 1)}")
+        return function(*(values if of_truth else map(_number, values)), **options)
 
     return of_numbers
