@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import inf, isfinite, isnan
+from math import exp, inf, isfinite, isnan, log
 from numbers import Real
 from types import MappingProxyType
 from typing import Any, Literal
@@ -112,6 +112,37 @@ class Prior:
             return -float("inf")
         return 0.0 if self.support == "positive" else dict(self.params)["lower"]
 
+    def frozen(self) -> Any:
+        """Return SciPy's distribution, with densities, quantiles and moments."""
+        from scipy import stats  # loads slowly
+
+        p = dict(self.params)
+        of: dict[str, Any] = {
+            "Normal": lambda: stats.norm(p["mu"], p["sigma"]),
+            "StudentT": lambda: stats.t(p["nu"], p["mu"], p["sigma"]),
+            "Cauchy": lambda: stats.cauchy(p["alpha"], p["beta"]),
+            "Laplace": lambda: stats.laplace(p["mu"], p["b"]),
+            "Logistic": lambda: stats.logistic(p["mu"], p["s"]),
+            "HalfNormal": lambda: stats.halfnorm(scale=p["sigma"]),
+            "HalfStudentT": lambda: _half(stats.t(p["nu"], 0.0, p["sigma"])),
+            "HalfCauchy": lambda: stats.halfcauchy(scale=p["beta"]),
+            "Exponential": lambda: stats.expon(scale=1.0 / p["lam"]),
+            "Gamma": lambda: stats.gamma(p["alpha"], scale=1.0 / p["beta"]),
+            "InverseGamma": lambda: stats.invgamma(p["alpha"], scale=p["beta"]),
+            "LogNormal": lambda: stats.lognorm(p["sigma"], scale=exp(p["mu"])),
+            "Weibull": lambda: stats.weibull_min(p["alpha"], scale=p["beta"]),
+            "Uniform": lambda: stats.uniform(p["lower"], p["upper"] - p["lower"]),
+            "Gumbel": lambda: stats.gumbel_r(p["mu"], p["beta"]),
+            "SkewNormal": lambda: stats.skewnorm(p["alpha"], p["mu"], p["sigma"]),
+            "ChiSquared": lambda: stats.chi2(p["nu"]),
+            "Pareto": lambda: stats.pareto(p["alpha"], scale=p["m"]),
+            "Beta": lambda: stats.beta(p["alpha"], p["beta"]),
+            "TruncatedNormal": lambda: stats.truncnorm(
+                (p["lower"] - p["mu"]) / p["sigma"], (p["upper"] - p["mu"]) / p["sigma"], p["mu"], p["sigma"]
+            ),
+        }
+        return of[self.distribution]()
+
     def to_dict(self) -> dict[str, Any]:
         """Return a plain dictionary; `from_dict` reads it back."""
         return {"distribution": self.distribution, **dict(self.params)}
@@ -121,6 +152,25 @@ class Prior:
         """Build a prior from what `to_dict` returned (or from a TOML table)."""
         params = dict(values)
         return cls(params.pop("distribution", ""), **params)
+
+
+class _half:  # noqa: N801 - stands for a frozen distribution of SciPy
+    """The upper half of a distribution that is symmetric around zero."""
+
+    def __init__(self, whole: Any):
+        self.whole = whole
+
+    def logpdf(self, x: Any) -> Any:
+        """Log density of positive values."""
+        return self.whole.logpdf(x) + log(2.0)
+
+    def ppf(self, q: Any) -> Any:
+        """Quantiles."""
+        return self.whole.ppf((1.0 + q) / 2.0)
+
+    def moment(self, order: int) -> Any:
+        """Even moments, which both halves have in common."""
+        return self.whole.moment(order)
 
 
 def _findings(distribution: str, params: Mapping[str, Any]) -> list[Finding]:

@@ -23,7 +23,7 @@ from bayes_mtl.kernels.ops import (
 )
 from bayes_mtl.model import sampling_model
 from bayes_mtl.structures import TaskCovariance
-from bayes_mtl.summaries.clusters import point_partition
+from bayes_mtl.summaries.clusters import _stability, adjusted_rand, point_partition
 from tests import contracts
 from tests.test_structures import table
 
@@ -474,6 +474,26 @@ def test_point_partition_minimises_binders_loss():
     np.fill_diagonal(blocks, 1.0)
     np.testing.assert_array_equal(point_partition(blocks), [1, 1, 1, 2, 2, 2])
     assert list(point_partition(np.ones((1, 1)))) == [1]
+
+
+def test_no_partition_has_more_clusters_than_the_description():
+    """With every pair more likely apart than together, two clusters cannot say so."""
+    rng = np.random.default_rng(0)
+    for seed in range(20):
+        same = np.random.default_rng(seed).uniform(0.0, 0.45, (8, 8))
+        same = (same + same.T) / 2
+        np.fill_diagonal(same, 1.0)
+        assert point_partition(same).max() > 3
+        for most in (1, 2, 3):
+            assert point_partition(same, most).max() <= most
+    # The index of Hubert & Arabie, of labels that are only named differently, and of unrelated ones.
+    labels = rng.integers(1, 4, 60)
+    assert adjusted_rand(labels, 4 - labels) == 1.0
+    assert adjusted_rand(np.ones(5, dtype=int), np.ones(5, dtype=int)) == 1.0
+    by_chance = np.mean([adjusted_rand(labels, rng.permutation(labels)) for _ in range(200)])
+    assert abs(by_chance) < 0.02
+    assert "Not stable" in _stability([labels, rng.permutation(labels)], labels)[1]
+    assert _stability([labels, labels], labels) == (1.0, "Chains found the same division.")
 
 
 @pytest.mark.parametrize("n_tasks", [1, 6, 100])

@@ -129,6 +129,10 @@ class Family(Described, ABC):
         """
         raise NotImplementedError
 
+    def copies(self, weights: FloatArray) -> FloatArray:
+        """Return how many equal rows each row stands for: one, where weights are precisions."""
+        return np.ones_like(weights)
+
     @abstractmethod
     def mean(self, eta: FloatArray) -> FloatArray:
         """Return the expected outcome."""

@@ -140,6 +140,10 @@ class Bernoulli(Family):
         p = expit(eta)
         return data.weights * p * (1.0 - p), data.weights * (data.y - p)
 
+    def copies(self, weights: FloatArray) -> FloatArray:
+        """Return the weights: a row of weight w is w equal rows."""
+        return weights
+
     def mean(self, eta: FloatArray) -> FloatArray:
         """Probability of a 1."""
         return expit(eta)

@@ -27,11 +27,12 @@ from scipy.stats import chi2
 
 from bayes_mtl._typing import FloatArray, IntArray
 from bayes_mtl.data import LevelRows, PseudoRows, TaskData
-from bayes_mtl.data.groupings import named
 from bayes_mtl.inference.attributes import data_of, inside_of, spec_of
 from bayes_mtl.inference.conditional import Conditional
 from bayes_mtl.inference.hyperdraws import CHUNK_BYTES, Hyperdraws, thinned
+from bayes_mtl.inference.leave_out_mixtures import StoredMixture, noise_of_rows, of_tasks
 from bayes_mtl.inference.pilot import pilot
+from bayes_mtl.inference.stored_draws import levels_of, mean_of, noise_of, read
 from bayes_mtl.model import Population, integrated_population
 from bayes_mtl.spec import ModelSpec
 from bayes_mtl.structures import CompletePooling, TaskMixture
@@ -40,6 +41,14 @@ from bayes_mtl.structures import CompletePooling, TaskMixture
 def is_closed(spec: ModelSpec) -> bool:
     """Whether the coefficients of every task are Gaussian given what is read here."""
     return not isinstance(spec.task_covariance, TaskMixture)
+
+
+def law_of_rows(idata: xr.DataTree, draws: int) -> Stored | StoredMixture | None:
+    """Read what says how rows of Gaussian outcomes are predicted; None if that is not stored."""
+    spec = spec_of(idata)
+    if is_closed(spec):
+        return Stored.read(idata, draws=draws)
+    return StoredMixture.read(spec, thinned(idata["posterior"].to_dataset(), draws), data_of(idata))
 
 
 _LOG_2PI = float(np.log(2 * np.pi))
@@ -185,6 +194,34 @@ class LeftOut(Conditional):
         """
         return chi2.sf(self._left_out[0], np.maximum(self.rows.rank, 1))
 
+    @property
+    def rest(self) -> FloatArray:
+        """What is left of the rows around each task's own least squares, (D, T)."""
+        return np.broadcast_to(self._rest, (len(self.hyper), len(self.rows.rest)))
+
+    def task_error(self, t: int) -> tuple[FloatArray, FloatArray]:
+        """Return how far the pseudo-rows of task t are from what the others say of them.
+
+        Their error is N(0, K + sigma_t^2 I), whatever the noise of t is.
+
+        Returns
+        -------
+        eigenvalues, squares : (D, F)
+            Of K; and of the error, turned to its eigenvectors.
+        """
+        A, v, _ = self.whitened
+        covariance = self.covariance_without(t)
+        pull = np.einsum("dfa,df->da", A[:, t], v[:, t] - np.einsum("dfa,da->df", A[:, t], self._common[0]))
+        mean = self._common[0] - np.einsum("dab,db->da", covariance, pull)
+        y = self.scaled_rows[1]
+        sigma = self.hyper.sigma[:, min(t, self.hyper.sigma.shape[1] - 1), None]
+        Z = np.moveaxis(self.rows.root, -1, 0)[t] @ self.design[:, t]
+        M = self.own_rows[:, t] * sigma[..., None]
+        error = sigma * y[:, t] - np.einsum("dfa,da->df", Z, mean)
+        K = Z @ covariance @ np.swapaxes(Z, -1, -2) + M @ np.swapaxes(M, -1, -2)
+        length, U = np.linalg.eigh((K + np.swapaxes(K, -1, -2)) / 2)
+        return np.maximum(length, 0.0), (np.swapaxes(U, -1, -2) @ error[..., None])[..., 0] ** 2
+
     @cached_property
     def information(self) -> FloatArray:
         """J = X'WX / sigma^2, (D, T, F, F)."""
@@ -236,21 +273,17 @@ class LeftOut(Conditional):
         out[..., :n_varying, :n_varying] += self.own @ np.swapaxes(self.own, -1, -2)
         return out
 
-    def row_log_density(self, data: TaskData) -> FloatArray:
-        """Return log p(y_i | all other rows, theta), (D, N)."""
+    def row_log_density(self, data: TaskData, rows: slice = slice(None)) -> FloatArray:
+        """Return log p(y_i | all other rows, theta) of some rows, (D, n)."""
         beta, covariance = self.coefficients
-        X, task = data.full_matrix, data.task_index
-        y = data.y - data.offset
+        y = data.y[rows] - data.offset[rows]
         if self.levels is not None:
-            y = y - data.levels.times(self.hyper.levels)
-        sigma = self.hyper.sigma if self.hyper.sigma.shape[1] == 1 else self.hyper.sigma[:, task]
-        variance = sigma**2 / data.precision
-        out = np.empty((len(beta), data.n_rows))
-        for t in range(data.n_tasks):
-            at = slice(data.starts[t], data.starts[t + 1])
-            x = X[at]
+            y = y - data.levels.times(self.hyper.levels)[:, rows]
+        X, variance = data.full_matrix[rows], noise_of_rows(self.hyper.sigma, data, rows)
+        out = np.empty((len(beta), len(X)))
+        for t, at in of_tasks(data, rows):
+            x, known = X[at], variance[:, at]
             error = y[..., at] - beta[:, t] @ x.T
-            known = variance[:, at]
             spare = 1.0 - np.einsum("nf,dfg,ng->dn", x, covariance[:, t], x, optimize=True) / known
             out[:, at] = -0.5 * (_LOG_2PI + np.log(known / spare) + error**2 / (known * spare))
         return out
@@ -258,42 +291,37 @@ class LeftOut(Conditional):
 
 def _hyperdraws(posterior: xr.Dataset, effects: Population, inside: IntArray, data: TaskData) -> Hyperdraws:
     """Read the law of the coefficients from reported variables (dim ``draw``)."""
-
-    def read(name: str, *dims: str) -> FloatArray:
-        return posterior[name].transpose("draw", *dims).to_numpy()
-
     n, n_tasks, n_features = posterior.sizes["draw"], data.n_tasks, data.n_features
-    sd = read("feature_sd", "feature") if "feature_sd" in posterior else np.ones((n, n_features))
+    sd = read(posterior, "feature_sd", "feature") if "feature_sd" in posterior else np.ones((n, n_features))
     correlation = np.broadcast_to(np.eye(len(inside)), (n, len(inside), len(inside)))
     if "feature_corr" in posterior:
-        whole = read("feature_corr", "feature", "feature_bis")
+        whole = read(posterior, "feature_corr", "feature", "feature_bis")
         correlation = np.linalg.cholesky(whole[:, inside[:, None], inside])
     loadings = np.zeros((n, n_tasks, 0))
     unique_sd = np.full((n, n_tasks), 1.0 if "feature_sd" in posterior else 0.0)
     if "task_unique_sd" in posterior:
-        loadings, unique_sd = read("task_loadings", "task", "factor"), read("task_unique_sd", "task")
+        loadings, unique_sd = (
+            read(posterior, "task_loadings", "task", "factor"),
+            read(posterior, "task_unique_sd", "task"),
+        )
     elif "task_corr" in posterior:
-        corr = read("task_corr", "task", "task_bis")
+        corr = read(posterior, "task_corr", "task", "task_bis")
         loadings = np.linalg.cholesky(corr + 1e-12 * np.eye(n_tasks))
         unique_sd = np.zeros((n, n_tasks))
     scale = np.ones((n, n_tasks))
     if "task_sd" in posterior:
-        scale = scale * read("task_sd", "task")
+        scale = scale * read(posterior, "task_sd", "task")
     if "task_reliability" in posterior:
-        scale = scale / np.sqrt(read("task_reliability", "task"))
-    if "sigma" not in posterior:
-        sigma = np.ones((n, 1))
-    else:
-        sigma = read("sigma", "task") if "task" in posterior["sigma"].dims else read("sigma")[:, None]
+        scale = scale / np.sqrt(read(posterior, "task_reliability", "task"))
     return Hyperdraws(
         sd=sd,
         correlation=correlation,
         loadings=scale[..., None] * loadings,
         unique_sd=scale * unique_sd,
-        sigma=sigma,
-        mean=_mean(posterior, effects, data, n),
+        sigma=noise_of(posterior),
+        mean=mean_of(posterior, data, effects.fixed, effects.integrated),
         effect_scale=_effect_scale(posterior, effects, data, n),
-        levels=_levels(posterior, data, n),
+        levels=levels_of(posterior, data),
     )
 
 
@@ -305,35 +333,3 @@ def _effect_scale(posterior: xr.Dataset, effects: Population, data: TaskData, n:
         position = effects.integrated["beta_mean"].position[at]
         out[:, position] = posterior["beta_mean_sd"].transpose("draw", "candidate_feature").to_numpy()
     return out
-
-
-def _levels(posterior: xr.Dataset, data: TaskData, n: int) -> FloatArray:
-    """Return the effects of the levels of all groupings, (n, C)."""
-    found = [np.zeros((n, 0))]
-    for grouping in data.groupings:
-        dims = (grouping.name, named(grouping.name, "feature"))
-        effects = posterior[named(grouping.name, "beta")].transpose("draw", *dims)
-        found.append(effects.to_numpy().reshape(n, grouping.n_effects))
-    return np.concatenate(found, axis=1)
-
-
-def _mean(posterior: xr.Dataset, effects: Population, data: TaskData, n: int) -> FloatArray:
-    """Return the part of the mean that is not integrated out, (n, 1 or T, F)."""
-    mean = np.broadcast_to(effects.fixed, (n, *effects.fixed.shape)).copy()
-    n_varying = data.n_features
-    sampled = {name for name in ("beta_mean", "beta_shared", "task_feature_effects") if name in posterior}
-    sampled -= set(effects.integrated)
-    if "beta_mean" in sampled:
-        mean[:, :, :n_varying] += posterior["beta_mean"].transpose("draw", "feature").to_numpy()[:, None]
-    if "beta_shared" in sampled:
-        mean[:, :, n_varying:] += (
-            posterior["beta_shared"].transpose("draw", "shared_feature").to_numpy()[:, None]
-        )
-    if "task_feature_effects" in sampled:
-        moved = posterior["task_feature_effects"].transpose("draw", "feature", "task_feature").to_numpy()
-        mean[:, :, :n_varying] += np.einsum("tq,nfq->ntf", data.task_features, moved)
-    if "beta_specific" in posterior:  # taken as known
-        at = np.flatnonzero(np.isin(data.features, posterior["candidate_feature"].to_numpy()))
-        mean = mean + np.zeros((n, data.n_tasks, 1))
-        mean[:, :, at] += posterior["beta_specific"].transpose("draw", "task", "candidate_feature").to_numpy()
-    return mean

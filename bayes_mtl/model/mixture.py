@@ -18,6 +18,8 @@ from bayes_mtl.model.numbers import Numbers, constants
 from bayes_mtl.model.priors import register
 from bayes_mtl.structures import FeatureCovariance, Namer, TaskMixture
 
+CLUSTER_COV = "cluster_cov"  # how coefficients vary within each component, where components differ in it
+
 
 @dataclass(frozen=True)
 class MixturePrior:
@@ -104,8 +106,10 @@ def mixture_prior(
         R = product(correlation, correlation.T)
         if found.rest is not None:
             R = found.rest**2 * R
-        factors = [found.factors[k] for k in range(len(names))]
-        cholesky = pt.stack([sd[:, None] * pt.linalg.cholesky(R + product(F, F.T)) for F in factors])
+        shapes = [R + product(F, F.T) for F in (found.factors[k] for k in range(len(names)))]
+        cholesky = pt.stack([sd[:, None] * pt.linalg.cholesky(shape) for shape in shapes])
+        whole = pt.stack([sd[:, None] * shape * sd for shape in shapes])
+        pm.Deterministic(name(CLUSTER_COV), whole, dims=(cluster_dim, feature_dim, bis(feature_dim)))
     return MixturePrior(found.log_weight, centre, cholesky)
 
 

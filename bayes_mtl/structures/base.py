@@ -234,6 +234,10 @@ class FeatureScales(Described, ABC):
         return []
 
     @abstractmethod
+    def at_noise(self, size: FloatArray, ratio: FloatArray) -> FloatArray:
+        """Return sizes of coefficients, in their units, as they would be with `ratio` times the noise."""
+
+    @abstractmethod
     def law(self, candidates: Candidates, name: Namer) -> FeatureLaw:
         """Register variables in the current model and return the scales."""
 

@@ -130,3 +130,9 @@ class Horseshoe(FeatureScales):
         """
         shape = (*scale.shape, n_tasks, len(size))
         return np.asarray(size * draw_horseshoe(scale[..., None, None], shape, rng, self.slab))
+
+    def at_noise(self, size: FloatArray, ratio: FloatArray) -> FloatArray:
+        """Return sizes under another noise: tau is relative to it, the slab is not."""
+        bounded = np.minimum(size / self.slab, 1.0 - 1e-12)
+        local = ratio * size / np.sqrt(1.0 - bounded**2)
+        return np.asarray(local / np.sqrt(1.0 + (local / self.slab) ** 2))

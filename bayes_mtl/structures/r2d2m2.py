@@ -8,6 +8,7 @@ import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
 
+from bayes_mtl._typing import FloatArray
 from bayes_mtl.errors import Finding, SpecError, raise_if_any
 from bayes_mtl.structures._options import positive_finding
 from bayes_mtl.structures.base import Candidates, FeatureLaw, FeatureScales, Namer
@@ -83,3 +84,7 @@ class R2D2M2(FeatureScales):
         share = pm.Deterministic(name("variance_share"), phi.reshape((2, n)), dims=(term, candidates.dims[1]))
         scale = candidates.noise * candidates.inverse_sd * pt.sqrt(r2 / (1.0 - r2) * share)
         return FeatureLaw(scale[0], scale[1])
+
+    def at_noise(self, size: FloatArray, ratio: FloatArray) -> FloatArray:
+        """Return sizes under another noise: they are relative to it."""
+        return ratio * size

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,8 @@ from bayes_mtl.inference.components import draw_labels
 from bayes_mtl.inference.deviations import cluster_weights
 from bayes_mtl.structures import Clusters
 from bayes_mtl.summaries.correlation import interval_probability
+
+_STABLE = 0.9  # adjusted Rand index
 
 
 def clusters(idata: xr.DataTree, *, ci_prob: float | None = None) -> xr.Dataset:
@@ -34,7 +38,8 @@ def clusters(idata: xr.DataTree, *, ci_prob: float | None = None) -> xr.Dataset:
         ``co_clustering`` (task, task_bis): the probability that two tasks are in one cluster.
         ``co_clustering_range`` (task, task_bis): how far chains differ in it; large where chains found
         different clusters. ``partition`` (task): one division into clusters, numbered by their first task,
-        that minimises the expected number of pairs put wrongly together or apart (Binder's loss).
+        that minimises the expected number of pairs put wrongly together or apart (Binder's loss); never of
+        more clusters than the description has.
         ``certainty`` (task): the probability that the task is with another of its cluster, on average (of
         being alone, for a cluster of one). ``n_clusters`` (count): probability of the number of clusters in
         use. ``with_new_task`` (task): the probability that a new task is in the cluster of this one.
@@ -42,7 +47,8 @@ def clusters(idata: xr.DataTree, *, ci_prob: float | None = None) -> xr.Dataset:
         together, with ``coefficient_lower``, ``coefficient_upper``.
         Of clusters with `gating`, where a new task falls depends on what is known of it (`predict`), and
         there is ``co_clustering_by_gating`` (task, task_bis) instead: what `gating` says by itself; and
-        ``known`` (kind, gate), the average of its columns.
+        ``known`` (kind, gate), the average of its columns. Attributes ``words`` and ``agreement`` say
+        whether chains found the same division (adjusted Rand index of theirs, 1 if they did).
 
     Raises
     ------
@@ -66,7 +72,9 @@ def clusters(idata: xr.DataTree, *, ci_prob: float | None = None) -> xr.Dataset:
     member = posterior["cluster_probability"].transpose("chain", "draw", "task", "cluster").to_numpy()
     by_chain = np.array([_together(chain) for chain in member])
     same = by_chain.mean(axis=0)
-    partition = point_partition(same)
+    most = member.shape[3]
+    partition = point_partition(same, most)
+    agreement, words = _stability([point_partition(chain, most) for chain in by_chain], partition)
     labels = draw_labels(member.reshape(-1, *member.shape[2:]), np.random.default_rng(0))
     used = np.array([len(np.unique(row)) for row in labels])
     counts = np.arange(1, member.shape[3] + 1)
@@ -102,23 +110,30 @@ def clusters(idata: xr.DataTree, *, ci_prob: float | None = None) -> xr.Dataset:
             "feature": posterior["feature"].to_numpy(),
             **({"gate": posterior["gate"].to_numpy()} if "gate" in posterior else {}),
         },
-        attrs={"task": schema_of(idata).task or "outcome", "structure": type(structure).__name__},
+        attrs={
+            "task": schema_of(idata).task or "outcome",
+            "structure": type(structure).__name__,
+            "agreement": agreement,
+            "words": words,
+        },
     )
 
 
-def point_partition(same: FloatArray) -> IntArray:
+def point_partition(same: FloatArray, most: int | None = None) -> IntArray:
     """Return the division that minimises Binder's loss among the cuts of an average-linkage tree.
 
     Parameters
     ----------
     same : (T, T)
         Probability that two tasks are in one cluster.
+    most : int, optional
+        How many clusters there may be: more than the model has would describe doubt, not clusters.
     """
     n = len(same)
     if n == 1:
         return np.array([1])
     tree = linkage(squareform(np.clip(1.0 - same, 0.0, 1.0), checks=False), "average")
-    cuts = [fcluster(tree, k, criterion="maxclust") for k in range(1, n + 1)]
+    cuts = [fcluster(tree, k, criterion="maxclust") for k in range(1, min(n, most or n) + 1)]
 
     def loss(labels: IntArray) -> float:
         together = labels[:, None] == labels[None, :]
@@ -127,6 +142,43 @@ def point_partition(same: FloatArray) -> IntArray:
     best = min(cuts, key=loss)
     number = {label: i for i, label in enumerate(dict.fromkeys(best.tolist()), start=1)}
     return np.array([number[label] for label in best.tolist()])
+
+
+def _stability(by_chain: Sequence[IntArray], partition: IntArray) -> tuple[float, str]:
+    """Return how well the divisions of chains agree with each other, and say so if they do not.
+
+    The measure is Rand's, adjusted for chance (Hubert & Arabie 1985, Journal of Classification 2): 1 if all
+    are the same, around 0 if they have no more in common than chance would give them.
+    """
+    pairs = list(combinations(by_chain, 2))
+    if not pairs:
+        return float(
+            "nan"
+        ), "There is one chain only: whether others would find the same division is not known."
+    agreement = float(np.mean([adjusted_rand(a, b) for a, b in pairs]))
+    if agreement >= _STABLE:
+        return agreement, "Chains found the same division."
+    number = sorted({int(p.max()) for p in by_chain})
+    found = f"{number[0]}" if len(number) == 1 else f"{number[0]} to {number[-1]}"
+    return agreement, (
+        f"Not stable: chains found different divisions (of {found} clusters; adjusted Rand index "
+        f"{agreement:.2f}), so that another seed may give another `partition` than this one of "
+        f"{partition.max()}. Look at co_clustering and certainty instead."
+    )
+
+
+def adjusted_rand(a: IntArray, b: IntArray) -> float:
+    """Return the Rand index of two divisions, adjusted for chance; 1 if both are the same."""
+    table = np.zeros((a.max() + 1, b.max() + 1))
+    np.add.at(table, (a, b), 1.0)
+
+    def together(counts: FloatArray) -> float:
+        return float((counts * (counts - 1.0)).sum() / 2.0)
+
+    both, in_a, in_b = together(table), together(table.sum(axis=1)), together(table.sum(axis=0))
+    expected = in_a * in_b / max(together(np.array([len(a)], dtype=float)), 1.0)
+    spare = (in_a + in_b) / 2.0 - expected
+    return 1.0 if abs(spare) < 1e-12 else (both - expected) / spare
 
 
 def _by_kind(values: FloatArray, partition: IntArray) -> FloatArray:

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
+from scipy.stats import norm
 
+from bayes_mtl._typing import FloatArray
 from bayes_mtl.data import TaskData
 from bayes_mtl.errors import ConvergenceWarning, Finding, SpecError, raise_if_any
 from bayes_mtl.inference import fit
@@ -25,12 +27,15 @@ from bayes_mtl.structures import (
     TaskCovariance,
     TaskMixture,
 )
-from bayes_mtl.summaries.leave_out import MAX_PARETO_K, leave_one_task_out, row_elpd
+from bayes_mtl.summaries.baselines import alone_spec, pooled_spec
+from bayes_mtl.summaries.leave_out import leave_one_task_out
 from bayes_mtl.summaries.refit import named_warnings
-from bayes_mtl.summaries.transfer_gain import alone_spec, pooled_spec
+from bayes_mtl.summaries.row_scores import BATCHES, MAX_PARETO_K, RowScores, batch_variance, row_scores
 
 _FEW_TASKS = 5  # with fewer, neither clusters nor factors can be told from chance
 _DISAGREE = 1.1  # R-hat
+_MAX_WRITTEN_OUT = 2**17  # rows, of which ArviZ makes stacking weights
+_ANY = 1  # number of draws, which ArviZ does not read
 _MATTERS = 4.0  # a difference below means models that predict alike (Sivula et al. 2020)
 
 
@@ -49,8 +54,9 @@ def compare(fits: Mapping[str, xr.DataTree] | Sequence[xr.DataTree], *, by: str 
     -------
     DataFrame
         ArviZ's comparison, best first: ``elpd`` and ``se``, ``elpd_diff`` to the best and its standard error
-        ``dse``, ``p_worse``, and stacking ``weight``. Attribute (``attrs``) ``words`` says what is
-        preferred, and whether the difference matters.
+        ``dse`` (of a sum of as many rows, and of the draws), ``p_worse``, and stacking ``weight``;
+        ``diag_diff`` and ``diag_elpd`` say what ArviZ doubts. Attribute (``attrs``) ``words`` says what is
+        preferred, and whether the difference matters; "clearly" only where there is no such doubt.
 
     Raises
     ------
@@ -71,7 +77,10 @@ def compare(fits: Mapping[str, xr.DataTree] | Sequence[xr.DataTree], *, by: str 
     named = dict(fits) if isinstance(fits, Mapping) else _by_structure(fits)
     _check(named, by)
     scores = {name: _scores(idata, by) for name, idata in named.items()}
-    table = arviz_compare(scores, method="stacking", round_to="none")
+    table = arviz_compare(
+        {name: _for_arviz(found) for name, found in scores.items()}, method="stacking", round_to="none"
+    )
+    _complete(table, scores)
     disagree = {name: r for name, idata in named.items() if (r := kept(idata).worst_r_hat) > _DISAGREE}
     table.attrs["words"] = _words(table, by, disagree)
     return table
@@ -221,29 +230,56 @@ def _check(named: Mapping[str, xr.DataTree], by: str) -> None:
             )
 
 
-def _scores(idata: xr.DataTree, by: str) -> Any:
-    """Return the scores in the form that ArviZ compares."""
+def _scores(idata: xr.DataTree, by: str) -> RowScores:
+    """Score rows, or whole tasks."""
+    if by == "row":
+        return row_scores(idata)
+    found = leave_one_task_out(idata)
+    elpd, k = found["elpd"].to_numpy(), found["pareto_k"].to_numpy().copy()
+    k[found["refitted"].to_numpy()] = 0.0
+    return RowScores(elpd, np.ones(len(elpd)), k, np.zeros((BATCHES, len(elpd))))
+
+
+def _for_arviz(scores: RowScores) -> Any:
+    """Return scores in the form that ArviZ compares: rows that stand for several are written out."""
     from arviz_stats import ELPDDataLOO
 
-    if by == "task":
-        found = leave_one_task_out(idata)
-        elpd, k, dim = found["elpd"].to_numpy(), found["pareto_k"].to_numpy().copy(), "task"
-        k[found["refitted"].to_numpy()] = 0.0
-    else:
-        (elpd, k), dim = row_elpd(idata), "row"
-    samples = idata["posterior"].sizes["chain"] * idata["posterior"].sizes["draw"]
+    share = np.maximum(np.cumsum(scores.count) * min(1.0, _MAX_WRITTEN_OUT / scores.count.sum()), 0.0)
+    copies = np.diff(np.rint(share), prepend=0.0).astype(np.int64)
+    each = np.repeat(scores.density, copies)
     return ELPDDataLOO(
-        elpd=float(elpd.sum()),
-        se=float(np.sqrt(len(elpd)) * elpd.std()),
+        elpd=float(scores.elpd.sum()),
+        se=float(np.sqrt(_variance(scores.density, scores.count))),
         p=float("nan"),
-        n_samples=samples,
-        n_data_points=len(elpd),
+        n_samples=_ANY,
+        n_data_points=len(each),
         scale="log",
-        warning=bool((k > MAX_PARETO_K).any()),
+        warning=bool((scores.pareto_k > MAX_PARETO_K).any()),
         good_k=MAX_PARETO_K,
-        elpd_i=xr.DataArray(elpd, dims=dim),
-        pareto_k=xr.DataArray(k, dims=dim),
+        elpd_i=xr.DataArray(each, dims="row"),
+        pareto_k=xr.DataArray(scores.pareto_k, dims="k"),
     )
+
+
+def _complete(table: pd.DataFrame, scores: Mapping[str, RowScores]) -> None:
+    """Write differences of all rows, with the error of the draws in their standard errors."""
+    best = scores[str(table.index[0])]
+    for name in table.index:
+        one = scores[str(name)]
+        difference = one.density - best.density
+        total = float((one.count * difference).sum())
+        drawn = [] if one is best else [one, best]
+        moved = sum(float(batch_variance(s.error.sum(axis=1))) for s in drawn)
+        error = float(np.sqrt(_variance(difference, one.count) + moved))
+        table.loc[name, ["elpd", "elpd_diff", "dse"]] = [float(one.elpd.sum()), total, error]
+        if one is not best:
+            table.loc[name, "p_worse"] = float(norm.cdf(-total / max(error, 1e-12)))
+
+
+def _variance(values: FloatArray, count: FloatArray) -> float:
+    """Return the variance of a sum of rows, each of which counts several times."""
+    n, total = count.sum(), (count * values).sum()
+    return float(max((count * values**2).sum() - total**2 / n, 0.0))
 
 
 def _words(table: pd.DataFrame, by: str, disagree: Mapping[str, float]) -> str:
@@ -253,12 +289,27 @@ def _words(table: pd.DataFrame, by: str, disagree: Mapping[str, float]) -> str:
     loss, others = -table.elpd_diff, list(table.index[1:])
     alike = [n for n in others if loss[n] < _MATTERS]
     open_ = [n for n in others if _MATTERS <= loss[n] < 2.0 * table.dse[n]]
+    worse = [n for n in others if n not in alike + open_]
+    # ArviZ's own doubts: a score that rests on too few draws, and an error that rests on too few rows.
+    unsure = [n for n in table.index if str(table.diag_elpd[n])]
+    few = [n for n in worse if str(table.diag_diff[n]).startswith("N <") and loss[n] < 4.0 * table.dse[n]]
+    doubted = [n for n in worse if n in few or n in unsure or best in unsure]
+    clear = [n for n in worse if n not in doubted]
     if alike:
         text += f" {', '.join(alike)} predict{'s' if len(alike) == 1 else ''} as well: the simplest will do."
     if open_:
         text += f" Probably worse, but these rows cannot decide it: {', '.join(open_)}."
-    if worse := [n for n in others if n not in alike + open_]:
-        text += f" Clearly worse: {', '.join(worse)}."
+    if doubted:
+        text += f" Worse as far as can be told: {', '.join(doubted)}."
+    if clear:
+        text += f" Clearly worse: {', '.join(clear)}."
+    if few:
+        text += " With fewer than 100 rows the standard errors are rough."
+    if unsure:
+        text += (
+            f" Scores of {', '.join(map(str, unsure))} are rough: importance weights fail for some rows "
+            f"(Pareto k above {MAX_PARETO_K}, see diag_elpd)."
+        )
     if disagree:
         named = ", ".join(f"{name} ({r:.2f})" for name, r in disagree.items())
         text += f" Do not trust yet, since chains disagree (R-hat): {named}."

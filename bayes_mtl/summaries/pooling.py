@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from bayes_mtl._typing import FloatArray
-from bayes_mtl.data import TaskData
+from bayes_mtl.data import TaskData, sum_by_task
 from bayes_mtl.data.labels import as_coordinate
 from bayes_mtl.inference.attributes import schema_of, spec_of
 from bayes_mtl.inference.leave_out import LeftOut, Stored
@@ -34,7 +34,8 @@ def pooling(idata: xr.DataTree) -> xr.Dataset:
     Dataset
         ``factor`` (task, feature), between 0 and 1: the variance of a coefficient given everything over its
         variance given the other tasks alone. Near 0 the task's own rows decide; near 1 they add nothing,
-        and the coefficient is what the others say. ``n_rows`` (task); ``effective_rows`` (task): how many
+        and the coefficient is what the others say. ``n_rows`` (task), a binary row of weight w being w rows;
+        ``effective_rows`` (task): how many
         rows of its own would tell the task as much as it knows; ``borrowed_rows``, the difference.
         ``borrowed_from`` (task, task_bis): how many effective rows the first would lose without the rows of
         the second (150 tasks at most). ``alone`` (task, feature), least squares on the task's own rows, NaN
@@ -68,16 +69,19 @@ def pooling(idata: xr.DataTree) -> xr.Dataset:
     stored = read_stored(idata, draws=_DRAWS, who="pooling")
     spec, data = spec_of(idata), stored.data
     n_varying, n_tasks = data.n_features, data.n_tasks
+    count = spec.family.copies(data.weights)
+    n_rows = sum_by_task(count, data.starts)
     every: dict[str, list[FloatArray]] = {"factor": [], "rows": [], "from": []}
     for _, piece in stored.chunks():
         covariance = piece.coefficients[1]
         before = piece.covariance_given_others()
         ratio = np.diagonal(covariance, axis1=-2, axis2=-1) / np.diagonal(before, axis1=-2, axis2=-1)
         every["factor"].append(ratio[..., :n_varying])
-        known = _effective_rows(piece, covariance, data)
+        known = _effective_rows(piece, covariance, data, count)
         every["rows"].append(known)
         if n_tasks <= _MAX_TASKS:
-            every["from"].append(np.stack([known - _without(piece, s, data) for s in range(n_tasks)], axis=2))
+            lost = [known - _without(piece, s, data, count) for s in range(n_tasks)]
+            every["from"].append(np.stack(lost, axis=2))
     effective = np.concatenate(every["rows"]).mean(axis=0)
     posterior = idata["posterior"].to_dataset()
     shared = np.zeros(0)
@@ -88,9 +92,9 @@ def pooling(idata: xr.DataTree) -> xr.Dataset:
     out = xr.Dataset(
         {
             "factor": (each, np.concatenate(every["factor"]).mean(axis=0)),
-            "n_rows": ("task", data.rows_per_task),
+            "n_rows": ("task", n_rows.astype(np.int64) if (n_rows == np.rint(n_rows)).all() else n_rows),
             "effective_rows": ("task", effective),
-            "borrowed_rows": ("task", effective - data.rows_per_task),
+            "borrowed_rows": ("task", effective - n_rows),
             "alone": (each, _alone(stored, shared)),
             "together": (each, posterior["beta"].mean(("chain", "draw")).transpose("task", "feature").data),
         },
@@ -110,19 +114,18 @@ def pooling(idata: xr.DataTree) -> xr.Dataset:
     return out
 
 
-def _effective_rows(piece: LeftOut, covariance: FloatArray, data: TaskData) -> FloatArray:
+def _effective_rows(piece: LeftOut, covariance: FloatArray, data: TaskData, count: FloatArray) -> FloatArray:
     """Return r sigma^2 / mean_i x_i' Gamma x_i = r n / trace(Gamma J), with J = X'WX / sigma^2, (D, T)."""
+    n = sum_by_task(count, data.starts)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return (
-            piece.rows.rank * data.rows_per_task / np.einsum("dtfg,dtgf->dt", covariance, piece.information)
-        )
+        return piece.rows.rank * n / np.einsum("dtfg,dtgf->dt", covariance, piece.information)
 
 
-def _without(piece: LeftOut, s: int, data: TaskData) -> FloatArray:
+def _without(piece: LeftOut, s: int, data: TaskData, count: FloatArray) -> FloatArray:
     """Return the effective rows of every task if the rows of task s are left out."""
     B, left = piece.reach
     covariance = B @ piece.covariance_without(s)[:, None] @ np.swapaxes(B, -1, -2) + left
-    return _effective_rows(piece, covariance, data)
+    return _effective_rows(piece, covariance, data, count)
 
 
 def _alone(stored: Stored, shared: FloatArray) -> FloatArray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -105,12 +105,21 @@ def log_likelihood_of(idata: xr.DataTree, rows: IntArray, refit: xr.DataTree) ->
 
 
 def exact_rows(
-    idata: xr.DataTree, density: FloatArray, k: FloatArray, worst: float, max_refits: int, **sampler: Any
+    idata: xr.DataTree,
+    density: FloatArray,
+    k: FloatArray,
+    worst: float,
+    max_refits: int,
+    *,
+    count: FloatArray | None = None,
+    log_ratio: Callable[[xr.DataTree], FloatArray] | None = None,
+    **sampler: Any,
 ) -> tuple[FloatArray, FloatArray, int]:
     """Replace log densities of rows left out whose Pareto k is above `worst` by those of refits.
 
-    Rows are in the order of `data_of(idata)`, divided among at most `max_refits` fits. Returns densities,
-    Pareto k (0 where the row was left out), and how many refits there were.
+    Rows are in the order of `data_of(idata)`, divided among at most `max_refits` fits. Of a row that
+    stands for `count` equal ones, one is left out. `log_ratio` is what weighs the draws of a refit, task by
+    task (D, T). Returns densities, Pareto k (0 where the row was left out), and how many refits there were.
     """
     bad = np.flatnonzero(k > worst)
     n_folds = min(len(bad), max_refits)
@@ -118,11 +127,18 @@ def exact_rows(
         return density, k, 0
     density, k = density.copy(), k.copy()
     position = order_by_task(idata)
+    count = np.ones(len(k)) if count is None else count
     for fold in np.array_split(bad, n_folds):
-        refit = _fit_to(idata, ~np.isin(np.arange(len(k)), fold), **sampler)
+        left = count.copy()
+        left[fold] = np.maximum(left[fold] - 1.0, 0.0)
+        refit = _fit_to(idata, left > 0.0, left, **sampler)
         of_rows = log_likelihood_of(idata, position[fold], refit)
-        density[fold] = np.logaddexp.reduce(of_rows.to_numpy().reshape(-1, len(fold)), axis=0)
-        density[fold] -= np.log(of_rows.sizes["chain"] * of_rows.sizes["draw"])
+        by_draw = of_rows.to_numpy().reshape(-1, len(fold)) / count[fold]
+        weight = np.zeros(by_draw.shape)
+        if log_ratio is not None:
+            weight = log_ratio(refit)[:, data_of(idata).task_index[fold]]
+        total = np.logaddexp.reduce(weight, axis=0)
+        density[fold] = np.logaddexp.reduce(weight + by_draw, axis=0) - total
         k[fold] = 0.0
     return density, k, n_folds
 
@@ -136,9 +152,15 @@ def fit_without(idata: xr.DataTree, t: int, **sampler: Any) -> xr.DataTree:
     return _fit_to(idata, data_of(idata).task_index != t, **sampler)
 
 
-def _fit_to(idata: xr.DataTree, keep: npt.NDArray[np.bool_], **sampler: Any) -> xr.DataTree:
+def _fit_to(
+    idata: xr.DataTree, keep: npt.NDArray[np.bool_], count: FloatArray | None = None, **sampler: Any
+) -> xr.DataTree:
+    """Fit to some of the rows; `count` is how many equal rows each then stands for."""
     data, spec = data_of(idata), spec_of(idata)
-    return quick_fit(keep_rows(data, keep), explicit_priors(spec, data), "without some rows", **sampler)
+    kept = keep_rows(data, keep)
+    if count is not None and (data.weights == spec.family.copies(data.weights)).all():
+        kept = replace(kept, weights=count[keep])
+    return quick_fit(kept, explicit_priors(spec, data), "without some rows", **sampler)
 
 
 def keep_rows(data: TaskData, keep: npt.NDArray[np.bool_]) -> TaskData:

@@ -2,36 +2,44 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pymc as pm
 import xarray as xr
 from scipy.special import logit
 from scipy.stats import norm
 
 from bayes_mtl._typing import FloatArray
-from bayes_mtl.data import TaskData
+from bayes_mtl.data import TaskData, sum_by_task
 from bayes_mtl.data.labels import as_coordinate
 from bayes_mtl.families import Bernoulli
 from bayes_mtl.inference.attributes import data_of, schema_of, spec_of
 from bayes_mtl.inference.leave_out import is_closed
-from bayes_mtl.model import default_priors, explicit_priors
-from bayes_mtl.prior import Prior
-from bayes_mtl.spec import ModelSpec, PriorEntry, PriorValue, scaled_together
+from bayes_mtl.spec import ModelSpec
 from bayes_mtl.structures import CompletePooling, NoPooling, StudentT, TaskCovariance, TaskMixture
+from bayes_mtl.summaries.baselines import alone_fit, alone_scores, alone_spec, pooled_scores, pooled_spec
 from bayes_mtl.summaries.leave_out import (
-    MAX_PARETO_K,
     check_several_tasks,
-    row_elpd,
-    row_elpd_by_quadrature,
-    row_elpd_without,
+    row_scores_without,
     score_of_absent,
     task_scores,
 )
-from bayes_mtl.summaries.refit import exact_rows, fit_without, quick_fit
+from bayes_mtl.summaries.own_noise import MATTERS, noise_cost, noise_ratios, surprise_given_noise
+from bayes_mtl.summaries.refit import fit_without, quick_fit
+from bayes_mtl.summaries.row_scores import (
+    MAX_PARETO_K,
+    RowScores,
+    batch_variance,
+    row_scores,
+    score_draws,
+    sums_of_differences,
+    with_refits,
+)
 
+__all__ = ["alone_spec", "pooled_spec", "transfer_gain"]
+
+LEAST = 0.5  # nats: a smaller gain or loss of a task matters to nobody
 _LEVEL = 0.05  # of the probability that any task is called hurt, or said to contradict, if none is or does
 
 
@@ -55,9 +63,10 @@ def transfer_gain(
     idata : DataTree
         What `fit` returned.
     single_task, pooled : DataTree, optional
-        Fits of the same data to compare with. Default: the same family with the prior that the description
-        gives to a task if it were the only one, and with `CompletePooling`; both are integrated
-        by quadrature where only a noise scale is unknown, and fitted here otherwise.
+        Fits of the same data to compare with. Default: each task alone, with the law that the hyperprior
+        gives to the coefficients of the only task there is, and with noise and shared slopes of its own; and
+        one model for all, with `CompletePooling`. Both are integrated by quadrature for Gaussian outcomes,
+        and fitted here otherwise. Effects of the levels of groupings are common to tasks in either.
     max_refits : int
         At most this many fits to leave something out exactly, where importance sampling fails (Pareto k
         above 0.7): first for rows, which share these fits, then for tasks that move the hyperparameters too
@@ -70,27 +79,32 @@ def transfer_gain(
     Returns
     -------
     Dataset
-        By task: ``n_rows``; ``elpd``, the expected log density of a row of the task given all others,
-        summed over its rows; ``gain`` and ``gain_se``, by how much it exceeds learning alone, with the
-        standard error of the sum of paired differences; ``gain_over_pooled`` and ``gain_over_pooled_se``;
+        By task: ``n_rows`` (a binary row of weight w is w rows); ``elpd``, the expected log density of a row
+        of the task given all others, summed over its rows; ``gain`` and ``gain_se``, by how much it exceeds
+        learning alone, with its standard error; ``gain_over_pooled`` and ``gain_over_pooled_se``;
         ``surprise``, the probability that a task like the others would lie further out (NaN for mixtures);
-        ``gain_of_others`` and ``gain_of_others_se``, what the other
-        tasks gain if it is left out (NaN where that was not looked at: a task that fits in hurts nobody);
-        ``hurt``, ``hurts_others``; ``verdict`` in words; ``pareto_k``, the largest of its rows that were
-        left out by weighting (above 0.7 the numbers of the task are unreliable). Attribute ``remedy``.
+        ``gain_of_others`` and ``gain_of_others_se``, what the other tasks gain if it is left out (NaN where
+        that was not looked at: a task that fits in hurts nobody); ``noise_ratio``, its noise relative to that
+        of the task in the middle; ``hurt``, ``hurts_others``; ``verdict`` in words; ``pareto_k``, the largest
+        of its rows that were left out by weighting (above 0.7 the numbers of the task are unreliable).
+        Attributes ``remedy``, and ``alone``, which says what is a task's own if it learns alone.
 
     Notes
     -----
-    Rows are left out by Pareto-smoothed importance sampling; for Gaussian outcomes only over
-    hyperparameters, the rest is exact. A task is called hurt if ``gain`` is below zero by so many standard
-    errors that chance would do it with a probability of 0.05 / number of tasks (10 tasks: 2.6), or if the
-    others contradict it, unless ``gain`` says otherwise (more than a standard error above zero: with few
-    rows a task may be unlike the others and yet be better off than alone). Contradicted is a ``surprise``
-    below 0.05 / number of tasks, so that with tasks that are all alike the chance of calling any one so is
-    about 5 %. It hurts others if they contradict it, since it makes their population look wider than it is
-    and keeps them from leaning on each other, unless `gain_of_others` says otherwise (more than a standard
-    error below zero). For outcomes that are not Gaussian the surprise rests on a normal approximation of what
-    a task's rows say.
+    Rows are left out by Pareto-smoothed importance sampling; for Gaussian outcomes only over hyperparameters,
+    the rest is exact. Standard errors are those of a sum of as many rows as there are, and of the draws.
+
+    There is no verdict below half a nat. A task is called hurt if ``gain`` is below that and by so many
+    standard errors below zero that chance would do it with a probability of 0.05 / number of tasks (10 tasks:
+    2.6), or if the others contradict it, unless ``gain`` says otherwise (more than a standard error above
+    zero: with few rows a task may be unlike the others and yet be better off than alone). It is not called so
+    if the loss is what it costs that one noise scale stands for all; ``verdict`` names that. Contradicted is
+    a ``surprise`` below 0.05 / number of tasks, so that with tasks that are all alike the chance of calling
+    any one so is about 5 %; a task that stands out is first allowed a noise of its own. It hurts others if
+    they contradict it, since it makes their population look wider than it is and keeps them from leaning on
+    each other, unless `gain_of_others` says otherwise (more than a standard error, or half a nat, below
+    zero). For outcomes that are not Gaussian the surprise rests on a normal approximation of what a task's
+    rows say.
 
     References
     ----------
@@ -105,38 +119,43 @@ def transfer_gain(
     check_several_tasks(data, "transfer_gain")
     sampler = {"random_seed": random_seed, **sampler}
     refits = _Refits(max_refits, sampler)
-    own, k = refits.row_elpd(idata)
-    without_others, k_alone = _baseline(single_task, alone_spec(spec, data), data, refits)
-    as_one, k_pooled = _baseline(pooled, pooled_spec(spec, data), data, refits)
+    own = refits.scores(idata)
+    alone, words = _alone(single_task, idata, refits)
+    as_one = _pooled(pooled, idata, refits)
     task, n_tasks = data.task_index, data.n_tasks
-    gain, gain_se = _paired(own, without_others, spec, data)
+    gain, gain_se = _paired(own, alone, spec, data)
     over_pooled, over_pooled_se = _paired(own, as_one, spec, data)
+    one_noise = spec.family.gaussian_coefficients and data.noise is None and not data.groupings
+    one_noise = one_noise and not getattr(spec.family, "task_noise", False)
+    ratio, by_chance = noise_ratios(data) if one_noise else (np.full(n_tasks, np.nan), np.ones(n_tasks))
+    noisy = (by_chance < _LEVEL / n_tasks) & (np.abs(np.log(ratio)) > np.log(MATTERS))
     surprise, others, others_se = np.full((3, n_tasks), np.nan)
     if is_closed(spec):
         _, surprise, unreliable = task_scores(idata)
-        suspects = np.flatnonzero((surprise < 2 * _LEVEL / n_tasks) | (unreliable > MAX_PARETO_K))
+        suspects = np.flatnonzero((surprise < 2 * _LEVEL / n_tasks) | (unreliable > MAX_PARETO_K) | noisy)
         for t in suspects[np.argsort(surprise[suspects], kind="stable")]:
-            if unreliable[t] <= MAX_PARETO_K and spec.family.gaussian_coefficients:
-                change = row_elpd_without(idata, int(t)) - own[task != t]
-            elif refits.left > 0:
-                refits.left -= 1
-                rest = fit_without(idata, int(t), **sampler)
-                surprise[t] = score_of_absent(rest, data, int(t))[1]
-                change = row_elpd(rest)[0] - own[task != t]
-            else:
-                continue
-            others[t], others_se[t] = change.sum(), change.std(ddof=1) * np.sqrt(len(change))
+            _look_closely(idata, data, int(t), own, unreliable[t], refits, surprise, others, others_se)
     contradicted = surprise < _LEVEL / n_tasks
     z, limit = gain / np.maximum(gain_se, 1e-12), float(norm.ppf(_LEVEL / n_tasks))
-    hurt = (z < limit) | (contradicted & (z < 1.0))
-    hurts = contradicted & (others > -others_se)
+    worse = (gain < -LEAST) & (z < limit)
+    # What it costs alone that tasks have one noise scale.
+    its_share, cost = noise_cost(idata) if one_noise else (np.full(n_tasks, np.nan), np.zeros(n_tasks))
+    beyond = (gain + cost < -LEAST) & ((gain + cost) / np.maximum(gain_se, 1e-12) < limit)
+    hurt = (worse & beyond) | (contradicted & (z < 1.0))
+    hurts = contradicted & (others > np.maximum(-others_se, -LEAST))
     worst = np.zeros(n_tasks)
-    np.maximum.at(worst, task, np.max([k, k_alone, k_pooled], axis=0))
-    verdict = _verdicts(z, hurt, contradicted, hurts, worst > MAX_PARETO_K)
-    remedy = _remedy(list(data.tasks), hurt, hurts, spec.task_covariance)
+    np.maximum.at(worst, task, np.max([s.pareto_k for s in (own, alone, as_one)], axis=0))
+    better = (gain > LEAST) & (z > 2.0)
+    verdict = _verdicts(better, worse, hurt, contradicted, hurts, np.where(noisy, ratio, np.nan), its_share)
+    verdict = [
+        f"{v} (unreliable: see pareto_k)" if bad else v
+        for v, bad in zip(verdict, worst > MAX_PARETO_K, strict=True)
+    ]
+    remedy = _remedy(list(data.tasks), hurt, hurts, worse & ~hurt, spec.task_covariance)
+    n_rows = sum_by_task(own.count, data.starts)
     columns = {
-        "n_rows": data.rows_per_task,
-        "elpd": np.bincount(task, own, minlength=n_tasks),
+        "n_rows": n_rows.astype(np.int64) if (n_rows == np.rint(n_rows)).all() else n_rows,
+        "elpd": sum_by_task(own.elpd, data.starts),
         "gain": gain,
         "gain_se": gain_se,
         "gain_over_pooled": over_pooled,
@@ -144,6 +163,7 @@ def transfer_gain(
         "surprise": surprise,
         "gain_of_others": others,
         "gain_of_others_se": others_se,
+        "noise_ratio": ratio,
         "hurt": hurt,
         "hurts_others": hurts,
         "verdict": verdict,
@@ -152,7 +172,7 @@ def transfer_gain(
     return xr.Dataset(
         {name: ("task", values) for name, values in columns.items()},
         coords={"task": as_coordinate(data.tasks)},
-        attrs={"task": schema_of(idata).task or "outcome", "remedy": remedy},
+        attrs={"task": schema_of(idata).task or "outcome", "remedy": remedy, "alone": words},
     )
 
 
@@ -163,84 +183,82 @@ class _Refits:
     left: int
     sampler: dict[str, Any]
 
-    def row_elpd(self, idata: xr.DataTree) -> tuple[FloatArray, FloatArray]:
-        """Return log densities of rows left out, exact where weights fail, and the Pareto k of the others."""
-        density, k = row_elpd(idata)
-        density, k, used = exact_rows(idata, density, k, MAX_PARETO_K, self.left, **self.sampler)
+    def scores(self, idata: xr.DataTree) -> RowScores:
+        """Score rows left out, exactly where weights fail."""
+        return self.exact(idata, row_scores(idata))
+
+    def exact(self, idata: xr.DataTree, scores: RowScores, log_ratio: Any = None) -> RowScores:
+        """Replace scores where weights fail by those of refits."""
+        scores, used = with_refits(idata, scores, self.left, log_ratio, **self.sampler)
         self.left -= used
-        return density, k
+        return scores
 
 
-def _baseline(
-    given: xr.DataTree | None, spec: ModelSpec, data: TaskData, refits: _Refits
-) -> tuple[FloatArray, FloatArray]:
-    """Return log densities of rows left out, and the Pareto k, of a given fit or of one made here."""
+def _alone(given: xr.DataTree | None, idata: xr.DataTree, refits: _Refits) -> tuple[RowScores, str]:
+    """Score rows given the other rows of their task, and say what "alone" means."""
     if given is not None:
-        return refits.row_elpd(given)
-    if spec.family.gaussian_coefficients and (exact := row_elpd_by_quadrature(spec, data)) is not None:
-        return exact, np.zeros(len(exact))
-    return refits.row_elpd(quick_fit(data, spec, type(spec.task_covariance).__name__, **refits.sampler))
+        return refits.scores(given), "As in the fit that was given (`single_task`)."
+    its_own = "Each task has coefficients and shared slopes of its own, with the priors of the description"
+    if (found := alone_scores(idata)) is not None:
+        noise = "" if data_of(idata).noise is not None else ", and a noise scale of its own"
+        return found, f"{its_own}{noise}: nothing is common to tasks."
+    fitted, log_ratio = alone_fit(idata, **refits.sampler)
+    found = score_draws(fitted, data_of(fitted), log_ratio(fitted))
+    levels = list(schema_of(idata).groupings)
+    common = f"effects of the levels of {', '.join(levels)} are common to tasks" if levels else ""
+    if spec_of(idata).family.has_noise and data_of(idata).noise is None:
+        common += " and so is what the description says of noise"
+    return refits.exact(
+        fitted, found, log_ratio
+    ), f"{its_own}{'; ' + common if common else ': nothing is common to tasks'}."
 
 
-def alone_spec(spec: ModelSpec, data: TaskData) -> ModelSpec:
-    """Describe every task alone, with the prior that it would have as the only one.
-
-    beta_t = mean + deviation has variance sd(mean)^2 + E[feature_sd^2].
-    """
-    priors, scales = default_priors(spec, data)
-    common = _root_mean_square(priors["feature_sd_scale"])
-    together = scaled_together(spec.task_covariance, spec.independent_features, data.features)
-    centre: dict[str, PriorValue] = {}
-    width: dict[str, PriorValue] = {}
-    for feature, mean, deviation, scale in zip(
-        data.features, priors["beta_mean"], priors["feature_sd"], scales["beta_mean"], strict=True
-    ):
-        about = dict(mean.params) if isinstance(mean, Prior) else {"mu": mean, "sigma": 0.0}
-        spread = dict(deviation.params).get("sigma", scale) if isinstance(deviation, Prior) else deviation
-        spread = common * float(spread) if feature in together else spread
-        centre[feature] = float(about.get("mu", 0.0))
-        width[feature] = float(np.hypot(about.get("sigma", 2.5 * scale), spread))
-    kept = _kept(spec, ("sigma", "sigma_spread", "beta_shared"))
-    return replace(
-        spec,
-        task_covariance=NoPooling(),
-        independent_features=None,
-        task_sd=False,
-        feature_scales=None,
-        priors={**kept, "beta_mean": centre, "feature_sd": width},
+def _pooled(given: xr.DataTree | None, idata: xr.DataTree, refits: _Refits) -> RowScores:
+    """Score rows under one model for all."""
+    if given is not None:
+        return refits.scores(given)
+    spec, data = pooled_spec(spec_of(idata), data_of(idata)), data_of(idata)
+    found = pooled_scores(spec, data)
+    return (
+        refits.scores(quick_fit(data, spec, "one model for all", **refits.sampler))
+        if found is None
+        else found
     )
 
 
-def _root_mean_square(prior: PriorValue) -> float:
-    if not isinstance(prior, Prior):
-        return float(prior)
-    if prior.distribution == "HalfNormal":
-        return float(dict(prior.params)["sigma"])
-    distribution = getattr(pm, prior.distribution).dist(**dict(prior.params))
-    draws = pm.draw(distribution, 10_000, mode="FAST_COMPILE", random_seed=0)
-    return float(np.sqrt((draws**2).mean()))
-
-
-def pooled_spec(spec: ModelSpec, data: TaskData) -> ModelSpec:
-    """Describe one coefficient vector for all tasks."""
-    kept = _kept(spec, ("sigma", "sigma_spread", "beta_shared", "beta_mean", "task_feature_effects"))
-    pooled = replace(
-        spec,
-        task_covariance=CompletePooling(),
-        independent_features=None,
-        task_sd=False,
-        feature_scales=None,
-        priors=kept,
-    )
-    return explicit_priors(pooled, data)
-
-
-def _kept(spec: ModelSpec, names: tuple[str, ...]) -> dict[str, PriorEntry]:
-    return {name: entry for name, entry in spec.priors.items() if name in names}
+def _look_closely(
+    idata: xr.DataTree,
+    data: TaskData,
+    t: int,
+    own: RowScores,
+    k: float,
+    refits: _Refits,
+    surprise: FloatArray,
+    others: FloatArray,
+    others_se: FloatArray,
+) -> None:
+    """Ask of a task that stands out whether its noise explains it, and what the others gain without it."""
+    spec, rest = spec_of(idata), data.task_index != t
+    if k <= MAX_PARETO_K and spec.family.gaussian_coefficients:
+        without, fitted = row_scores_without(idata, t), idata
+    elif refits.left > 0:
+        refits.left -= 1
+        fitted = fit_without(idata, t, **refits.sampler)
+        without = row_scores(fitted)
+        surprise[t] = score_of_absent(fitted, data, t)[1]
+    else:
+        return
+    if spec.family.gaussian_coefficients and data.noise is None:
+        surprise[t] = surprise_given_noise(fitted, data, t, absent=fitted is not idata)
+    count, change = own.count[rest], without.density - own.density[rest]
+    n, total = count.sum(), (count * change).sum()
+    variance = np.maximum((count * change**2).sum() - total**2 / n, 0.0) / max(n - 1.0, 1.0) * n
+    moved = batch_variance(np.delete(own.error, t, axis=1).sum(axis=1) - without.error.sum(axis=1))
+    others[t], others_se[t] = total, np.sqrt(variance + moved)
 
 
 def _paired(
-    own: FloatArray, other: FloatArray, spec: ModelSpec, data: TaskData
+    own: RowScores, other: RowScores, spec: ModelSpec, data: TaskData
 ) -> tuple[FloatArray, FloatArray]:
     """Return the sum of differences of each task's rows, and its standard error.
 
@@ -249,41 +267,44 @@ def _paired(
     log(p / q) or log((1 - p) / (1 - q)), with variance m (1 - m) (logit p - logit q)^2 at m = (p + q) / 2.
     The larger of the two variances counts.
     """
-    n, difference = data.rows_per_task, own - other
-    total, square = (
-        np.bincount(data.task_index, d, minlength=data.n_tasks) for d in (difference, difference**2)
-    )
-    with np.errstate(invalid="ignore", divide="ignore"):
-        variance = np.maximum(square - total**2 / n, 0.0) / (n - 1) * n
+    expected = None
     if isinstance(spec.family, Bernoulli):
-        p, q = (np.where(data.y == 1, np.exp(e), -np.expm1(e)) for e in (own, other))
+        p, q = (np.where(data.y == 1, np.exp(e), -np.expm1(e)) for e in (own.density, other.density))
         middle = (p + q) / 2
-        by_row = middle * (1 - middle) * (logit(p) - logit(q)) ** 2
-        expected = np.bincount(data.task_index, by_row, minlength=data.n_tasks)
-        variance = np.fmax(variance, expected)
-    return total, np.sqrt(variance)
+        expected = middle * (1 - middle) * (logit(p) - logit(q)) ** 2
+    return sums_of_differences(own, other, data, expected)
 
 
-def _verdicts(z: FloatArray, hurt: Any, contradicted: Any, hurts: Any, unreliable: Any) -> list[str]:
+def _verdicts(
+    better: Any, worse: Any, hurt: Any, contradicted: Any, hurts: Any, ratio: FloatArray, share: FloatArray
+) -> list[str]:
     words = []
-    for t in range(len(z)):
+    for t in range(len(better)):
+        noise = "" if np.isnan(ratio[t]) else f"noise {ratio[t]:.2g} times that of the others"
         if contradicted[t]:
             harm = "contradicts the others" + (", and hurts them" if hurts[t] else "")
             words.append(harm if hurt[t] else f"{harm}, yet is better off than alone")
         elif hurt[t]:
             words.append("hurt by the others")
+        elif worse[t]:
+            words.append(f"predicted worse than alone: its noise is {share[t]:.2g} times that of all")
         else:
-            words.append("gains from the others" if z[t] > 2.0 else "no clear difference")
-        if unreliable[t]:
-            words[-1] += " (unreliable: see pareto_k)"
+            verdict = "gains from the others" if better[t] else "no clear difference"
+            words.append(f"{verdict}; {noise}" if noise else verdict)
     return words
 
 
-def _remedy(tasks: list[Any], hurt: Any, hurts: Any, structure: TaskCovariance) -> str:
+def _remedy(tasks: list[Any], hurt: Any, hurts: Any, noisy: Any, structure: TaskCovariance) -> str:
     """Say what to do about tasks that are hurt or hurt others."""
     named = [str(t) for t, bad in zip(tasks, hurt | hurts, strict=True) if bad]
+    by_noise = [str(t) for t, bad in zip(tasks, noisy, strict=True) if bad]
+    noise = (
+        f"{', '.join(by_noise)}: their noise is not that of all; try Gaussian(task_noise=True)."
+        if by_noise
+        else ""
+    )
     if not named:
-        return "No task is hurt: nothing needs to be done."
+        return noise or "No task is hurt: nothing needs to be done."
     several = len(named) > 0.2 * len(tasks) and not isinstance(structure, TaskMixture)
     advice = ""
     if several:
@@ -295,4 +316,5 @@ def _remedy(tasks: list[Any], hurt: Any, hurts: Any, structure: TaskCovariance) 
             "Try StudentT(...) around the structure: tasks can then stand apart without pulling others. Or "
         )
     apart = "fit these tasks apart (NoPooling), and compare."
-    return f"{', '.join(named)}: {advice}{apart if advice else apart[0].upper() + apart[1:]}"
+    said = f"{', '.join(named)}: {advice}{apart if advice else apart[0].upper() + apart[1:]}"
+    return f"{said} {noise}".strip()
