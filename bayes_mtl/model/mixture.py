@@ -12,7 +12,7 @@ import pytensor.tensor as pt
 
 from bayes_mtl._typing import Label, Tensor
 from bayes_mtl.kernels import product
-from bayes_mtl.model.coords import CLUSTER
+from bayes_mtl.model.coords import CLUSTER, bis
 from bayes_mtl.model.feature_correlation import feature_correlation
 from bayes_mtl.model.numbers import Numbers, constants
 from bayes_mtl.model.priors import register
