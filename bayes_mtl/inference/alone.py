@@ -31,6 +31,7 @@ from bayes_mtl.data import TaskData
 _LOG_2PI = float(np.log(2 * np.pi))
 _STEPS, _STEPS_OF_MANY, _MANY = 64, 24, 200  # of the grid of log sigma; of many rows, whose law is normal
 _ROUNDS = 6
+_LEAST = 1e-5  # of what no coefficient explains: the noise that is thought possible
 _FAR = 25.0  # nats below the mode: nothing that counts
 _CHUNK = 2**23  # entries
 _ODD = 20  # rows without which the noise scale may be quite another
@@ -262,10 +263,15 @@ def _grid(
 
     def height(sigma: FloatArray) -> FloatArray:
         found = task.log_density_without(law, t, some, sigma)
-        return np.asarray(found + log_prior(sigma) + np.log(sigma))
+        return np.asarray(found + log_prior(sigma) + np.log(sigma) + floor(sigma, task.rest))
 
     whole = np.sqrt((task.rest + (task.target**2).sum()) / task.n_rows)
     return adaptive_grid(height, whole, _STEPS if task.n_rows < _MANY else _STEPS_OF_MANY)
+
+
+def floor(sigma: FloatArray, rest: float) -> FloatArray:
+    """Return -inf where the noise scale is so small that differences of squares have no digits left."""
+    return np.where(sigma < _LEAST * np.sqrt(rest), -np.inf, 0.0)
 
 
 def adaptive_grid(height: Callable[[FloatArray], FloatArray], about: float, steps: int) -> FloatArray:

@@ -13,7 +13,7 @@ from scipy.stats import norm
 
 from bayes_mtl._typing import FloatArray
 from bayes_mtl.data import TaskData
-from bayes_mtl.inference.alone import adaptive_grid, score_alone
+from bayes_mtl.inference.alone import adaptive_grid, floor, score_alone
 from bayes_mtl.inference.alone_law import law_of_one, log_prior_of_noise
 from bayes_mtl.inference.attributes import data_of, spec_of
 from bayes_mtl.inference.leave_out import Stored, is_closed
@@ -193,9 +193,8 @@ def pooled_scores(spec: ModelSpec, data: TaskData) -> RowScores | None:
             whole = piece.log_marginal(data)
             rows = [piece.row_log_density(data, slice(i, i + 1))[:, 0] for i in odd]
             found.append(np.stack([whole, *(whole - row for row in rows)]))
-        return np.asarray(
-            np.concatenate(found, axis=1) + prior.frozen().logpdf(sigma) + np.log(sigma)
-        )  # even steps
+        known = prior.frozen().logpdf(sigma) + floor(sigma, float(data.pseudo_rows.rest.sum()))
+        return np.asarray(np.concatenate(found, axis=1) + known + np.log(sigma))  # even steps
 
     sigma, log_weight = np.array([prior if not isinstance(prior, Prior) else 1.0]), np.zeros(1)
     if isinstance(prior, Prior):
