@@ -13,7 +13,7 @@ import bayes_mtl as mtl
 from bayes_mtl.data import sum_by_task
 from bayes_mtl.inference.alone import score_alone
 from bayes_mtl.inference.alone_law import law_of_prior
-from bayes_mtl.inference.fit import constant_data
+from bayes_mtl.inference.groups import constant_data, in_table_order, row_coords
 from bayes_mtl.inference.hyperdraws import MixtureDraws
 from bayes_mtl.inference.leave_out_mixtures import StoredMixture
 from bayes_mtl.inference.log_likelihood import log_likelihood
@@ -201,7 +201,9 @@ def test_a_row_that_stands_for_several_is_scored_as_if_it_were_written_out(binom
     same = idata.copy()
     for name, group in {
         "constant_data": constant_data(written).assign(outcome_unit=1.0),
-        "observed_data": xr.Dataset({"y": ("row", written.y)}, coords={"row": written.row}),
+        "observed_data": xr.Dataset(
+            {"y": ("row", in_table_order(written, written.y))}, coords=row_coords(written)
+        ),
     }.items():
         same[name] = xr.DataTree(group)
     same["log_likelihood"] = xr.DataTree(log_likelihood(same))
