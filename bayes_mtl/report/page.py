@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from bayes_mtl.plots import (
     plot_transfer_gain,
 )
 from bayes_mtl.plots._common import off_screen
+from bayes_mtl.progress import progress
 from bayes_mtl.report import html
 from bayes_mtl.report.answers import data_added, readable_summary, relations_of
 from bayes_mtl.report.by_structure import Answer, effects_of_levels, pairs_of_tasks, particular_answers
@@ -49,6 +52,7 @@ def report(
     kind: Kind | None = None,
     gain: xr.Dataset | None = None,
     max_refits: int = 0,
+    progressbar: bool = True,
 ) -> Path:
     """Write one HTML page: data, model, diagnostics, how tasks relate, who is hurt, how to repeat it.
 
@@ -73,6 +77,8 @@ def report(
         take two more fits too, and is left out.
     max_refits : int
         Of the audit made here, see `transfer_gain`; each takes some seconds.
+    progressbar : bool
+        Show progress if it takes more than two seconds.
 
     Returns
     -------
@@ -94,24 +100,35 @@ def report(
     _check(idata, kind, gain, path)
     noun = schema.task or "outcome"
     several = idata["posterior"].sizes["task"] > 1
-    if gain is None and spec.family.gaussian_coefficients and several:
-        gain = transfer_gain(idata, max_refits=max_refits)
-    with mpl.rc_context({"font.family": "sans-serif"}), off_screen():
-        sections = [
-            ("Data", _data(idata)),
-            ("Model", _model(idata)),
-            ("Can the draws be trusted?", _diagnosis(idata)),
-            ("The population of tasks", _population(idata)),
-            ("How do the tasks relate?", _relations(idata, kind)),
-            *((f"What is added by each {name}", _levels(idata, name)) for name in schema.groupings),
-            ("Who leans on whom?", _pooling(idata)),
-            (
-                "Who gains, who is hurt?",
-                _gain(gain) if several else html.paragraph("There is one task only."),
-            ),
-            ("Posterior predictive checks", _fit(idata)),
-            ("How to repeat it", _repeat(idata)),
-        ]
+
+    def gained() -> str:
+        if not several:
+            return html.paragraph("There is one task only.")
+        if gain is None and spec.family.gaussian_coefficients:
+            return _gain(transfer_gain(idata, max_refits=max_refits))
+        return _gain(gain)
+
+    parts: dict[str, Callable[[], str]] = {
+        "Data": lambda: _data(idata),
+        "Model": lambda: _model(idata),
+        "Can the draws be trusted?": lambda: _diagnosis(idata),
+        "The population of tasks": lambda: _population(idata),
+        "How do the tasks relate?": lambda: _relations(idata, kind),
+        **{f"What is added by each {name}": partial(_levels, idata, name) for name in schema.groupings},
+        "Who leans on whom?": lambda: _pooling(idata),
+        "Who gains, who is hurt?": gained,
+        "Posterior predictive checks": lambda: _fit(idata),
+        "How to repeat it": lambda: _repeat(idata),
+    }
+    sections = []
+    with (
+        progress("sections of the report", len(parts), show=progressbar) as done,
+        mpl.rc_context({"font.family": "sans-serif"}),
+        off_screen(),
+    ):
+        for name, write in parts.items():
+            sections.append((name, write()))
+            done()
     heading = title or f"{schema.outcome or 'Outcomes'} by {noun}"
     text = html.page(heading, sections, html.paragraph(question, "quiet") if question else "")
     path.write_text(text, encoding="utf-8")

@@ -18,6 +18,7 @@ from bayes_mtl.errors import ConvergenceWarning, Finding, SpecError, raise_if_an
 from bayes_mtl.inference import fit
 from bayes_mtl.inference.attributes import data_of, spec_of
 from bayes_mtl.inference.diagnostics import kept
+from bayes_mtl.progress import progress
 from bayes_mtl.spec import ModelSpec
 from bayes_mtl.structures import (
     Clusters,
@@ -189,19 +190,21 @@ def _fit_ladder(
 ) -> dict[str, xr.DataTree]:
     """Fit one after the other; after an interrupt those that there are, if they can be compared."""
     fits: dict[str, xr.DataTree] = {}
-    for name, rung in ladder.items():
-        try:
-            with named_warnings(name):
-                found = fit(data, rung, **options)
-            if not found.attrs["complete"]:
-                raise KeyboardInterrupt(f"interrupted in {name}")
-        except KeyboardInterrupt:
-            if len(fits) < 2:
-                raise
-            rest = ", ".join(n for n in ladder if n not in fits)
-            warnings.warn(f"Interrupted: not fitted are {rest}.", ConvergenceWarning, stacklevel=3)
-            break
-        fits[name] = found
+    with progress("structures", len(ladder)) as done:
+        for name, rung in ladder.items():
+            try:
+                with named_warnings(name):
+                    found = fit(data, rung, **options)
+                if not found.attrs["complete"]:
+                    raise KeyboardInterrupt(f"interrupted in {name}")
+            except KeyboardInterrupt:
+                if len(fits) < 2:
+                    raise
+                rest = ", ".join(n for n in ladder if n not in fits)
+                warnings.warn(f"Interrupted: not fitted are {rest}.", ConvergenceWarning, stacklevel=3)
+                break
+            fits[name] = found
+            done()
     return fits
 
 
