@@ -54,7 +54,7 @@ Marginal = bool | Literal["auto"]
 WHITENED = ("common_offset", "task_offset", LEVEL_OFFSET)
 # Up to this many coefficients are treated together where any two tasks are related: that costs their cube.
 MAX_JOINT = 64
-_MANY_COLUMNS = 16  # fewer are quicker by columns, for many tasks at a time, however few the rows
+_MANY_COLUMNS = 40  # fewer are as quick by columns, for many tasks at a time, however few the rows
 
 
 def is_collapsed(spec: ModelSpec, marginal: Marginal = "auto") -> bool:
@@ -485,7 +485,7 @@ def _law(block: CoefficientPrior, sigma: Tensor | None) -> tuple[Tensor, ...]:
 def is_by_rows(rows: PseudoRows) -> bool:
     """Whether tasks have so few rows for their columns that the algebra of a task is that of its rows."""
     n_columns = rows.root.shape[1]
-    return n_columns >= _MANY_COLUMNS and 2 * rows.used <= n_columns
+    return n_columns >= _MANY_COLUMNS and 4 * rows.used <= 3 * n_columns
 
 
 def _observe_collapsed(
