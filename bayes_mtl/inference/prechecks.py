@@ -125,6 +125,15 @@ def _suspects(data: TaskData) -> Sequence[int]:
     return np.flatnonzero(data.pseudo_rows.rest <= _SUSPECT * np.maximum(square, square.mean())).tolist()
 
 
+def _may_be_exact(data: TaskData) -> bool:
+    """Whether all columns together explain the outcome, as far as cross-products can tell: that is quick."""
+    if not data.groupings:
+        return len(_suspects(data)) == data.n_tasks
+    y = data.y - data.offset
+    square = (data.precision * (y - y.mean()) ** 2).sum()
+    return bool(data.level_rows(by_task=False).rest.sum() <= _SUSPECT * square)
+
+
 def _outweighs(prior: Prior | float, directions: int) -> bool:
     """Whether a prior of `sigma` falls faster towards 0 than sigma^-directions grows."""
     if not isinstance(prior, Prior):
@@ -146,7 +155,7 @@ def _directions_without_noise(spec: ModelSpec, data: TaskData, feature_sd: Seque
     of -d, with d the directions in which residuals from what is left are zero, and their volume is the s-th
     power of it.
     """
-    if not data.groupings and len(_suspects(data)) < data.n_tasks:
+    if not _may_be_exact(data):
         return 0
     y, everything = data.y - data.offset, list(range(data.n_features))
     varying = [] if isinstance(spec.task_covariance, CompletePooling) else everything
