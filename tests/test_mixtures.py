@@ -12,7 +12,10 @@ from scipy.special import expit, log_expit, logsumexp
 from scipy.stats import multivariate_normal, norm
 
 import bayes_mtl as mtl
+from bayes_mtl.inference import attributes
 from bayes_mtl.inference.diagnostics import _MAX_CO_CLUSTERED, _with_co_clustering, unique_elements
+from bayes_mtl.inference.fingerprint import log_density
+from bayes_mtl.inference.groups import constant_data
 from bayes_mtl.inference.pilot import pilot
 from bayes_mtl.kernels import evaluate_components, evaluate_evidence
 from bayes_mtl.kernels.ops import (
@@ -588,3 +591,30 @@ def test_co_clustering_of_many_tasks_is_looked_at_in_a_sample():
     assert len(names) == _MAX_CO_CLUSTERED * (_MAX_CO_CLUSTERED - 1) // 2
     pair = found.to_numpy()[..., names.index("co_clustering[0, 39]")]
     np.testing.assert_allclose(pair, (first * last).sum(axis=-1))
+
+
+def test_the_density_of_a_stored_draw_of_directions():
+    """They start at values of their own, which PyMC does not convert: it has to be possible to save them."""
+    rng = np.random.default_rng(1)
+    task = np.repeat([0, 1, 2, 3], 4)
+    data = mtl.TaskData.from_arrays(rng.standard_normal((16, 2)), rng.standard_normal(16), task)
+    spec = mtl.ModelSpec(task_covariance=mtl.OrthogonalGroups({0: "a", 1: "a", 2: "b", 3: "b"}))
+    model = mtl.build_model(spec, data, marginal=False)
+    values = pm.draw(model.free_RVs, random_seed=2, mode="FAST_COMPILE")
+    drawn = {
+        rv.name: (("chain", "draw", *(f"{rv.name}_{i}" for i in range(value.ndim))), value[None, None])
+        for rv, value in zip(model.free_RVs, values, strict=True)
+    }
+    idata = xr.DataTree.from_dict(
+        {
+            "posterior": xr.Dataset(drawn),
+            "constant_data": constant_data(data),
+            "observed_data": xr.Dataset({"y": ("row", data.y)}),
+        }
+    )
+    idata.attrs.update(attributes.describe(spec, data.schema, "test"))
+    found = log_density(idata)
+    assert set(found) == {v.name for v in model.basic_RVs}
+    raw = drawn["direction_offset"][1]
+    np.testing.assert_allclose(found["direction_offset"], norm.logpdf(raw).sum(), rtol=1e-12)
+    assert all(map(np.isfinite, found.values()))

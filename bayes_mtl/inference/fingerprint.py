@@ -23,7 +23,10 @@ def log_density(idata: xr.DataTree) -> dict[str, float]:
 
     Variables are those of `build_model` with the coefficients in it, and ``y``.
     """
-    model = remove_value_transforms(build_model(spec_of(idata), data_of(idata), marginal=False))
+    model = build_model(spec_of(idata), data_of(idata), marginal=False)
+    # Where a sampler starts is no part of the density, and PyMC does not convert models that say so.
+    model.rvs_to_initial_values = dict.fromkeys(model.rvs_to_initial_values)
+    model = remove_value_transforms(model)
     draw = idata["posterior"].to_dataset().isel(chain=0, draw=0)
     terms = [term.sum() for term in model.logp(vars=model.basic_RVs, sum=False)]
     values = [model.rvs_to_values[rv] for rv in model.free_RVs]
