@@ -25,6 +25,7 @@ from bayes_mtl.summaries.row_scores import (
     smoothed_weights,
     sums_of_differences,
 )
+from bayes_mtl.summaries.transfer_gain import LEAST
 
 SIGMA = 0.7
 
@@ -291,3 +292,39 @@ def test_rows_and_tasks_are_left_out_of_the_sum_over_components(mixture_law):
                 without = evidence(rest) if len(rest) else 0.0
                 assert by_row[d, i] == pytest.approx(evidence(at) - without, rel=1e-8)
     np.testing.assert_allclose(piece.row_log_density(data, slice(3, 9)), by_row[:, 3:9], rtol=1e-12)
+
+
+@pytest.mark.parametrize("noise", [1.0, 3.0])
+def test_a_task_that_is_noisy_is_not_said_to_contradict_the_others(noise):
+    """Rows whose own least squares are exact: the last task is off by 4.5 standard errors of noise one."""
+    x, error = np.tile([1.0, -1.0], 20), np.tile([1.0, 1.0, -1.0, -1.0], 10)
+    off = np.append(np.zeros(7), 4.5 / np.sqrt(40))
+    spread = np.append(np.ones(7), noise)
+    y = np.concatenate([1.0 + b + (2.0 + b) * x + s * error for b, s in zip(off, spread, strict=True)])
+    data = mtl.TaskData.from_arrays(np.tile(x, 8)[:, None], y, np.repeat(np.arange(8), 40))
+    priors = {"beta_mean": mtl.Prior("Normal", mu=0, sigma=5), "feature_sd": 0.05, "sigma": 1.0}
+    spec = mtl.ModelSpec(feature_covariance=mtl.Diagonal(), priors=priors)
+    idata = mtl.fit(data, spec, draws=500, tune=1, chains=2, random_seed=1, progressbar=False)
+    found = mtl.transfer_gain(idata)
+    np.testing.assert_allclose(found["noise_ratio"][:7], 1.0, rtol=0.02)
+    assert float(found["noise_ratio"][7]) == pytest.approx(noise, rel=0.02)
+    assert float(mtl.leave_one_task_out(idata, refit=False)["surprise"][7]) < 1e-6
+    said = str(found["verdict"].to_numpy()[7])
+    if noise > 1.0:
+        assert float(found["surprise"][7]) > 0.05
+        assert "noise" in said
+        assert "contradicts" not in said
+        assert not bool(found["hurts_others"][7])
+        assert "task_noise" in found.attrs["remedy"] or "No task is hurt" in found.attrs["remedy"]
+    else:
+        assert float(found["surprise"][7]) < 1e-4
+        assert said.startswith("contradicts the others")
+    assert not (found["hurt"] | found["hurts_others"])[:7].any()
+
+
+def test_no_verdict_is_smaller_than_half_a_nat(known):
+    found = mtl.transfer_gain(known[0])
+    small = np.abs(found["gain"].to_numpy()) < LEAST
+    assert small.any()
+    assert set(found["verdict"].to_numpy()[small].tolist()) == {"no clear difference"}
+    assert "a noise scale of its own" in found.attrs["alone"]
