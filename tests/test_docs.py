@@ -54,3 +54,18 @@ def test_links_lead_somewhere():
         for target in re.findall(r"\]\(([^)#]+)\)", text):
             if not target.startswith("http"):
                 assert ((ROOT / page).parent / target).exists(), f"{page}: {target}"
+
+
+def test_promises_name_tests_that_are_there():
+    promises = (ROOT / "docs" / "architecture.md").read_text().split("## What must never happen")[1]
+    cells = [line.split("|")[2] for line in promises.split("\n## ")[0].splitlines() if "tests/" in line]
+    assert len(cells) > 20
+    for cell in cells:
+        source = ""
+        for named in re.findall(r"`([^`]+)`", cell):
+            file, _, test = named.partition(": ")
+            if file.startswith("tests/"):
+                source = (ROOT / file).read_text()
+            else:
+                test = "" if file.startswith("--") else file
+            assert f"def {test}" in source, named
