@@ -309,8 +309,9 @@ class ModelSpec:
         return replace(self, priors={k: v for k, v in self.priors.items() if f"prior {k!r}" not in unused})
 
     def _findings_of_one_class(self, data: TaskData) -> list[Finding]:
-        """Say which tasks have one class only, where they learn of the other from no other task."""
-        alone = () if self.family.has_noise or self.task_covariance.shares else data.one_class
+        """Say which tasks have one class only, where nothing is shared that tells them of the other."""
+        shared = self.task_covariance.shares or data.shared_features or data.groupings
+        alone = () if self.family.has_noise or shared else data.one_class
         if not alone or "feature_sd" in self.priors:
             return []
         some = ", ".join(map(repr, alone[:10])) + (", ..." if len(alone) > 10 else "")

@@ -84,6 +84,8 @@ class TestOneClass:
         )
         assert not believed.findings(data)
         assert not mtl.ModelSpec(task_covariance=mtl.NoPooling()).findings(data)  # Gaussian
+        some = read(self.frame, formula="won ~ x", shared_features=["x"])
+        assert not spec.findings(some)  # a slope is shared
         for structure in (mtl.Exchangeable(), mtl.CompletePooling(), mtl.LowRank(1), mtl.Clusters(2)):
             assert not mtl.ModelSpec(family="bernoulli", task_covariance=structure).findings(data)
 

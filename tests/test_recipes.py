@@ -202,7 +202,12 @@ def test_every_recipe_has_its_two_baselines(name, structure):
     recipe = load_recipe(name).with_structure(structure)
     data, spec = recipe.load()
     assert type(spec.task_covariance).__name__ == structure
-    assert spec.findings(data) == []
+    found = [finding.problem for finding in spec.findings(data)]
+    if (structure, name) == ("NoPooling", "few_mails"):  # users whose few mails are all spam, or none
+        assert len(found) == 1
+        assert "has one class only" in found[0]
+    else:
+        assert found == []
     assert recipe.spec.family == load_recipe(name).spec.family
 
 
