@@ -180,6 +180,8 @@ def test_memory_does_not_grow_with_pairs_times_draws(kind, monkeypatch):
     assert found.sizes["pair"] == 19_900
     # All correlations of all draws would be 127 MB; 200 x 4 x 800 numbers are 5.
     assert peak < 60e6
+    for side in ("task_a", "task_b"):  # one object per name, not one per pair
+        assert len({id(label) for label in found[side].to_numpy()}) <= 200
 
 
 def test_a_prior_without_spread_has_no_contraction():

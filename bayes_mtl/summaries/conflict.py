@@ -14,7 +14,12 @@ from bayes_mtl.inference.attributes import data_of, rows_by_task, schema_of, spe
 from bayes_mtl.inference.deviations import task_means
 from bayes_mtl.inference.hyperdraws import CHUNK_BYTES, thinned
 from bayes_mtl.inference.log_likelihood import fitted_predictor
-from bayes_mtl.summaries.correlation import check_number, interval_probability, pair_summaries
+from bayes_mtl.summaries.correlation import (
+    check_number,
+    interval_probability,
+    pair_coords,
+    pair_summaries,
+)
 from bayes_mtl.summaries.pair_draws import PairDraws, positions
 
 _DRAWS = 500
@@ -77,10 +82,9 @@ def gradient_conflict(
     check_number(len(at), "task", "gradient_conflict")
     values = pair_summaries(_gradients(idata, at), prob, "gradients of tasks", show=progressbar)
     values["p_conflict"] = values.pop("p_negative")
-    labels, (a, b) = known[at], np.triu_indices(len(at), k=1)
     return xr.Dataset(
         {name: ("pair", value) for name, value in values.items()},
-        coords={"task_a": ("pair", labels[a]), "task_b": ("pair", labels[b])},
+        coords=pair_coords(known[at]),
         attrs={"kind": "conflict", "ci_prob": prob, "task": schema_of(idata).task or "outcome"},
     )
 

@@ -118,7 +118,7 @@ def task_correlation(
     if noun not in drawn.dims:
         check_grouping(idata, noun)
     known = drawn[noun].to_numpy()
-    labels = as_objects(known if tasks is None else known[positions(known, tasks)])
+    labels = known if tasks is None else known[positions(known, tasks)]
     n = len(labels)
     n_pairs = check_number(n, noun, "task_correlation")
 
@@ -136,10 +136,9 @@ def task_correlation(
         posterior = draws_of("posterior", [labels[i] for i in some], Budget())
     del values["p_negative"]
     values["ess"], values["r_hat"] = _convergence_among(posterior, some, n)
-    a, b = np.triu_indices(n, k=1)
     return xr.Dataset(
         {name: ("pair", value) for name, value in values.items()},
-        coords={"task_a": ("pair", labels[a]), "task_b": ("pair", labels[b])},
+        coords=pair_coords(labels),
         attrs={
             "kind": kind,
             "ci_prob": prob,
@@ -169,14 +168,14 @@ def _of_others(
     n = len(labels)
     n_pairs = check_number(n, "task", "task_correlation")
     values = pair_summaries(found, prob, "correlations of tasks", delta=delta, show=show)
+    del values["p_negative"]
     values |= dict.fromkeys(("prior_mean", "prior_sd", "contraction"), np.full(n_pairs, np.nan))
     some = np.arange(n) if n_pairs <= _MAX_DIAGNOSED_PAIRS else evenly_spaced(n, _MAX_DIAGNOSED_TASKS)
     among = found if len(some) == n else pairs_of(draws, mean, scale, [labels[i] for i in some])[0]
     values["ess"], values["r_hat"] = _convergence_among(among, some, n)
-    a, b = np.triu_indices(n, k=1)
     return xr.Dataset(
         {name: ("pair", value) for name, value in values.items()},
-        coords={"task_a": ("pair", labels[a]), "task_b": ("pair", labels[b])},
+        coords=pair_coords(labels),
         attrs={
             "kind": "coefficients" if n_replicates_ else "structural",
             "ci_prob": prob,
@@ -197,9 +196,17 @@ def check_number(n: int, noun: str, who: str) -> int:
     return n_pairs
 
 
-def as_objects(labels: np.ndarray) -> np.ndarray:
-    """Return text as objects: a pair then holds two references, not two copies of long names."""
-    return labels.astype(object) if labels.dtype.kind == "U" else labels
+def pair_coords(labels: np.ndarray) -> dict[str, xr.Variable]:
+    """Return the labels of both tasks of every pair.
+
+    Text as references to one object per task: a pair then holds two of them, not two copies of long names.
+    (`fastpath` keeps xarray from copying them one by one.)
+    """
+    labels = np.asarray(labels)
+    labels = labels.astype(object) if labels.dtype.kind == "U" else labels
+    at = np.triu_indices(len(labels), k=1)
+    names = ("task_a", "task_b")
+    return {k: xr.Variable(("pair",), labels[i], fastpath=True) for k, i in zip(names, at, strict=True)}
 
 
 def pair_summaries(
