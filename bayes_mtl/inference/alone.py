@@ -239,7 +239,7 @@ class _Task:
     ) -> Iterator[tuple[slice, slice, FloatArray]]:
         """Yield -log p(y_i | other rows, h, sigma), (m, s, n), piece by piece."""
         pieces = [slice(None)] if law.follows_noise is None else [slice(j, j + 1) for j in range(len(sigma))]
-        step = max(1, _CHUNK // (self.n_rows * (len(self.target) + len(sigma))))
+        step = max(1, _CHUNK // (4 * self.n_rows * (len(self.target) + len(sigma))))
         for start in range(0, len(h), step):
             at = slice(start, start + step)
             for j in pieces:

@@ -203,7 +203,7 @@ def pooled_scores(spec: ModelSpec, data: TaskData) -> RowScores | None:
         sigma = adaptive_grid(height, about, _STEPS if data.n_rows < _MANY else _STEPS // 2)
         log_weight = height(sigma)[0]
     density = np.empty(data.n_rows)
-    step = max(1, 2**23 // len(sigma))
+    step = max(1, 2**21 // len(sigma))
     stored = Stored.at(spec, data, sigma)
     for start in range(0, data.n_rows, step):
         at = slice(start, min(start + step, data.n_rows))

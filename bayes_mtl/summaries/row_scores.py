@@ -20,7 +20,8 @@ from bayes_mtl.summaries.refit import exact_rows, log_likelihood_of
 
 # Above, importance weights rest on too few draws (Vehtari et al. 2024, JMLR 25).
 MAX_PARETO_K = 0.7
-_MAX_ENTRIES = 2**24  # draws x rows held at a time
+_MAX_ENTRIES = 2**24  # draws x rows
+_BLOCK = 2**21  # of these held at a time
 _FEW_DRAWS = 100  # are enough to reweight hyperparameters, which a row of so many hardly moves
 BATCHES = 20  # of consecutive draws, whose spread says how well their mean is known
 _ALIKE = 1.0  # log weights that differ by less have no tail to smooth
@@ -189,7 +190,7 @@ def _densities_by_draws(
 
 
 def _blocks(n_rows: int, n_draws: int) -> Iterator[slice]:
-    step = max(1, _MAX_ENTRIES // max(n_draws, 1))
+    step = max(1, _BLOCK // max(n_draws, 1))
     for start in range(0, n_rows, step):
         yield slice(start, min(start + step, n_rows))
 
