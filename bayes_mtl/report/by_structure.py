@@ -375,7 +375,7 @@ def pairs_of_tasks(relations: xr.Dataset, grouping: str | None = None) -> Answer
         {
             f"{prefix}_correlation.csv": (
                 f"all {n_pairs} pairs, kind {relations.attrs['kind']!r}",
-                partial(_write_table, relations.to_dataframe()),
+                lambda path: _write_table(relations.to_dataframe(), path),  # large: made when it is written
             ),
             f"{prefix}_correlation.png": (
                 "the same as a picture",
