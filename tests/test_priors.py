@@ -160,10 +160,10 @@ class TestDefaults:
             (4, mtl.Exchangeable(), {}, False),
             (2, mtl.Exchangeable(), {"feature_sd_scale": mtl.Prior("HalfNormal", sigma=1)}, True),
         ):
-            with pm.Model(coords={"task": list("abc"), "feature": range(n)}) as model:
+            with pm.Model(coords={"task": list("abc"), "feature": [f"x{i}" for i in range(n)]}) as model:
                 mtl.task_coefficients("b", task_covariance=structure, priors=priors)
             assert ("b_feature_sd_scale" in model.named_vars) == learned
-        with pm.Model(coords={"task": list("abc"), "feature": range(2)}):
+        with pm.Model(coords={"task": list("abc"), "feature": ["x0", "x1"]}):
             for structure, priors, words in (
                 (mtl.NoPooling(), {}, "no meaning under NoPooling"),
                 (mtl.LKJ(), {"feature_sd": mtl.Prior("LogNormal", mu=0, sigma=1)}, "HalfNormal"),
