@@ -1,11 +1,14 @@
 """A bar comes where work is long, where somebody sees it, and goes whatever happens."""
 
+import numpy as np
 import pytest
 from rich.console import Console
 from rich.progress import Progress
 
+import bayes_mtl as mtl
 from bayes_mtl import progress as module
 from bayes_mtl.progress import progress
+from bayes_mtl.summaries.refit import exact_rows
 
 
 @pytest.fixture
@@ -67,3 +70,36 @@ def test_nobody_sees_a_bar_without_a_terminal(capsys, monkeypatch):
     with progress("work", 2) as done:
         done()
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.filterwarnings("ignore::bayes_mtl.errors.ConvergenceWarning")
+def test_refits_and_comparisons_show_how_many_are_done_unless_asked_not_to(bars, sleepstudy_fit):
+    fits, n_rows = {"one": sleepstudy_fit, "same": sleepstudy_fit}, sleepstudy_fit["observed_data"]["y"].size
+    k = np.where(np.arange(n_rows) < 3, 1.0, 0.0)
+    few = {"draws": 4, "tune": 4, "chains": 1, "random_seed": 1}
+    with progress("outer", 1) as outer:
+        outer()
+        lines = _lines_added_to(bars[0])
+        exact_rows(sleepstudy_fit, np.zeros(n_rows), k, 0.7, 2, **few)
+        mtl.compare(fits)
+        mtl.transfer_gain(sleepstudy_fit, max_refits=0)
+        shown = dict(lines)
+        exact_rows(sleepstudy_fit, np.zeros(n_rows), k, 0.7, 1, progressbar=False, **few)
+        mtl.compare(fits, progressbar=False)
+        assert lines == shown
+    assert shown["refits without some rows"] == 2
+    assert shown["scores of fits"] == 2
+    assert shown["ways to learn (together, alone, as one)"] == 3
+
+
+def _lines_added_to(bar):
+    """Keep the totals of the lines that are added to a bar, by their descriptions."""
+    lines, add = {}, bar.add_task
+
+    def add_task(what, total):
+        assert what not in lines
+        lines[what] = total
+        return add(what, total=total)
+
+    bar.add_task = add_task
+    return lines

@@ -40,7 +40,9 @@ _ANY = 1  # number of draws, which ArviZ does not read
 _MATTERS = 4.0  # a difference below means models that predict alike (Sivula et al. 2020)
 
 
-def compare(fits: Mapping[str, xr.DataTree] | Sequence[xr.DataTree], *, by: str = "row") -> pd.DataFrame:
+def compare(
+    fits: Mapping[str, xr.DataTree] | Sequence[xr.DataTree], *, by: str = "row", progressbar: bool = True
+) -> pd.DataFrame:
     """Compare fits of the same data by how well they predict what they have not seen.
 
     Parameters
@@ -50,6 +52,8 @@ def compare(fits: Mapping[str, xr.DataTree] | Sequence[xr.DataTree], *, by: str 
     by : {"row", "task"}
         What is left out: one row (prediction for known tasks), or a whole task (prediction for new ones;
         Gaussian outcomes, no mixtures).
+    progressbar : bool
+        Whether to show progress.
 
     Returns
     -------
@@ -77,7 +81,11 @@ def compare(fits: Mapping[str, xr.DataTree] | Sequence[xr.DataTree], *, by: str 
 
     named = dict(fits) if isinstance(fits, Mapping) else _by_structure(fits)
     _check(named, by)
-    scores = {name: _scores(idata, by) for name, idata in named.items()}
+    scores: dict[str, RowScores] = {}
+    with progress("scores of fits", len(named), show=progressbar) as done:
+        for name, idata in named.items():
+            scores[name] = _scores(idata, by)
+            done()
     table = arviz_compare(
         {name: _for_arviz(found) for name, found in scores.items()}, method="stacking", round_to="none"
     )
@@ -164,9 +172,9 @@ def choose_structure(
             ],
             SpecError,
         )
-    options = {"chains": 2, "random_seed": random_seed, **sampler}
+    options = {"chains": 2, "random_seed": random_seed, "progressbar": True, **sampler}
     fits = _fit_ladder(data, {n: rung for n, rung in ladder.items() if n not in wrong}, options)
-    table = compare(fits)
+    table = compare(fits, progressbar=options["progressbar"])
     table.attrs["left_out"] = {name: str(found[0]) for name, found in wrong.items()}
     if wrong:
         table.attrs["words"] += f" Left out: {', '.join(wrong)} (see attrs['left_out'])."
@@ -190,7 +198,7 @@ def _fit_ladder(
 ) -> dict[str, xr.DataTree]:
     """Fit one after the other; after an interrupt those that there are, if they can be compared."""
     fits: dict[str, xr.DataTree] = {}
-    with progress("structures", len(ladder)) as done:
+    with progress("structures", len(ladder), show=options["progressbar"]) as done:
         for name, rung in ladder.items():
             try:
                 with named_warnings(name):

@@ -14,6 +14,7 @@ from bayes_mtl.data.labels import as_coordinate
 from bayes_mtl.errors import Finding, SpecError
 from bayes_mtl.inference.attributes import data_of, schema_of, spec_of
 from bayes_mtl.inference.leave_out import Stored
+from bayes_mtl.progress import progress
 from bayes_mtl.structures import TaskMixture
 from bayes_mtl.summaries.refit import fit_without, keep_rows
 from bayes_mtl.summaries.row_scores import (
@@ -79,10 +80,13 @@ def leave_one_task_out(
     check_several_tasks(data, "leave_one_task_out")
     elpd, surprise, k = task_scores(idata)
     refitted = np.zeros(len(k), dtype=bool)
-    for t in np.flatnonzero(k > MAX_PARETO_K) if refit else ():
-        rest = fit_without(idata, int(t), random_seed=random_seed, **sampler)
-        elpd[t], surprise[t] = score_of_absent(rest, data, int(t))
-        refitted[t] = True
+    far = np.flatnonzero(refit & (k > MAX_PARETO_K))
+    with progress("refits without a task", len(far), show=sampler.get("progressbar", True)) as done:
+        for t in far:
+            rest = fit_without(idata, int(t), random_seed=random_seed, **sampler)
+            elpd[t], surprise[t] = score_of_absent(rest, data, int(t))
+            refitted[t] = True
+            done()
     return xr.Dataset(
         {
             "elpd": ("task", elpd),

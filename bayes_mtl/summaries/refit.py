@@ -19,6 +19,7 @@ from bayes_mtl.inference import fit
 from bayes_mtl.inference.attributes import data_of, order_by_task, spec_of
 from bayes_mtl.inference.log_likelihood import log_likelihood
 from bayes_mtl.model import explicit_priors
+from bayes_mtl.progress import progress
 from bayes_mtl.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -128,18 +129,20 @@ def exact_rows(
     density, k = density.copy(), k.copy()
     position = order_by_task(idata)
     count = np.ones(len(k)) if count is None else count
-    for fold in np.array_split(bad, n_folds):
-        left = count.copy()
-        left[fold] = np.maximum(left[fold] - 1.0, 0.0)
-        refit = _fit_to(idata, left > 0.0, left, **sampler)
-        of_rows = log_likelihood_of(idata, position[fold], refit)
-        by_draw = of_rows.to_numpy().reshape(-1, len(fold)) / count[fold]
-        weight = np.zeros(by_draw.shape)
-        if log_ratio is not None:
-            weight = log_ratio(refit)[:, data_of(idata).task_index[fold]]
-        total = np.logaddexp.reduce(weight, axis=0)
-        density[fold] = np.logaddexp.reduce(weight + by_draw, axis=0) - total
-        k[fold] = 0.0
+    with progress("refits without some rows", n_folds, show=sampler.get("progressbar", True)) as done:
+        for fold in np.array_split(bad, n_folds):
+            left = count.copy()
+            left[fold] = np.maximum(left[fold] - 1.0, 0.0)
+            refit = _fit_to(idata, left > 0.0, left, **sampler)
+            of_rows = log_likelihood_of(idata, position[fold], refit)
+            by_draw = of_rows.to_numpy().reshape(-1, len(fold)) / count[fold]
+            weight = np.zeros(by_draw.shape)
+            if log_ratio is not None:
+                weight = log_ratio(refit)[:, data_of(idata).task_index[fold]]
+            total = np.logaddexp.reduce(weight, axis=0)
+            density[fold] = np.logaddexp.reduce(weight + by_draw, axis=0) - total
+            k[fold] = 0.0
+            done()
     return density, k, n_folds
 
 

@@ -16,6 +16,7 @@ from bayes_mtl.data.labels import as_coordinate
 from bayes_mtl.families import Bernoulli
 from bayes_mtl.inference.attributes import data_of, schema_of, spec_of
 from bayes_mtl.inference.leave_out import is_closed
+from bayes_mtl.progress import progress
 from bayes_mtl.spec import ModelSpec
 from bayes_mtl.structures import CompletePooling, NoPooling, StudentT, TaskCovariance, TaskMixture
 from bayes_mtl.summaries.baselines import alone_fit, alone_scores, alone_spec, pooled_scores, pooled_spec
@@ -119,9 +120,14 @@ def transfer_gain(
     check_several_tasks(data, "transfer_gain")
     sampler = {"random_seed": random_seed, **sampler}
     refits = _Refits(max_refits, sampler)
-    own = refits.scores(idata)
-    alone, words = _alone(single_task, idata, refits)
-    as_one = _pooled(pooled, idata, refits)
+    show = sampler.get("progressbar", True)
+    with progress("ways to learn (together, alone, as one)", 3, show=show) as done:
+        own = refits.scores(idata)
+        done()
+        alone, words = _alone(single_task, idata, refits)
+        done()
+        as_one = _pooled(pooled, idata, refits)
+        done()
     task, n_tasks = data.task_index, data.n_tasks
     gain, gain_se = _paired(own, alone, spec, data)
     over_pooled, over_pooled_se = _paired(own, as_one, spec, data)
@@ -133,8 +139,10 @@ def transfer_gain(
     if is_closed(spec):
         _, surprise, unreliable = task_scores(idata)
         suspects = np.flatnonzero((surprise < 2 * _LEVEL / n_tasks) | (unreliable > MAX_PARETO_K) | noisy)
-        for t in suspects[np.argsort(surprise[suspects], kind="stable")]:
-            _look_closely(idata, data, int(t), own, unreliable[t], refits, surprise, others, others_se)
+        with progress("tasks that stand out", len(suspects), show=show) as done:
+            for t in suspects[np.argsort(surprise[suspects], kind="stable")]:
+                _look_closely(idata, data, int(t), own, unreliable[t], refits, surprise, others, others_se)
+                done()
     contradicted = surprise < _LEVEL / n_tasks
     z, limit = gain / np.maximum(gain_se, 1e-12), float(norm.ppf(_LEVEL / n_tasks))
     worse = (gain < -LEAST) & (z < limit)
