@@ -530,7 +530,7 @@ class TestFindings:
             ({"task": "task", "formula": "~ x"}, ["formula '~ x'"]),
             ({"outcomes": ["y", "w"], "formula": "z ~ x"}, ["formula 'z ~ x'"]),
             ({"task": "task", "formula": "y ~ x +"}, ["formula 'x +'"]),
-            ({"task": "task", "formula": "y ~ nothing(x)"}, ["column 'nothing'"]),
+            ({"task": "task", "formula": "y ~ nothing(x)"}, ["formula 'nothing(x)'"]),
             (
                 {"task": "task", "outcome": "y", "features": ["x"], "shared_features": ["colour", "q"]},
                 ["column 'q'"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import warnings
 
 import formulaic
@@ -359,7 +360,12 @@ class TestNames:
         with pytest.raises(DataError) as caught:
             mtl.TaskData.from_table(TABLE, task="g", formula="log(yy) ~ C(kk) + nothing(x) + Ärger")
         where = [f.where for f in caught.value.findings]
-        assert where == ["column 'yy'", "column 'kk'", "column 'nothing'", "column 'Ärger'"]
+        assert where == [
+            "column 'yy'",
+            "column 'kk'",
+            "column 'Ärger'",
+            "formula 'C(kk) + nothing(x) + Ärger'",
+        ]
 
     @pytest.mark.parametrize(
         "formula",
@@ -514,6 +520,46 @@ PIECES = [
     "lambda v:",
 ]
 PIECES += [*"+-*/:^(){}[],=><&|~%.!`'\"#@", "**", "==", " ", "%in%", ".mean()", "if", "T.q", "é"]
+
+
+class TestWords:
+    @pytest.mark.parametrize(
+        ("formula", "word", "hint"),
+        [
+            ("y ~ ns(x, df=3)", "'ns('", "Functions: C, I, center"),
+            ("foo(y) ~ x", "'foo('", "Functions: C, I, center"),
+            ("y ~ as.factor(k)", "'as.factor'", "Write C(x)"),
+            ("y ~ poly(x, 2, raw=TRUE)", "'TRUE'", "Write True"),
+            ("y ~ x + offset(z)", "'offset'", "pass its name as `offset=`"),
+        ],
+    )
+    def test_functions_that_there_are_not(self, formula, word, hint):
+        with pytest.raises(DataError) as found:
+            mtl.TaskData.from_table(TABLE, task="g", formula=formula)
+        assert f"has {word}, which has no meaning here" in str(found.value)
+        assert hint in str(found.value)
+        assert "is not in the table" not in str(found.value)
+
+    def test_a_column_with_a_method_is_a_column(self):
+        with pytest.raises(DataError, match=r"column 'xx': is not in the table\. Did you mean 'x'"):
+            mtl.TaskData.from_table(TABLE, task="g", formula="y ~ {xx.abs()}")
+
+    def test_columns_may_have_the_names_of_constants(self):
+        data = mtl.TaskData.from_table(TABLE.assign(TRUE=TABLE.z), task="g", formula="y ~ TRUE")
+        assert data.features == ("Intercept", "TRUE")
+
+    def test_two_classes_in_words(self):
+        table = TABLE.assign(alive=np.where(TABLE.z > 0, "yes", "no"))
+        with pytest.raises(DataError) as found:
+            mtl.TaskData.from_table(table, task="g", formula="alive ~ x")
+        written = re.search(r'formula "(.*) ~ \.\.\."', str(found.value))[1]
+        data = mtl.TaskData.from_table(table, task="g", formula=f"{written} ~ x")
+        assert set(data.y) == {0.0, 1.0}
+
+    def test_values_where_a_name_is_asked_for(self):
+        with pytest.raises(DataError, match="Put the values into the table") as found:
+            mtl.TaskData.from_table(TABLE, task="g", formula="y ~ x", weights=np.ones(N))
+        assert len(str(found.value)) < 300
 
 
 @given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=8).map("".join))

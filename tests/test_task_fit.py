@@ -9,7 +9,7 @@ import bayes_mtl as mtl
 from bayes_mtl.errors import SpecError
 from bayes_mtl.inference.attributes import describe
 from bayes_mtl.inference.groups import constant_data
-from bayes_mtl.summaries.task_fit import _resolution, misfit_in_words
+from bayes_mtl.summaries.task_fit import _resolution, misfit_in_words, p_value_in_words
 
 T, N, D = 10, 30, 250
 
@@ -138,3 +138,12 @@ def test_binary_outcomes_are_checked_too():
 )
 def test_the_unit_of_rounded_outcomes(y, unit):
     assert _resolution(np.array(y)) == pytest.approx(unit)
+
+
+def test_no_p_value_of_draws_is_zero_in_words():
+    assert [p_value_in_words(p) for p in (0.0, 0.004, 0.006, 0.25)] == [
+        "below 0.01",
+        "below 0.01",
+        "0.01",
+        "0.25",
+    ]

@@ -36,9 +36,28 @@ _BOUND = re.compile(r"\blambda\s+([\w\s,]+):|\bfor\s+([\w\s,]+?)\s+in\b")
 _HINTS = {
     "offset": "An offset is a column: pass its name as `offset=`",
     "factor": "Write C(x) for a factor",
+    "as.factor": "Write C(x) for a factor",
+    "TRUE": "Write True",
+    "FALSE": "Write False",
     "cbind": "Give several outcomes as `outcomes=[...]`",
     "T": "To take a column out of the design, write it in backticks: y ~ a * b - `a[T.r]:b[T.w]`",
 }
+_KNOWN = (
+    "C",
+    "I",
+    "center",
+    "scale",
+    "standardize",
+    "poly",
+    "bs",
+    "cr",
+    "cc",
+    "log",
+    "log1p",
+    "exp",
+    "sqrt",
+    "abs",
+)
 _ALIAS = re.compile(r"_column_(\d+)_")
 
 
@@ -63,7 +82,7 @@ class Side:
     columns : tuple of str
         The columns that are read, in the order of their names.
     unknown, foreign : tuple of str
-        Words that are neither columns nor functions; those among them that other languages know.
+        Words that are no columns; functions that there are not, and words of other languages.
     removed : tuple of str
         Columns of the design that are taken out: names in backticks after a minus.
     """
@@ -82,10 +101,14 @@ class Side:
 
     @property
     def findings(self) -> list[Finding]:
-        """What to write instead of words of other languages."""
+        """What to write instead of functions and words that have no meaning here."""
         where = f"formula {self.written!r}"
+        functions = f"Functions: {', '.join(_KNOWN)}, and those of NumPy after np"
         return [
-            Finding(where, f"has {word!r}, which has no meaning here", _HINTS[word]) for word in self.foreign
+            Finding(
+                where, f"has {word!r}, which has no meaning here", _HINTS.get(word.rstrip("("), functions)
+            )
+            for word in self.foreign
         ]
 
     def names(self, expression: str) -> set[str]:
@@ -180,8 +203,8 @@ def read_side(text: str, names: Collection[str], *, python: bool = False) -> Sid
         written=text,
         text="".join(out),
         columns=tuple(columns),
-        unknown=tuple(word for word in odd if word not in _HINTS),
-        foreign=tuple(word for word in odd if word in _HINTS),
+        unknown=tuple(word for word in odd if word not in _HINTS and not word.endswith("(")),
+        foreign=tuple(word for word in odd if word in _HINTS or word.endswith("(")),
         removed=tuple(removed),
     )
 
@@ -203,7 +226,7 @@ def _word(
             return word
         if len(parts) == 1 and after == "(":  # a function
             if word not in FUNCTIONS and word not in _BUILTINS:
-                unknown.append(word)
+                unknown.append(word if word in _HINTS else f"{word}(")
             return word
     # Of `a.b.mean(`, the last part is a method; of `a.b`, the longest column is meant.
     longest = len(parts) - (1 if after == "(" else 0)
@@ -212,7 +235,7 @@ def _word(
         if found is not None and (inside or n == len(parts)):
             return ".".join([stands_for(found), *parts[n:]])
     if not (inside and (parts[0] in FUNCTIONS or parts[0] in _BUILTINS)):
-        unknown.append(word if not inside else parts[0])
+        unknown.append(word if not inside or word in _HINTS else parts[0])
     return word
 
 

@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
+from textwrap import shorten
 from typing import Any, Literal
 
 import numpy as np
@@ -191,7 +192,11 @@ class TaskData:
         to_pandas(table, [], DataError)
         extra = {"weights": weights, "offset": offset, "noise": noise}
         odd = [
-            Finding(role, f"should be the name of a column, found {name!r}", "Rename the column to text")
+            Finding(
+                role,
+                f"should be the name of a column (text), found {shorten(repr(name), 60)}",
+                "Put the values into the table, as a column whose name is text",
+            )
             for role, name in {"task": task, "outcome": outcome, **extra}.items()
             if not isinstance(name, str | None)
         ]
@@ -780,7 +785,10 @@ def _numeric(table: Any, column: str) -> FloatArray:
         as_number = pd.to_numeric(values.astype(object), errors="coerce")
         bad = values[as_number.isna() & values.notna()]
         if len(bad):
-            hint = "Make it a number or a missing value (two classes: 0 and 1)"
+            hint = "Make it a number or a missing value"
+            if len(classes := values.dropna().unique()) == 2:
+                is_one = f"I({quote(column)} == {classes[1]!r})"
+                hint = f'Make it 0 and 1, say by the formula "{is_one} ~ ..."'
             raise DataError(Finding(f"column {column!r}", f"should be numeric, found {bad.iloc[0]!r}", hint))
         values = as_number
     return values.to_numpy(dtype=float, na_value=np.nan)

@@ -25,7 +25,7 @@ from bayes_mtl.plots._common import (
     limits,
     rows_height,
 )
-from bayes_mtl.summaries.task_fit import CHECKS, task_fit
+from bayes_mtl.summaries.task_fit import CHECKS, p_value_in_words, task_fit
 
 
 def plot_task_fit(
@@ -100,8 +100,9 @@ def plot_task_fit(
     bare(ax)
     ax.set_xlabel(CHECKS[check].partition(":")[0], fontsize=9, wrap=True)
     shown = f"; {len(at)} drawn" if len(at) < total else ""
+    p = p_value_in_words(p_overall)
     ax.set_title(
-        f"{check}: {n_bad} of {total} tasks do not fit (p = {p_overall:.2f}{shown})", loc="left",
+        f"{check}: {n_bad} of {total} tasks do not fit (p-value {p}{shown})", loc="left",
         fontsize=10, pad=20,
     )  # fmt: skip
     note = f"bar: {table.attrs['ci_prob']:.0%} of replicated values   ·   point: observed, orange if a misfit"

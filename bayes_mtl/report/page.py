@@ -33,7 +33,7 @@ from bayes_mtl.structures import CompletePooling, NoPooling, OrthogonalGroups, S
 from bayes_mtl.summaries import pooling, summary, task_fit, transfer_gain
 from bayes_mtl.summaries.contraction import contraction_in_words
 from bayes_mtl.summaries.correlation import Kind, interval_probability
-from bayes_mtl.summaries.task_fit import CHECKS, misfit_in_words
+from bayes_mtl.summaries.task_fit import CHECKS, misfit_in_words, p_value_in_words
 
 _KINDS = {
     "structural": "the correlations that the structure learns",
@@ -341,7 +341,7 @@ def _fit(idata: xr.DataTree) -> str:
             "check": [str(c) for c in found["check"].to_numpy()],
             "what": [CHECKS[str(c)] for c in found["check"].to_numpy()],
             "tasks that do not fit": [str(int(n)) for n in found["misfit"].sum("task").to_numpy()],
-            "p-value": [f"{p:.2f}" for p in found["p_overall"].to_numpy()],
+            "p-value": [p_value_in_words(p) for p in found["p_overall"].to_numpy()],
         }
     )
     caption = (

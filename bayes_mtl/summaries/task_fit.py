@@ -265,3 +265,8 @@ def misfit_in_words(found: xr.Dataset) -> list[str]:
             f"[{float(first['lower']):.2f}, {float(first['upper']):.2f}]."
         )
     return [f"Misfit was found {level}.", *out]
+
+
+def p_value_in_words(p: float) -> str:
+    """Return a p-value of a few hundred draws: none of them is zero."""
+    return f"{p:.2f}" if p >= 0.005 else "below 0.01"
