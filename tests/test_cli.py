@@ -17,6 +17,7 @@ from bayes_mtl.errors import DataWarning
 from bayes_mtl.recipes import Recipe, load_recipe
 from bayes_mtl.report.answers import (
     data_added,
+    most_probable_sign,
     relations_of,
     short_number,
     shorten,
@@ -241,6 +242,14 @@ def test_words_follow_the_numbers_where_the_prior_moves():
     assert "no contraction to report" in stated
     assert "%" not in stated
     assert data_added(one_pair((0.1, 0.3), (0.12, 0.29))) == "nothing"
+
+
+def test_of_signs_that_no_pair_has_none_is_the_most_probable():
+    def words(p):
+        return most_probable_sign(one_pair((0.9, 0.1), (0.9, 0.1), p_positive=p), positive=False)
+
+    assert words(1.0) == "No correlation is negative with a probability of 90%."
+    assert words(0.8).endswith("is that of Ann and Bob, with a probability of 20%.")
 
 
 def test_a_sign_in_doubt_is_not_listed_as_sure():

@@ -119,6 +119,12 @@ def test_free_matrices_are_read_as_they_are():
         np.testing.assert_allclose(some, expected[:, :, [6, 0, 3]][..., [6, 0, 3]], atol=1e-12)
 
 
+def test_predictions_that_differ_by_a_constant_are_not_correlated():
+    idata = made_up(n_features=1, n_shared=3)
+    with pytest.raises(SpecError, match="predictions differ by a constant"):
+        mtl.task_correlation(idata, "functions", progressbar=False)
+
+
 def test_some_tasks_may_be_chosen_and_unknown_ones_are_named():
     idata = made_up()
     everything = mtl.task_correlation(idata).to_dataframe().set_index(["task_a", "task_b"])

@@ -116,10 +116,11 @@ def most_probable_sign(relations: xr.Dataset, *, positive: bool) -> str:
     sign = "positive" if positive else "negative"
     p = relations["p_positive"].to_numpy() if positive else 1.0 - relations["p_positive"].to_numpy()
     best = relations.isel(pair=int(np.argmax(p)))
-    return (
-        f"No correlation is {sign} with a probability of {SURE:.0%}. The most probable one is that of "
-        f"{best['task_a'].item()} and {best['task_b'].item()}, with a probability of {p.max():.0%}."
-    )
+    none = f"No correlation is {sign} with a probability of {SURE:.0%}."
+    if p.max() < 0.005:
+        return none
+    pair = f"{best['task_a'].item()} and {best['task_b'].item()}"
+    return f"{none} The most probable one is that of {pair}, with a probability of {p.max():.0%}."
 
 
 def data_added(relations: xr.Dataset) -> str:

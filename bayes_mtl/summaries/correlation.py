@@ -56,7 +56,8 @@ def task_correlation(
         -P_ts / sqrt(P_tt P_ss) with P = Omega^-1. "coefficients": the realised
         deviations beta_t - mean of two tasks across the features inside the task covariance, each in
         units of its `feature_sd`; needs two features at least. "functions": what two tasks predict
-        (linear predictor) over a reference set of rows, under any structure; needs two slopes at least.
+        (linear predictor) over a reference set of rows, under any structure; needs two slopes at least, one
+        of each task's own.
     draws : DataArray, optional
         Instead of `idata`, draws from a model of your own: coefficients with dims (chain, draw, task,
         feature), whatever their names, for the kind "coefficients"; or a correlation matrix, whose dims are

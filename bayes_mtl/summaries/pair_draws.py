@@ -339,6 +339,9 @@ def _functions(idata: xr.DataTree, draws: xr.Dataset, at: IntArray | None, budge
     if np.linalg.matrix_rank(X) < 2:
         found = "needs two features at least: with one slope it would be the sign of a product of slopes"
         raise SpecError(Finding("kind='functions'", found, "Look at the coefficients themselves"))
+    if not X[:, : columns[0].shape[1]].any():
+        found = "needs a slope of each task: with an intercept of each only, predictions differ by a constant"
+        raise SpecError(Finding("kind='functions'", found, "Look at the coefficients themselves"))
     draws = draws[names]
     draws = draws if at is None else draws.isel(task=at)
     draws = _thinned(draws, draws.sizes["task"] * X.shape[1], budget)
