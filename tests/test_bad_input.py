@@ -40,11 +40,35 @@ def read(frame=TABLE, **options):
         (TABLE.assign(x=pd.date_range("2020", periods=N)), {"features": ["x"]}, "dates or durations"),
         (TABLE, {"outcome": None, "formula": "y ~ x + (x | task)"}, "shared_features"),
         (TABLE.rename(columns={"x": 3}), {"features": [3]}, "names of columns"),
+        (TABLE, {"features": 3}, "features: should be a list of columns, found 3"),
+        (TABLE, {"features": ["x"], "center": "x"}, "center: should be True, False or a list"),
+        (TABLE, {"features": ["x"], "center": 1}, "center: should be True, False or a list"),
+        (TABLE, {"features": ["x"], "intercept": "no"}, "intercept: should be True or False"),
+        (TABLE, {"features": ["x"], "groupings": None}, "groupings: should be a list of columns"),
+        (TABLE, {"features": ["x"], "groupings": {"w": 1}}, "groupings 'w': should be a list of features"),
+        (TABLE, {"outcome": None, "formula": b"y ~ x"}, "formula: should be text"),
     ],
 )
 def test_is_refused(frame, options, message):
     with pytest.raises(errors.DataError, match=message):
         read(frame, **options)
+
+
+@pytest.mark.parametrize("kind", [pd.Index, pd.Series, np.array, tuple, iter], ids=lambda kind: kind.__name__)
+def test_names_may_come_in_anything_that_can_be_gone_through_once(kind):
+    table = TABLE.assign(lv=TABLE.task.map(ord).astype(float), h=np.tile(list("pq"), N // 2))
+    lists = {"features": ["x"], "shared_features": ["w"], "task_features": ["lv"], "center": ["x"]}
+    names = {name: kind(value) for name, value in lists.items()}
+    for by_level in (["h"], {"h": ["Intercept", "x"]}):
+        expected = read(table, **lists, groupings=by_level)
+        again = {k: kind(v) for k, v in by_level.items()} if isinstance(by_level, dict) else kind(by_level)
+        found = read(table, **names, groupings=again)
+        assert found.schema == expected.schema
+        np.testing.assert_array_equal(found.X, expected.X)
+        np.testing.assert_array_equal(found.X_shared, expected.X_shared)
+        names = {name: kind(value) for name, value in lists.items()}
+    wide = mtl.TaskData.from_table(TABLE, outcomes=kind(["w", "y"]), features=kind(["x"]))
+    assert (wide.tasks, wide.features) == (("w", "y"), ("Intercept", "x"))
 
 
 def test_messages_have_no_terminal_colours():

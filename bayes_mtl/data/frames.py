@@ -30,6 +30,16 @@ def column_names(table: Any) -> list[Any]:
     return list(getattr(table, "column_names", None) or nw.from_native(table).columns)
 
 
+def as_names(given: Any) -> Any:
+    """Make a list of names that may be given in anything that can be gone through once, as ``df.columns``.
+
+    What is no such thing (None, a text, a truth value, a number) stays as it is.
+    """
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        return given
+    return [str(name) if isinstance(name, str) else name for name in given]
+
+
 def missing_columns(table: Any, wanted: Iterable[str]) -> list[Finding]:
     """Return a finding per wanted column that the table does not have, or one if it is no table."""
     try:

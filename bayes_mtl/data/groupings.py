@@ -143,12 +143,14 @@ def grouping_findings(groupings: Any, task: str | None, others: Mapping[str, str
     if isinstance(groupings, str):
         hint = f"Pass [{groupings!r}], or {{{groupings!r}: ['Intercept', ...]}}"
         return [Finding("groupings", f"should be a list of columns, found the text {groupings!r}", hint)]
+    if not isinstance(groupings, Mapping | Sequence):
+        return [Finding("groupings", f"should be a list of columns, found {groupings!r}")]
     if odd := [name for name in groupings if not isinstance(name, str)]:
         return [Finding("groupings", f"should be names of columns, found {odd}")]
     found = []
     if isinstance(groupings, Mapping):
         for name, features in groupings.items():
-            if isinstance(features, str) or not all(isinstance(f, str) for f in features):
+            if not isinstance(features, list | tuple) or not all(isinstance(f, str) for f in features):
                 problem = f"should be a list of features, found {features!r}"
                 found.append(Finding(f"groupings {name!r}", problem, "For example ['Intercept', 'x']"))
             elif not len(features):

@@ -18,7 +18,7 @@ from bayes_mtl.data import checks
 from bayes_mtl.data.dependence import Dependence, dependent_columns, warn_of_dependent_columns
 from bayes_mtl.data.design import evaluate_outcome, known_side
 from bayes_mtl.data.formulas import Side, column_side, quote, read_side, split_formula
-from bayes_mtl.data.frames import column_names, missing_columns, to_pandas
+from bayes_mtl.data.frames import as_names, column_names, missing_columns, to_pandas
 from bayes_mtl.data.groupings import (
     Grouping,
     LevelColumns,
@@ -190,6 +190,12 @@ class TaskData:
           by task: Intercept, x
         """
         to_pandas(table, [], DataError)
+        outcomes, features, center = as_names(outcomes), as_names(features), as_names(center)
+        shared_features, task_features = as_names(shared_features), as_names(task_features)
+        if isinstance(groupings, Mapping):
+            groupings = {name: as_names(each) for name, each in groupings.items()}
+        else:
+            groupings = as_names(groupings)
         extra = {"weights": weights, "offset": offset, "noise": noise}
         odd = [
             Finding(
@@ -199,6 +205,13 @@ class TaskData:
             )
             for role, name in {"task": task, "outcome": outcome, **extra}.items()
             if not isinstance(name, str | None)
+        ]
+        if not isinstance(center, bool | list):
+            odd.append(Finding("center", f"should be True, False or a list of columns, found {center!r}"))
+        odd += [
+            Finding(name, f"should be True or False, found {flag!r}")
+            for name, flag in {"intercept": intercept, "strict": strict}.items()
+            if not isinstance(flag, int | np.bool_)
         ]
         odd += grouping_findings(groupings, task, {"outcome": outcome, **extra})
         lists = {"shared_features": shared_features, "task_features": task_features}
@@ -674,7 +687,9 @@ def _check_arguments(
     others: Sequence[Finding] = (),
 ) -> None:
     found = list(others)
-    if outcomes:
+    if not isinstance(formula, str | None):
+        found.append(Finding("formula", f"should be text, found {formula!r}", 'For example "y ~ x"'))
+    if isinstance(outcomes, list) and outcomes:
         if task is not None or outcome is not None:
             found.append(
                 Finding("outcomes", "makes each outcome column a task, so `task` and `outcome` have no place")
@@ -705,6 +720,8 @@ def _check_arguments(
     for name, value in {"features": features, "outcomes": outcomes, **lists}.items():
         if isinstance(value, str):
             found.append(Finding(name, f"should be a list of columns, found the text {value!r}"))
+        elif value is not None and not isinstance(value, list):
+            found.append(Finding(name, f"should be a list of columns, found {value!r}"))
         elif odd := [v for v in value or () if not isinstance(v, str)]:
             found.append(
                 Finding(name, f"should be names of columns, found {odd}", "Rename the columns to text")
