@@ -9,9 +9,11 @@ from decimal import Decimal
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
 import bayes_mtl as mtl
 from bayes_mtl import errors
+from bayes_mtl.summaries.correlation import interval_probability
 
 N = 30
 RNG = np.random.default_rng(0)
@@ -227,3 +229,30 @@ def test_text_that_is_the_same_in_every_row_is_said():
 def test_structures_are_written_with_their_options(given):
     with pytest.raises(errors.SpecError, match=r"Write mtl\.LowRank\(\.\.\.\)"):
         mtl.ModelSpec(task_covariance=given)
+
+
+@pytest.mark.parametrize("no_fit", [None, TABLE, xr.DataTree()], ids=lambda no_fit: type(no_fit).__name__)
+@pytest.mark.parametrize(
+    "function",
+    [
+        "summary",
+        "pooling",
+        "transfer_gain",
+        "leave_one_task_out",
+        "clusters",
+        "basis",
+        "feature_selection",
+        "gradient_conflict",
+        "task_fit",
+        "plot_coefficients",
+    ],
+)
+def test_what_is_no_fit_is_said_to_be_none(function, no_fit):
+    with pytest.raises(errors.StorageError, match=f"this {type(no_fit).__name__} is not a fit"):
+        getattr(mtl, function)(no_fit)
+
+
+@pytest.mark.parametrize("prob", [90, 0, 1, "half", float("nan")])
+def test_the_probability_of_an_interval_is_one(prob):
+    with pytest.raises(errors.SpecError, match="ci_prob: should be between 0 and 1"):
+        interval_probability(prob)

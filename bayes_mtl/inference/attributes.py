@@ -62,7 +62,8 @@ def schema_of(idata: xr.DataTree) -> TaskSchema:
 
 def data_of(idata: xr.DataTree) -> TaskData:
     """Return the data that were fitted, rows sorted by task."""
-    fixed, schema = rows_by_task(idata, "constant_data"), schema_of(idata)
+    schema = schema_of(idata)
+    fixed = rows_by_task(idata, "constant_data")
     n_rows, n_tasks = fixed.sizes["row"], fixed.sizes["task"]
     return TaskData(
         X=fixed["X"].to_numpy(),
@@ -132,8 +133,9 @@ def coefficient_size(idata: xr.DataTree, unit: float | None = None) -> FloatArra
 
 
 def _attribute(idata: xr.DataTree, name: str) -> Any:
-    if name not in idata.attrs:
-        raise StorageError(f"this DataTree is not a fit of this package (no attribute {name!r})")
+    if name not in getattr(idata, "attrs", {}):
+        kind = type(idata).__name__
+        raise StorageError(f"this {kind} is not a fit of this package (no attribute {name!r})")
     return idata.attrs[name]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -321,6 +322,6 @@ def interval_probability(ci_prob: float | None) -> float:
         from arviz_base import rcParams
 
         return float(rcParams["stats.ci_prob"])
-    if not 0 < ci_prob < 1:
+    if not (isinstance(ci_prob, Real) and 0 < ci_prob < 1):
         raise SpecError(Finding("ci_prob", f"should be between 0 and 1, found {ci_prob!r}"))
     return float(ci_prob)
