@@ -3,6 +3,7 @@
 import tracemalloc
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
@@ -131,6 +132,9 @@ def test_some_tasks_may_be_chosen_and_unknown_ones_are_named():
     some = mtl.task_correlation(idata, tasks=[1, 4, 6]).to_dataframe().set_index(["task_a", "task_b"])
     assert some.index.tolist() == [(1, 4), (1, 6), (4, 6)]
     np.testing.assert_allclose(some["mean"], everything.loc[some.index, "mean"], rtol=1e-12)
+    for kind in (pd.Index, pd.Series, np.array):
+        again = mtl.task_correlation(idata, tasks=kind([1, 4, 6]))
+        np.testing.assert_array_equal(again["mean"], some["mean"])
     for wrong, words in (
         ([1, "1"], "'1' is not known"),
         ([1], "two tasks at least, found 1"),

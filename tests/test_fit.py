@@ -146,6 +146,12 @@ def test_load_refuses_what_is_not_a_fit(tmp_path, sleepstudy_fit):
     xr.DataTree.from_dict({"a": xr.Dataset({"x": 1.0})}).to_netcdf(tmp_path / "other.nc", engine="h5netcdf")
     with pytest.raises(errors.StorageError, match="not a fit"):
         mtl.load(tmp_path / "other.nc")
+    mtl.save(sleepstudy_fit, tmp_path / "whole.nc")
+    whole = (tmp_path / "whole.nc").read_bytes()
+    at = whole.index(b"bayes_mtl_schema")  # one wrong letter
+    (tmp_path / "damaged.nc").write_bytes(whole[:at] + b"B" + whole[at + 1 :])
+    with pytest.raises(errors.StorageError, match="damaged"):
+        mtl.load(tmp_path / "damaged.nc")
     with pytest.raises(errors.StorageError, match=r"\.nc or \.zarr"):
         mtl.save(sleepstudy_fit, tmp_path / "fit.pickle")
 

@@ -49,7 +49,7 @@ def differences(idata: xr.DataTree) -> list[str]:
     then = json.loads(idata.attrs[KEY])
     try:
         now = log_density(idata)
-    except (FindingsError, KeyError, ValueError, TypeError) as err:
+    except (FindingsError, LookupError, ValueError, TypeError) as err:
         return [f"it cannot be evaluated any more ({err})"]
     out = []
     for name in dict.fromkeys([*then, *now]):

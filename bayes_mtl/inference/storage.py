@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from bayes_mtl.errors import StorageError
@@ -87,10 +88,10 @@ def load(path: str | Path) -> xr.DataTree:
         # xarray adds a filter of warnings to those of the session.
         with warnings.catch_warnings(), xr.open_datatree(path, **options) as tree:
             idata = tree.load()
-    except (OSError, ValueError, KeyError) as err:
+    except (OSError, ValueError, LookupError, RuntimeError) as err:
         raise StorageError(f"{path}: cannot be read as a fit ({err})") from err
     found = idata.attrs.get(FORMAT_KEY)
-    if found is None:
+    if not isinstance(found, int | np.integer):
         raise StorageError(f"{path}: is not a fit of this package (no attribute {FORMAT_KEY!r})")
     if int(found) > FORMAT:
         raise StorageError(

@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from bayes_mtl._typing import FloatArray, IntArray, Label
 from bayes_mtl.errors import Finding, SpecError
@@ -96,7 +97,11 @@ def chosen(known: Sequence[Label] | np.ndarray, tasks: Sequence[Label] | None) -
     labels = np.asarray(known, dtype=object).tolist()
     if tasks is None:
         return np.arange(len(labels))
-    if isinstance(tasks, str) or not isinstance(tasks, Sequence | np.ndarray) or not len(tasks):
+    if (
+        isinstance(tasks, str)
+        or not isinstance(tasks, Sequence | np.ndarray | pd.Index | pd.Series)
+        or not len(tasks)
+    ):
         raise SpecError(Finding("tasks", f"should be a list of labels, found {tasks!r}"))
     asked = list(dict.fromkeys(t.item() if isinstance(t, np.generic) else t for t in tasks))
     place = {label: i for i, label in enumerate(labels)}

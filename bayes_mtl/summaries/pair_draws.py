@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from bayes_mtl._typing import FloatArray, IntArray, Label
@@ -143,7 +144,7 @@ def pair_draws(
 
 def positions(known: np.ndarray, chosen: Sequence[Label]) -> IntArray:
     """Return where the chosen labels are; two at least."""
-    if isinstance(chosen, str) or not isinstance(chosen, Sequence | np.ndarray):
+    if isinstance(chosen, str) or not isinstance(chosen, Sequence | np.ndarray | pd.Index | pd.Series):
         raise SpecError(Finding("tasks", f"should be a list of labels, found {chosen!r}"))
     place = {label: i for i, label in enumerate(known.tolist())}
     labels = list(dict.fromkeys(c.item() if isinstance(c, np.generic) else c for c in chosen))
