@@ -158,6 +158,7 @@ def test_what_labels_are_called(value, label):
         ([2**70, 2**71], "beyond 64 bits"),
         ([-1, 2**63], "beyond 64 bits"),
         ([1, "1"], "found \\['int', 'str'\\]"),
+        (["a", "a\0"], "end in a null character"),
     ],
 )
 def test_what_is_no_label(labels, message):

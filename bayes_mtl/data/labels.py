@@ -113,6 +113,10 @@ class Labels:
         elif kinds == {int} and _too_wide(present):
             most = max(present, key=abs)
             found.append(Finding(where, f"has {what} beyond 64 bits, found {most}", "Convert them to text"))
+        if cut := [v for v in present if isinstance(v, str) and v.endswith("\0")]:  # NumPy cuts them off
+            found.append(
+                Finding(where, f"has {what} that end in a null character, found {cut[0]!r}", "Remove it")
+            )
         return found
 
     def index(self) -> tuple[tuple[Label, ...], IntArray]:
