@@ -10,7 +10,11 @@ from scipy.stats import multivariate_normal as normal
 from scipy.stats import norm as normal_density
 
 import bayes_mtl as mtl
+from bayes_mtl.inference.alone_law import law_of_prior
+from bayes_mtl.inference.groups import prior_draws
+from bayes_mtl.inference.hyperdraws import thinned
 from bayes_mtl.inference.leave_out import Stored
+from bayes_mtl.model import sampling_model
 from bayes_mtl.summaries.leave_out import row_elpd, row_scores_without, score_of_absent
 from bayes_mtl.summaries.refit import exact_rows, fit_without
 from tests.benchmarks.audit import simulate
@@ -320,3 +324,25 @@ def test_own_rows_are_asked_given_what_all_tasks_share():
     X = np.column_stack([np.ones(30), own.x])
     expected = np.linalg.lstsq(X, own.y - slope * own.z, rcond=None)[0]
     np.testing.assert_allclose(mtl.pooling(idata)["alone"].sel(task=2), expected, rtol=1e-6)
+
+
+def test_alone_scales_of_features_follow_the_noise_of_the_task():
+    """u_j tau lambda_j / sqrt(1 + (tau lambda_j / c)^2), tau relative to the noise: of weighted rows too."""
+    rng = np.random.default_rng(4)
+    task, x = np.repeat(np.arange(4), 8), rng.standard_normal((32, 2)) * [1.0, 5.0]
+    y = 3.0 * rng.standard_normal(4)[task] + x[:, 0] + rng.standard_normal(32)
+    d = mtl.TaskData.from_arrays(x, y, task, weights=rng.lognormal(0.0, 1.5, 32))
+    spec = mtl.ModelSpec(feature_scales=mtl.Horseshoe(expected_features=1))
+    prior = prior_draws(sampling_model(spec, d, collapsed=True, rows=d.pseudo_rows), d, 1)
+    law = law_of_prior(spec, d, prior, 50, np.random.default_rng(0))
+    drawn = thinned(prior, 50)
+    relevance, of_mean = (
+        drawn[name].transpose("draw", ...).to_numpy() for name in ("feature_relevance", "beta_mean_sd")
+    )
+    spread = np.hypot(of_mean, drawn["feature_sd"].transpose("draw", ...).to_numpy()[:, 1:])
+    local = relevance / np.sqrt(1.0 - (relevance / 2.0) ** 2)
+    for k in (0, 20, 49):
+        doubled = 2.0 * local[k] / np.sqrt(1.0 + local[k] ** 2)
+        expected = np.square(spread[k] / relevance[k] * doubled)
+        found = np.diag(law.covariance(1, float(2.0 * law.sigma[k]))[k])[1:]
+        np.testing.assert_allclose(found, expected, rtol=1e-6)

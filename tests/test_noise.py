@@ -6,8 +6,9 @@ from scipy import stats
 
 import bayes_mtl as mtl
 from bayes_mtl.inference.groups import PRIOR_DRAWS, prior_draws
-from bayes_mtl.model import sampling_model
+from bayes_mtl.model import outcome_units, sampling_model
 from bayes_mtl.model.noise import TaskNoise
+from bayes_mtl.structures._horseshoe import global_scale
 from tests.contracts import Evaluator, assert_close, with_natural_noise
 
 FIXED = {"beta_mean": 0.0, "feature_sd": 1.0}
@@ -90,6 +91,22 @@ def test_prior_draws_are_those_of_the_law(priors):
             else stats.invgamma(3, scale=2)
         )
         assert stats.kstest(median, law.cdf).pvalue > 1e-6
+
+
+def test_prior_draws_of_scales_that_are_relative_to_the_noise():
+    """A horseshoe's scale is HalfStudentT(3) in units of sigma_mean, whose coordinate cannot be drawn."""
+    data, scales = make_data(), mtl.Horseshoe(expected_features=0.5)
+    spec = mtl.ModelSpec(
+        family=BY_TASK, feature_scales=scales, priors={"sigma": mtl.Prior("Exponential", lam=2)}
+    )
+    prior = prior_draws(assemble(spec, data), data, 1)
+    median, tau = np.ravel(prior["sigma_mean"]), np.ravel(prior["feature_relevance_scale"])
+    unit = outcome_units(spec, data).scale * np.sqrt(data.n_rows / data.n_tasks)
+    # Each fails by chance once in a million times.
+    assert stats.kstest(median, stats.expon(scale=0.5).cdf).pvalue > 1e-6
+    relative = tau / (global_scale(0.5) * median / unit)
+    assert stats.kstest(relative, lambda x: 2.0 * stats.t(3).cdf(x) - 1.0).pvalue > 1e-6
+    assert abs(stats.spearmanr(relative, median).statistic) < 5 / np.sqrt(len(tau))
 
 
 def test_estimates_are_of_what_each_task_leaves():

@@ -15,7 +15,8 @@ from bayes_mtl.inference.alone import LawOfOne
 from bayes_mtl.inference.attributes import data_of, spec_of
 from bayes_mtl.inference.hyperdraws import thinned
 from bayes_mtl.inference.stored_draws import read
-from bayes_mtl.model import default_priors, integrated_population
+from bayes_mtl.model import default_priors, integrated_population, outcome_units
+from bayes_mtl.model.feature_scales import column_sd
 from bayes_mtl.model.mixture import CLUSTER_COV
 from bayes_mtl.prior import Prior
 from bayes_mtl.spec import ModelSpec
@@ -59,8 +60,8 @@ def law_of_prior(
         return LawOfOne(mean, own, scale, variance)
     at = np.isin(data.features, prior["candidate_feature"].to_numpy())
     sigma = read(prior, "sigma") if "task" not in prior["sigma"].dims else read(prior, "sigma_mean")
-    unit = getattr(spec.feature_scales, "unit", None) or spec.family.outcome_scale(data).scale
-    size = unit / data.X[:, at].std(axis=0)
+    unit = getattr(spec.feature_scales, "unit", None) or outcome_units(spec, data).scale
+    size = unit / column_sd(spec, data)[at]
     of_mean, of_task = read(prior, "beta_mean_sd", "candidate_feature"), read(prior, "feature_sd", "feature")
     relative = np.hypot(of_mean, of_task[:, at]) / size
 

@@ -93,23 +93,25 @@ def prior_draws(assembled: AssembledModel, data: TaskData, seed: int) -> xr.Data
     """Draw hyperparameters and coefficients from the prior."""
     model = assembled.model
     free = [v for v in model.free_RVs if v.name not in (*WHITENED, *NOISE_OFFSETS)]
+    noise = assembled.task_noise
+    variables = {v.name: v for v in free} if noise is None else noise.with_median(model, free)
+    found: dict[str, FloatArray] = {}
+    if variables:
+        draws = pm.draw(list(variables.values()), PRIOR_DRAWS, random_seed=seed, mode="FAST_COMPILE")
+        found = dict(zip(variables, draws, strict=True))
+    if noise is not None:
+        found |= noise.draw_coordinates(found, PRIOR_DRAWS, np.random.default_rng(seed + 2))
+        if noise.moves_median:
+            del found["sigma_mean"]  # follows from its coordinate
     drawn = xr.Dataset(coords={CHAIN: np.arange(1), DRAW: np.arange(PRIOR_DRAWS)})
-    if free:
-        draws = pm.draw(free, PRIOR_DRAWS, random_seed=seed, mode="FAST_COMPILE")
-        for variable, values in zip(free, draws, strict=True):
-            dims = dims_of(model, variable.name, values.ndim - 1)
-            drawn[variable.name] = ((CHAIN, DRAW, *dims), values[None])
-    if assembled.task_noise is not None:
-        known = {str(name): values.to_numpy()[0] for name, values in drawn.items()}
-        offsets = assembled.task_noise.draw_coordinates(known, PRIOR_DRAWS, np.random.default_rng(seed + 2))
-        for name, values in offsets.items():
-            drawn[name] = ((CHAIN, DRAW, *dims_of(model, name, values.ndim - 1)), values[None])
+    for name, values in found.items():
+        drawn[name] = ((CHAIN, DRAW, *dims_of(model, name, values.ndim - 1)), values[None])
     if assembled.levels is not None:
         z = np.random.default_rng(seed + 1).standard_normal((1, PRIOR_DRAWS, data.levels.size))
         drawn[LEVEL_OFFSET] = ((CHAIN, DRAW, f"{LEVEL_OFFSET}_dim"), z)
     prior, hyper = evaluate(assembled, drawn, data, given_data=False)
-    found = prior_coefficients(assembled, hyper, data, np.random.default_rng(seed))
-    return with_coefficients(prior, found, hyper, assembled, data)
+    own = prior_coefficients(assembled, hyper, data, np.random.default_rng(seed))
+    return with_coefficients(prior, own, hyper, assembled, data)
 
 
 def prior_coefficients(

@@ -20,12 +20,13 @@ from typing import Any
 import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
+from pytensor.graph.replace import graph_replace
 
 from bayes_mtl._typing import FloatArray, Tensor
 from bayes_mtl.data import TaskData
 from bayes_mtl.model.coords import TASK
 from bayes_mtl.model.numbers import Numbers
-from bayes_mtl.model.priors import draw_prior, register
+from bayes_mtl.model.priors import register
 from bayes_mtl.model.units import outcome_units
 from bayes_mtl.prior import Prior
 from bayes_mtl.spec import ModelSpec, PriorValue
@@ -97,20 +98,31 @@ class TaskNoise:
         pm.Potential("sigma_coordinates", density.sum())
         return pm.Deterministic("sigma", pt.exp(log_sigma), dims=TASK)
 
+    def with_median(self, model: pm.Model, free: list[Tensor]) -> dict[str, Tensor]:
+        """Return what can be drawn from the prior: `free` variables, given a random sigma_mean, and that one.
+
+        Scales of features may be relative to it, and its coordinate has no law to be drawn from.
+        """
+        drawn = {v.name: v for v in free}
+        if not self.moves_median:
+            return drawn
+        assert isinstance(self.median, Prior)
+        median = getattr(pm, self.median.distribution).dist(**dict(self.median.params))
+        given = graph_replace(free, {model["sigma_mean"]: median}, strict=False)
+        return dict(zip(drawn, given, strict=True)) | {"sigma_mean": median}
+
     def draw_coordinates(
         self, drawn: Mapping[str, FloatArray], n: int, rng: np.random.Generator
     ) -> dict[str, FloatArray]:
-        """Draw what the sampler moves from the prior, `n` times; `drawn` has sigma_spread, if it is learned.
+        """Return what the sampler moves, of `n` draws from the prior.
 
-        And sigma_mean, if that is learned and has no coordinate of its own.
+        `drawn` has sigma_mean and sigma_spread, those of them that are learned.
         """
         spread, found = _values(drawn, "sigma_spread", self.spread, n), {}
+        log_median = np.log(_values(drawn, "sigma_mean", self.median, n))
         if self.moves_median:
-            log_median = np.log(draw_prior(self.median, (n,), rng))
             centre, scale = _of_median(self.estimate, self.information, self.middle, spread)
             found[MEAN_OFFSET] = (log_median - centre) / scale
-        else:
-            log_median = np.log(_values(drawn, "sigma_mean", self.median, n))
         log_sigma = log_median + spread * rng.standard_normal((len(self.estimate), n))
         centre, scale = _of_tasks(self.estimate[:, None], self.information[:, None], log_median, spread)
         return found | {OFFSET: ((log_sigma - centre) / scale).T}
