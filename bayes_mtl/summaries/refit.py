@@ -163,7 +163,7 @@ def _fit_to(
     kept = keep_rows(data, keep)
     if count is not None and (data.weights == spec.family.copies(data.weights)).all():
         kept = replace(kept, weights=count[keep])
-    return quick_fit(kept, explicit_priors(spec, data), "without some rows", **sampler)
+    return quick_fit(kept, explicit_priors(spec, data), "a fit without some rows", **sampler)
 
 
 def keep_rows(data: TaskData, keep: npt.NDArray[np.bool_]) -> TaskData:
