@@ -11,7 +11,7 @@ import bayes_mtl as mtl
 from bayes_mtl import cli
 from bayes_mtl.errors import SpecError
 from bayes_mtl.inference.attributes import describe
-from bayes_mtl.inference.groups import PRIOR_DRAWS, constant_data, prior_draws
+from bayes_mtl.inference.groups import PRIOR_DRAWS, constant_data, in_table_order, prior_draws, row_coords
 from bayes_mtl.model import outcome_units, sampling_model
 from bayes_mtl.recipes import load_recipe
 from bayes_mtl.report.by_structure import answers
@@ -39,7 +39,8 @@ def drawn_twice(name):
     )
     prior = drawn.isel(draw=slice(half, None))
     known = constant_data(data).assign(outcome_unit=outcome_units(spec, data).scale)
-    groups = {"posterior": posterior, "prior": prior, "constant_data": known}
+    observed = xr.Dataset({"y": ("row", in_table_order(data, data.y))}, coords=row_coords(data))
+    groups = {"posterior": posterior, "prior": prior, "constant_data": known, "observed_data": observed}
     idata = xr.DataTree.from_dict(groups)
     idata.attrs.update(describe(spec, data.schema, mtl.__version__))
     return idata

@@ -158,9 +158,10 @@ def test_picture(n_tasks):
     drawn = axes[0].images[0].get_array()
     labels = [t.get_text() for t in axes[0].get_yticklabels()]
     tasks = found["task"].to_numpy().tolist()
-    assert sorted(labels) == (sorted(tasks) if n_tasks <= 80 else [])
-    if labels:
-        np.testing.assert_allclose(drawn, found["loading"].sel(task=labels))
+    assert set(labels) <= set(tasks)
+    assert len(labels) == (n_tasks if n_tasks <= 80 else 40)
+    named = axes[0].get_yticks().astype(int)
+    np.testing.assert_allclose(drawn[named], found["loading"].sel(task=labels))
     np.testing.assert_allclose(axes[1].images[0].get_array(), found["basis"].T)
     assert "chains disagree (R-hat 1.20)" in axes[0].get_xlabel()
     plt.close(axes[0].figure)

@@ -523,7 +523,8 @@ def test_picture(n_tasks):
     number = "1 cluster" if n_tasks == 1 else "2 clusters"
     assert f"{number}, 90% certain" in ax.get_title(loc="left")
     labels = [t.get_text() for t in ax.get_yticklabels()]
-    assert sorted(labels) == (sorted(tasks) if n_tasks <= 80 else [])
+    assert set(labels) <= set(tasks)
+    assert len(labels) == (n_tasks if n_tasks <= 80 else 40)
     plt.close(ax.figure)
 
 
