@@ -5,11 +5,13 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import kstest
+from scipy.special import logsumexp
+from scipy.stats import halfnorm, kstest
 from scipy.stats import multivariate_normal as normal
 from scipy.stats import norm as normal_density
 
 import bayes_mtl as mtl
+from bayes_mtl.inference.alone import LawOfOne, score_alone
 from bayes_mtl.inference.alone_law import law_of_prior
 from bayes_mtl.inference.groups import prior_draws
 from bayes_mtl.inference.hyperdraws import thinned
@@ -346,3 +348,38 @@ def test_alone_scales_of_features_follow_the_noise_of_the_task():
         expected = np.square(spread[k] / relevance[k] * doubled)
         found = np.diag(law.covariance(1, float(2.0 * law.sigma[k]))[k])[1:]
         np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_alone_a_task_of_as_many_rows_as_it_takes_to_explain_them():
+    """Slopes relative to the noise explain nothing if there is none, and a row less may well have none."""
+    x, y = np.array([[1.0, -0.3], [-2.0, 0.4]]), np.array([2.0, -1.0])
+    other = np.random.default_rng(0).standard_normal((8, 2))
+    d = mtl.TaskData.from_arrays(np.vstack([x, other]), np.append(y, other[:, 0]), [0, 0, *[1] * 8])
+    size = np.array([1.5, 0.7, 0.4])  # of slopes: per unit of noise
+
+    def follow(ratio):
+        sd = np.where(np.arange(3) > 0, ratio[:, None] * size, size)
+        return sd[:, :, None] * np.eye(3) * sd[:, None, :], np.zeros((1, 1, 3))
+
+    law = LawOfOne(
+        np.zeros((1, 1, 3)),
+        follow(np.ones(1))[0],
+        np.ones((1, 2, 3)),
+        np.zeros((1, 1, 3)),
+        follow,
+        np.ones(1),
+    )
+    found = score_alone(d, law, halfnorm(scale=1.0).logpdf, 1).density[:2]
+    sigma, X = np.exp(np.linspace(-30.0, 3.0, 3001)), np.column_stack([np.ones(2), x])
+
+    def log_integral(part, least):
+        each = np.full(len(sigma), -np.inf)
+        for k in np.flatnonzero(sigma > least):
+            covariance = X[part] @ follow(sigma[[k]])[0][0] @ X[part].T + sigma[k] ** 2 * np.eye(len(part))
+            square = y[part] @ np.linalg.solve(covariance, y[part])
+            each[k] = -0.5 * (square + np.linalg.slogdet(2.0 * np.pi * covariance)[1])
+        return logsumexp(each + halfnorm.logpdf(sigma) + np.log(sigma))
+
+    # Both rows have a density of exp(-1e8) and less below 1e-4.
+    expected = [log_integral([0, 1], 1e-4) - log_integral([1 - i], 0.0) for i in (0, 1)]
+    np.testing.assert_allclose(found, expected, atol=2e-3)
