@@ -14,6 +14,7 @@ from formulaic.errors import DataMismatchWarning
 from formulaic.parser.types import Factor, Term
 
 from bayes_mtl._typing import FloatArray
+from bayes_mtl.data.allowed import NotAllowedError
 from bayes_mtl.data.columns import (
     INTERCEPT,
     ColumnTypes,
@@ -89,7 +90,7 @@ class Design:
                 factors[shown], values[shown], first = learn(Expression(factor.expr), read, len(frame))
                 if (levels := factors[shown].levels) is not None:
                     findings += level_findings(f"term {shown!r}", levels, first, declared=True)
-            except FactorError as err:
+            except (FactorError, NotAllowedError) as err:
                 findings.append(Finding(f"term {shown!r}", *err.args))
             except Exception as err:
                 problem = f"cannot be evaluated ({side.shown(plain(err))})"
@@ -129,7 +130,7 @@ class Design:
             read = named(side, columns, factor.expr)
             try:
                 values[shown] = repeat(self.factors[shown], Expression(factor.expr), read, len(frame))
-            except FactorError as err:
+            except (FactorError, NotAllowedError) as err:
                 findings.append(Finding(f"term {shown!r}", *err.args))
             except Exception as err:
                 problem = f"cannot be evaluated on these rows ({side.shown(plain(err))})"
@@ -186,6 +187,8 @@ def evaluate_outcome(side: Side, table: Any) -> FloatArray:
     columns = ColumnTypes.learn(frame, ()).columns(frame)
     try:
         found = Expression(side.text)(named(side, columns, side.text), {})
+    except NotAllowedError as err:
+        raise DataError(Finding(where, *err.args)) from err
     except SyntaxError as err:
         hint = "It should be one expression, for example log(y) or after - before"
         raise DataError(Finding(where, f"cannot be read ({err.msg})", hint)) from err

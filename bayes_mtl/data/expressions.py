@@ -2,6 +2,7 @@
 
 Numbers are float64 whenever anything is computed from them: true and true is two, nothing wraps
 around. Transforms that learn (`center`, `scale`, `poly`, `bs`, ...) keep what they learned in a state.
+An expression uses what `allowed` lists and nothing else, since it may come out of a file.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from formulaic.transforms import TRANSFORMS
+
+from bayes_mtl.data import allowed
 
 FUNCTIONS: dict[str, Any] = {
     **TRANSFORMS,
@@ -34,10 +37,17 @@ class Expression:
     ----------
     text : str
         Python, in which every column is a name.
+
+    Raises
+    ------
+    NotAllowedError
+        If it uses what a formula may not.
     """
 
     def __init__(self, text: str):
-        tree = _Numbers().visit(ast.parse(text.strip(), mode="eval"))
+        tree = ast.parse(text.strip(), mode="eval")
+        allowed.check(tree)
+        tree = _Numbers().visit(tree)
         self._code = compile(ast.fix_missing_locations(tree), "<formula>", "eval")
 
     def __call__(self, columns: Mapping[str, Any], state: dict[str, Any]) -> Any:
@@ -48,6 +58,7 @@ class Expression:
             "_number": _number,
             "_function": _function,
             "_state": lambda key: state.setdefault(key, {}),
+            "__builtins__": allowed.BUILTINS,
         }
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore", RuntimeWarning)  # log of zero: what is not finite is reported

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import keyword
 import re
 import unicodedata
@@ -14,12 +13,12 @@ from itertools import accumulate, pairwise
 from formulaic import Formula
 from formulaic.parser.types import Term
 
+from bayes_mtl.data.allowed import BUILTINS
 from bayes_mtl.data.expressions import FUNCTIONS
 from bayes_mtl.errors import DataError, DataWarning, Finding
 
 MODULES = ("np", "contr")  # before a dot these are always the modules; in backticks, columns
 _NOT_COLUMNS = {"and", "else", "for", "if", "in", "is", "lambda", "not", "or", "None", "True", "False"}
-_BUILTINS = frozenset(dir(builtins))
 _WORD = r"(?:[^\W\d]|[^\x00-\x7f\s])(?:\w|[^\x00-\x7f\s])*"
 _PIECES = re.compile(
     rf"""(?P<text>'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")
@@ -225,7 +224,7 @@ def _word(
         if parts[0] in MODULES and len(parts) > 1:
             return word
         if len(parts) == 1 and after == "(":  # a function
-            if word not in FUNCTIONS and word not in _BUILTINS:
+            if word not in FUNCTIONS and word not in BUILTINS:
                 unknown.append(word if word in _HINTS else f"{word}(")
             return word
     # Of `a.b.mean(`, the last part is a method; of `a.b`, the longest column is meant.
@@ -234,7 +233,7 @@ def _word(
         found = _column(".".join(parts[:n]), have)
         if found is not None and (inside or n == len(parts)):
             return ".".join([stands_for(found), *parts[n:]])
-    if not (inside and (parts[0] in FUNCTIONS or parts[0] in _BUILTINS)):
+    if not (inside and (parts[0] in FUNCTIONS or parts[0] in BUILTINS)):
         unknown.append(word if not inside or word in _HINTS else parts[0])
     return word
 

@@ -50,7 +50,7 @@ def save(idata: xr.DataTree, path: str | Path) -> Path:
         slim.to_netcdf(temporary, engine="h5netcdf", encoding=packed)
         temporary.replace(path)
     elif path.suffix == ".zarr":
-        slim.to_zarr(path, mode="w", consolidated=False)
+        slim.to_zarr(path, mode="w", consolidated=False, zarr_format=3)
     else:
         raise StorageError(f"{path}: the name should end in .nc or .zarr, found {path.suffix!r}")
     return path
@@ -59,8 +59,9 @@ def save(idata: xr.DataTree, path: str | Path) -> Path:
 def load(path: str | Path) -> xr.DataTree:
     """Read a fit that `save` wrote.
 
-    Nothing is unpickled. But the formula in the file is evaluated when new rows are predicted, so load
-    files from people you trust, as with any formula.
+    A file from somebody else can run no code: nothing is unpickled, and its formula, which is evaluated when
+    new rows are predicted, may use arithmetic, known functions and methods that only compute. It can say what
+    it likes of its model, and ask for much memory or time.
 
     Parameters
     ----------
@@ -82,7 +83,10 @@ def load(path: str | Path) -> xr.DataTree:
     if not path.exists():
         raise StorageError(f"{path}: there is no such file")
     options: dict[str, Any] = (
-        {"engine": "zarr", "consolidated": False} if path.suffix == ".zarr" else {"engine": "h5netcdf"}
+        # Zarr's second format knows filters that unpickle.
+        {"engine": "zarr", "consolidated": False, "zarr_format": 3}
+        if path.suffix == ".zarr"
+        else {"engine": "h5netcdf"}
     )
     try:
         # xarray adds a filter of warnings to those of the session.
