@@ -19,6 +19,11 @@ from bayes_mtl.spec import ModelSpec, inside_features
 FORMAT = 2
 FORMAT_KEY, _SPEC, _SCHEMA = "bayes_mtl_format", "bayes_mtl_spec", "bayes_mtl_schema"
 _GIVEN = "bayes_mtl_spec_as_given"
+DESCRIPTION = {
+    _SPEC: "the description",
+    _GIVEN: "the description as it was given",
+    _SCHEMA: "the formula or columns",
+}
 
 
 def describe(

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from bayes_mtl.errors import StorageError
+from bayes_mtl.errors import DataWarning, StorageError
 from bayes_mtl.inference.attributes import FORMAT, FORMAT_KEY, spec_of
-from bayes_mtl.inference.fingerprint import KEY, differences, stamp
+from bayes_mtl.inference.fingerprint import KEY, NAMES_KEY, differences, is_stamped, stamp
 from bayes_mtl.inference.hyperdraws import task_corr
 from bayes_mtl.inference.log_likelihood import log_likelihood, posterior_predictive
 
@@ -75,9 +75,14 @@ def load(path: str | Path) -> xr.DataTree:
     Raises
     ------
     StorageError
-        If there is no such file, or it is not a fit of this package, or of another format; or if the
-        description in it means another model than it did when it was written: the log density of one draw
-        is stored, and computed again.
+        If there is no such file, or it is not a fit of this package, or of another format; or if it does not
+        mean what it did when it was written: the log density of one draw is stored, and computed again, and
+        labels, formula and description are as they were.
+
+    Warns
+    -----
+    DataWarning
+        If `save` did not write it, so that nothing is stored by which that could be seen.
     """
     path = Path(path)
     if not path.exists():
@@ -107,12 +112,20 @@ def load(path: str | Path) -> xr.DataTree:
             f"{path}: has format {found}, which does not say what its default priors were; they may have "
             f"changed since (this version reads format {FORMAT}). Fit again, or read it with {writer}"
         )
-    if changed := differences(idata):
-        raise StorageError(
-            f"{path}: does not mean here what it meant to {writer}, which wrote it: of the log density of "
-            f"its first draw, {'; '.join(changed)}. Fit again, or read it with that version"
+    if not is_stamped(idata):
+        warnings.warn(
+            f"{path}: was not written by `save`, so that nothing in it shows whether it means here what it "
+            f"meant to {writer}. Write fits with `save`.",
+            DataWarning,
+            stacklevel=2,
         )
-    idata.attrs.pop(KEY, None)
+    elif changed := differences(idata):
+        raise StorageError(
+            f"{path}: does not mean here what it meant to {writer}, which wrote it: {'; '.join(changed)}. "
+            f"Fit again, or read it with that version"
+        )
+    for key in (KEY, NAMES_KEY):
+        idata.attrs.pop(key, None)
     return _with_derived(idata)
 
 
