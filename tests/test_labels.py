@@ -177,6 +177,8 @@ def test_what_is_no_label(labels, message):
         (["01", "02"], [1, 2], r"type int \(1\), the model knows str"),
         ([True, False], [1, 0], r"type int \(1\), the model knows bool"),
         ([1, 2], [b"1", b"2"], r"found b'1'"),
+        (["a", "b"], [9], r"type int \(9\), the model knows str"),
+        ([1, 2], ["9"], r"type str \('9'\), the model knows int"),
         (["a", "b"], [("a",), ("b",)], r"found \('a',\)"),
         (["a", "b"], [[1], [2]], r"found \[1\]"),
     ],

@@ -336,7 +336,13 @@ def test_wide_tables_get_every_outcome():
 
 
 @pytest.mark.parametrize(
-    ("labels", "message"), [([None, "a"], "missing labels in rows"), ([1, "a"], "the model knows str")]
+    ("labels", "message"),
+    [
+        ([None, "a"], "missing labels in rows"),
+        ([1, "a"], "the model knows str"),
+        ([7, 7], r"type int \(7\), the model knows str"),
+        ([True, "a"], r"type bool \(True\), the model knows str"),
+    ],
 )
 def test_labels_of_another_kind_are_no_new_tasks(labels, message):
     data = mtl.TaskData.from_table(table().replace({"task": {"b": "1"}}), task="task", outcome="y")
@@ -345,7 +351,7 @@ def test_labels_of_another_kind_are_no_new_tasks(labels, message):
     )
     with pytest.raises(errors.PredictionError, match=message):
         mtl.predict(idata, pd.DataFrame({"task": labels}), new_tasks="population")
-    new = mtl.predict(idata, pd.DataFrame({"task": [7, 7, "a"]}), new_tasks="population")
+    new = mtl.predict(idata, pd.DataFrame({"task": ["7", "7", "a"]}), new_tasks="population")
     y = new["predictions"]["y"].to_numpy()
     np.testing.assert_array_equal(y[..., 0], y[..., 1])  # one draw for the new task
 

@@ -133,8 +133,8 @@ class Labels:
     ) -> tuple[IntArray, list[Label], list[Finding]]:
         """Return each row's position among the known labels followed by unknown ones, these, and findings.
 
-        Labels that look like a known one but have another type ("01" or 1.0 for 1) are neither known nor new:
-        they are findings.
+        Labels of another type than the known ones ("01" or 1.0 for 1, 9 among texts) are neither known nor
+        new: they are findings. Only a text that reads as no number may be new among numbers.
 
         Parameters
         ----------
@@ -155,7 +155,6 @@ class Labels:
         unknown = list(
             dict.fromkeys(v for v in self.values if v is not None and (type(v), v) not in position)
         )
-        shown = {_loose(label) for label in known} if unknown else set()
         found = []
         if missing := [i for i, v in enumerate(self.values) if v is None]:
             hint = f"Name one of the {what} in every row"
@@ -164,7 +163,7 @@ class Labels:
             first = next(v for v in self.values if isinstance(v, int))
             problem = f"has labels of type float ({float(first)!r}), the model knows int"
             found.append(Finding(where, problem, "Convert the column to int"))
-        elif odd := [v for v in unknown if type(v) is not kind and _loose(v) in shown]:
+        elif odd := [v for v in unknown if type(v) is not kind and not _is_word(v)]:
             problem = (
                 f"has labels of type {type(odd[0]).__name__} ({odd[0]!r}), the model knows {kind.__name__}"
             )
@@ -189,12 +188,12 @@ def _is_unsigned(labels: Iterable[Any]) -> bool:
     return any(type(v) is int and v >= 2**63 for v in labels)
 
 
-def _loose(label: Any) -> str:
-    """Return what a label looks like when its type is forgotten: "1" for 1, "01", 1.0 and True."""
-    text = str(label).strip()
-    text = {"True": "1", "False": "0"}.get(text, text)
+def _is_word(label: Any) -> bool:
+    """Whether it is text that could not be a number or a truth value."""
+    if not isinstance(label, str) or label.strip() in ("True", "False"):
+        return False
     try:
-        number = Decimal(text)
+        Decimal(label.strip())
     except InvalidOperation:
-        return text
-    return str(int(number)) if number.is_finite() and abs(number) < 10**30 and number == int(number) else text
+        return True
+    return False
