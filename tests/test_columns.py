@@ -95,3 +95,57 @@ def test_what_is_no_table(table):
     ):
         with pytest.raises(error, match="should be a data frame"):
             use()
+
+
+@pytest.mark.parametrize(
+    "formula",
+    ["y ~ I(x > 0)", "I(x > 0) ~ w", "y ~ {np.where(x > 0, 1, 0)}", "y ~ I(1 / x)", "np.arctan(x) ~ w"],
+)
+def test_infinite_values_are_found_where_an_expression_would_hide_them(formula):
+    for value in (np.inf, -np.inf):
+        bad = TABLE.assign(x=[*TABLE.x[:7], value, *TABLE.x[8:]])
+        for missing in ("error", "drop"):
+            with pytest.raises(errors.DataError, match=r"'x': 1 value is infinite \(rows 7"):
+                mtl.TaskData.from_table(bad, task="task", formula=formula, missing=missing)
+    design = mtl.TaskData.from_table(TABLE, task="task", formula=formula).schema.design
+    if "x" in design.reads:
+        with pytest.raises(errors.PredictionError, match=r"not finite in 'x', rows \[7\]"):
+            design.matrix(bad, errors.PredictionError)
+
+
+@pytest.mark.parametrize(
+    ("levels", "new", "words"),
+    [
+        ([1, 2, 3], ["1", "2", "3"], r"has text \('1'\) for levels that are numbers. Convert it to numbers"),
+        (["1", "2", "3"], [1, 2, 3], r"has numbers \(1\) for levels that are text. Convert it to text"),
+        ([1, 2, 3], [1, 2, 4], r"has unknown levels \[4\]. Known: \[1, 2, 3\]\.$"),
+    ],
+)
+def test_levels_of_another_type_are_said_to_be(levels, new, words):
+    table = TABLE.assign(k=pd.Categorical(levels * 10))
+    design = mtl.TaskData.from_table(table, task="task", formula="y ~ k").schema.design
+    with pytest.raises(errors.PredictionError, match=words):
+        design.matrix(pd.DataFrame({"k": new}), errors.PredictionError)
+
+
+def test_text_that_an_expression_compares_has_levels():
+    table = TABLE.assign(s=list("abc") * 10)
+    design = mtl.TaskData.from_table(table, task="task", formula="y ~ {s == 'a'}").schema.design
+    with pytest.raises(
+        errors.PredictionError, match=r"unknown levels \['d'\].*compute the column that it makes"
+    ):
+        design.matrix(pd.DataFrame({"s": ["a", "d"]}), errors.PredictionError)
+
+
+@pytest.mark.parametrize("kind", [pd.DataFrame, pl.DataFrame, lambda frame: pl.DataFrame(frame).to_arrow()])
+def test_arrays_that_are_frames_have_the_names_of_their_columns(kind):
+    X = TABLE[["x", "w"]]
+    data = mtl.TaskData.from_arrays(kind(X), TABLE.y, TABLE.task)
+    assert data.features == ("Intercept", "x", "w")
+    np.testing.assert_array_equal(data.X[:, 1:], X)
+    given = mtl.TaskData.from_arrays(kind(X), TABLE.y, TABLE.task, feature_names=["a", "b"])
+    assert given.features == ("Intercept", "a", "b")
+    numbered = mtl.TaskData.from_arrays(X.set_axis([0, 1], axis=1), TABLE.y, TABLE.task)
+    assert numbered.features == ("Intercept", "x0", "x1")
+    with pytest.raises(errors.DataError, match=r"reserved names \['y'\]"):
+        mtl.TaskData.from_arrays(kind(X.rename(columns={"w": "y"})), TABLE.y, TABLE.task)

@@ -397,8 +397,8 @@ class TestFindings:
             strict=True,
         )
         assert found == [
-            ("column 'some_nan'", "2 values are NaN (rows 2, 4; tasks 'c', 'b')"),
             ("column 'some_inf'", "1 value is infinite (rows 7; tasks 'b')"),
+            ("column 'some_nan'", "2 values are NaN (rows 2, 4; tasks 'c', 'b')"),
             ("feature 'five'", "is constant (5 in every row)"),
             ("feature 'twice'", "is collinear: an exact linear combination of 'x'"),
         ]

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from bayes_mtl._typing import FloatArray
 from bayes_mtl.data.factors import (
     as_categorical,
     is_number,
@@ -87,15 +88,17 @@ class ColumnTypes:
             found += level_findings(f"column {name!r}", self.levels[name], columns[name], declared=declared)
         return found
 
-    def new_findings(self, frame: pd.DataFrame) -> list[Finding]:
-        """Find new rows with missing values, unknown levels, or text for numbers."""
+    def new_findings(self, frame: pd.DataFrame, terms: Collection[str]) -> list[Finding]:
+        """Find new rows with missing values, unknown levels, or text for numbers.
+
+        Levels of columns that only expressions read are checked too: `arm == "a"` is false of any other.
+        """
         found = missing(frame)
         for name, column in frame.items():
             present = column.dropna()
             if name in self.levels:
                 if new := unknown_levels(present, self.levels[name]):
-                    known = f"Known: {self.levels[name]}"
-                    found.append(Finding(f"column {name!r}", f"has unknown levels {new}", known))
+                    found.append(_new_levels(str(name), new, self.levels[name], is_term=name in terms))
             elif name not in self.text and len(present) and is_categorical(_typed(present)):
                 problem = "was numeric when the model was fitted, found text"
                 found.append(Finding(f"column {name!r}", problem))
@@ -153,10 +156,19 @@ def unfit_columns(frame: pd.DataFrame) -> list[Finding]:
     return found
 
 
+def gaps(column: pd.Series) -> FloatArray:
+    """Return NaN where a value is missing, infinity where it is infinite, and 0 elsewhere."""
+    out = np.where(column.isna().to_numpy(), np.nan, 0.0)
+    if pd.api.types.is_numeric_dtype(column):
+        numbers = column.to_numpy(dtype=float, na_value=np.nan)
+        out[np.isinf(numbers)] = np.inf
+    return out
+
+
 def missing(frame: pd.DataFrame) -> list[Finding]:
-    """Find the columns in which a value is missing."""
-    gaps = {name: np.flatnonzero(column.isna().to_numpy()) for name, column in frame.items()}
-    return [not_there([name], rows) for name, rows in gaps.items() if len(rows)]
+    """Find the columns in which a value is missing or infinite."""
+    found = {name: np.flatnonzero(~np.isfinite(gaps(column))) for name, column in frame.items()}
+    return [not_there([name], rows) for name, rows in found.items() if len(rows)]
 
 
 def not_there(names: Sequence[Any], rows: npt.NDArray[np.intp]) -> Finding:
@@ -164,6 +176,18 @@ def not_there(names: Sequence[Any], rows: npt.NDArray[np.intp]) -> Finding:
     more = " and more" if len(rows) > _SOME else ""
     found = f"is missing or not finite in {', '.join(map(repr, names))}, rows {rows[:_SOME].tolist()}{more}"
     return Finding("table", found, "Drop or impute them")
+
+
+def _new_levels(name: str, new: Sequence[Any], known: Sequence[Any], *, is_term: bool) -> Finding:
+    """Say what is wrong with levels that were not there when the model was fitted."""
+    where, hint = f"column {name!r}", f"Known: {list(known)}"
+    kinds = ["text" if isinstance(levels[0], str) else "numbers" for levels in (new, known)]
+    if kinds[0] != kinds[1]:
+        convert = f"Convert it to {kinds[1]}. {hint}"
+        return Finding(where, f"has {kinds[0]} ({new[0]!r}) for levels that are {kinds[1]}", convert)
+    if not is_term:
+        hint += ". Where the formula means any text, compute the column that it makes of it beforehand"
+    return Finding(where, f"has unknown levels {list(new)}", hint)
 
 
 def _merges(column: pd.Series) -> bool:

@@ -119,11 +119,12 @@ class Design:
     def matrix(self, table: Any, error: type[FindingsError]) -> FloatArray:
         """Build the design matrix of new rows, with the levels and states of the first table."""
         frame = to_pandas(table, self.reads, error)
-        raise_if_any(self.types.new_findings(frame), error)
         side = read_side(self.formula, self.reads)
         terms = terms_of(side)
+        bare = _bare(side, terms)
+        raise_if_any(self.types.new_findings(frame, bare), error)
         columns = self.types.columns(frame)
-        values = self.types.values(columns, _bare(side, terms))
+        values = self.types.values(columns, bare)
         findings = []
         for factor in _factors(terms, "python"):
             shown = side.shown(factor.expr)

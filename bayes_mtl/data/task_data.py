@@ -15,6 +15,7 @@ import pandas as pd
 
 from bayes_mtl._typing import FloatArray, IntArray, Label
 from bayes_mtl.data import checks
+from bayes_mtl.data.columns import gaps
 from bayes_mtl.data.dependence import Dependence, dependent_columns, warn_of_dependent_columns
 from bayes_mtl.data.design import evaluate_outcome, known_side
 from bayes_mtl.data.formulas import Side, column_side, quote, read_side, split_formula
@@ -388,7 +389,7 @@ class TaskData:
         task : array_like, shape (n_rows,)
             Task label of each row.
         feature_names : sequence of str, optional
-            Default ``x0, x1, ...``.
+            Default: the names of the columns of `X` if it is a data frame, else ``x0, x1, ...``.
         groupings : mapping from str to array_like, shape (n_rows,), optional
             Names of further grouping factors, and the level of each row. Intercepts vary by level.
         weights, offset, noise : array_like, shape (n_rows,), optional
@@ -417,9 +418,7 @@ class TaskData:
             raise DataError(
                 Finding("X", f"should have 2 dimensions, found {matrix.ndim}", "Shape (n_rows, n_features)")
             )
-        names = (
-            list(feature_names) if feature_names is not None else [f"x{i}" for i in range(matrix.shape[1])]
-        )
+        names = _feature_names(X, matrix.shape[1]) if feature_names is None else list(feature_names)
         findings = []
         if len(names) != matrix.shape[1]:
             findings.append(
@@ -672,6 +671,16 @@ def _array(values: npt.ArrayLike, *, labels: bool) -> npt.NDArray[Any]:
     return out
 
 
+def _feature_names(X: Any, number: int) -> list[str]:
+    """Return the names of the columns of a data frame, made up for an array, or where they are no text."""
+    try:
+        names = column_names(X)
+    except TypeError:
+        names = []
+    is_named = len(names) == number and all(isinstance(name, str) for name in names)
+    return names if is_named else [f"x{i}" for i in range(number)]
+
+
 def _of_rows(labels: Labels, rows: IntArray) -> tuple[tuple[Label, ...], IntArray]:
     levels, index = labels.index()
     return levels, index[rows]
@@ -841,21 +850,24 @@ def _row_findings(
     """Find missing, infinite and non-positive entries; of a wide table, in its own rows and columns."""
     n_rows, dropped = len(y) // max(1, len(wide)), look.dropped
     once = slice(0, len(y) if dropped else n_rows)
-    gone = {name: table[name].isna().to_numpy() for name in (*design.reads, *outcome_reads)}
+    raw = {name: gaps(table[name]) for name in (*design.reads, *outcome_reads)}
+
+    def complete(names: Sequence[str]) -> npt.NDArray[np.bool_]:
+        return np.isfinite(np.sum([np.zeros(len(y)), *(raw[name] for name in names)], axis=0))
+
     found = []
     if not wide or dropped:
         for name in outcome_reads:
-            found += look.not_finite(name, np.where(gone[name], np.nan, 0.0))
-        complete = ~np.any([gone[name] for name in outcome_reads], axis=0)
-        found += look.not_finite(outcome, np.where(complete, y, 0.0), computed=True)
+            found += look.not_finite(name, raw[name])
+        found += look.not_finite(outcome, np.where(complete(outcome_reads), y, 0.0), computed=True)
     for i, name in enumerate(() if dropped else wide):
         found += look.not_finite(name, y, slice(i * n_rows, (i + 1) * n_rows))
     reads = [name for name in design.reads if name not in outcome_reads]
     for name in reads:
-        found += look.not_finite(name, np.where(gone[name], np.nan, 0.0), once)
-    complete = ~np.any([gone[name] for name in design.reads] or [np.zeros(len(y), bool)], axis=0)
+        found += look.not_finite(name, raw[name], once)
+    there = complete(design.reads)
     for i, name in enumerate(design.columns):
-        found += look.not_finite(name, np.where(complete, matrix[:, i], 0.0), once, computed=True)
+        found += look.not_finite(name, np.where(there, matrix[:, i], 0.0), once, computed=True)
     for key, column in extra.items():
         values = side[key]
         if column is not None and values is not None:
