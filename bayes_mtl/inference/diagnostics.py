@@ -11,6 +11,7 @@ import xarray as xr
 from bayes_mtl.errors import Finding
 from bayes_mtl.inference.attributes import FORMAT_KEY, data_of, schema_of, spec_of
 from bayes_mtl.inference.hyperdraws import is_auxiliary
+from bayes_mtl.inference.noise_by_task import noise_findings
 from bayes_mtl.inference.prechecks import noise_is_confounded
 from bayes_mtl.inference.spread import spread_findings
 
@@ -94,8 +95,9 @@ def diagnose(idata: xr.DataTree) -> Diagnosis:
     """Check divergences, tree depth, energy, R-hat and effective sample size, and `feature_sd`.
 
     Constants and the mirrored half of correlation matrices are left out, and so are loadings, whose
-    rotation is arbitrary. A note says where `feature_sd` is well below the spread of the coefficients
-    that were drawn (`inference.spread`).
+    rotation is arbitrary. Notes say where `feature_sd` is well below the spread of the coefficients
+    that were drawn (`inference.spread`), and which tasks have another noise than the one that a model
+    has for all (`inference.noise_by_task`).
 
     Parameters
     ----------
@@ -110,8 +112,9 @@ def diagnose(idata: xr.DataTree) -> Diagnosis:
     posterior = idata["posterior"].to_dataset()
     stats = idata["sample_stats"].to_dataset()
     chains, draws = posterior.sizes["chain"], posterior.sizes["draw"]
+    noise = tuple(noise_findings(idata)) if FORMAT_KEY in idata.attrs else ()
     if set(stats) <= {"diverging"}:
-        return Diagnosis((), float("nan"), float("nan"), 0, draws, chains, sampled=False)
+        return Diagnosis((), float("nan"), float("nan"), 0, draws, chains, sampled=False, notes=noise)
     problems: list[Finding] = []
     mixing: list[Finding] = []
     worst, least, slowest = _convergence(posterior, mixing)
@@ -153,7 +156,7 @@ def diagnose(idata: xr.DataTree) -> Diagnosis:
     if problems and noise_is_confounded(spec_of(idata), data_of(idata)):
         slow = ("divergences", "energy", "R-hat", "effective sample size")
         problems = [replace(p, remedy=_ONE_ROW) if p.where in slow else p for p in problems]
-    notes = tuple(spread_findings(idata)) if FORMAT_KEY in idata.attrs else ()
+    notes = (*spread_findings(idata), *noise) if FORMAT_KEY in idata.attrs else ()
     return Diagnosis(tuple(problems), worst, least, divergences, draws, chains, notes=notes)
 
 

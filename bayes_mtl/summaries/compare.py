@@ -18,6 +18,7 @@ from bayes_mtl.errors import ConvergenceWarning, Finding, SpecError, raise_if_an
 from bayes_mtl.inference import fit
 from bayes_mtl.inference.attributes import data_of, spec_of
 from bayes_mtl.inference.diagnostics import kept
+from bayes_mtl.inference.noise_by_task import REMEDY, noise_findings
 from bayes_mtl.progress import progress
 from bayes_mtl.spec import ModelSpec
 from bayes_mtl.structures import (
@@ -91,7 +92,7 @@ def compare(
     )
     _complete(table, scores)
     disagree = {name: r for name, idata in named.items() if (r := kept(idata).worst_r_hat) > _DISAGREE}
-    table.attrs["words"] = _words(table, by, disagree)
+    table.attrs["words"] = _words(table, by, disagree) + _noise_words(named)
     return table
 
 
@@ -291,6 +292,15 @@ def _variance(values: FloatArray, count: FloatArray) -> float:
     """Return the variance of a sum of rows, each of which counts several times."""
     n, total = count.sum(), (count * values).sum()
     return float(max((count * values**2).sum() - total**2 / n, 0.0))
+
+
+def _noise_words(named: Mapping[str, xr.DataTree]) -> str:
+    """Say where one noise scale stands for tasks that differ by it, with the numbers of the first fit."""
+    found = {name: noise[0] for name, idata in named.items() if (noise := noise_findings(idata))}
+    if not found:
+        return ""
+    first = next(iter(found))
+    return f" In {', '.join(found)} sigma {found[first].problem} (numbers of {first}): {REMEDY}."
 
 
 def _words(table: pd.DataFrame, by: str, disagree: Mapping[str, float]) -> str:

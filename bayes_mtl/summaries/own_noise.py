@@ -8,7 +8,6 @@ from scipy.stats import chi2
 
 from bayes_mtl._typing import FloatArray
 from bayes_mtl.data import TaskData
-from bayes_mtl.inference.attributes import data_of
 from bayes_mtl.inference.leave_out import LeftOut
 from bayes_mtl.summaries.leave_out import read_stored
 from bayes_mtl.summaries.row_scores import smoothed_weights
@@ -17,51 +16,6 @@ _OWN = 0.1  # prior probability that the noise of a task is its own
 _WIDE = 1.5  # of the logarithm of how much it then differs from that of the others
 _NODES = 41
 _DRAWS = 400
-MATTERS = 1.25  # smaller factors are not worth a word
-
-
-def noise_ratios(data: TaskData) -> tuple[FloatArray, FloatArray]:
-    """Compare what is left of the rows of each task around its own least squares.
-
-    Returns
-    -------
-    ratio : (T,)
-        To that of the task in the middle (weighted by degrees of freedom); NaN without degrees of freedom.
-    chance : (T,)
-        Probability of a larger difference, in either direction, if noise were the same.
-    """
-    rows = data.pseudo_rows
-    spare = data.statistics.count - rows.rank
-    able = (spare > 0) & (rows.rest > 0)
-    ratio, chance = np.full(data.n_tasks, np.nan), np.ones(data.n_tasks)
-    if able.sum() < 2:
-        return ratio, chance
-    rest, spare = rows.rest[able], spare[able]
-    variance = rest / chi2.ppf(0.5, spare)  # half of the tasks lie above
-    order = np.argsort(variance)
-    below = np.cumsum(spare[order]) - spare[order] / 2
-    middle = float(np.exp(np.interp(spare.sum() / 2, below, np.log(variance[order]))))
-    ratio[able] = np.sqrt(rest / spare / middle)
-    chance[able] = 2.0 * np.minimum(chi2.sf(rest / middle, spare), chi2.cdf(rest / middle, spare))
-    return ratio, chance
-
-
-def noise_cost(fitted: xr.DataTree) -> tuple[FloatArray, FloatArray]:
-    """Return the noise of each task relative to the one that the model has for all, and what that costs.
-
-    n rows with noise s that are predicted with noise sigma lose n [log(sigma / s) + s^2 / (2 sigma^2) - 1/2]
-    on average.
-    """
-    data = data_of(fitted)
-    sigma = (
-        float(np.exp(np.log(fitted["posterior"]["sigma"]).mean())) if "sigma" in fitted["posterior"] else 1.0
-    )
-    rows, count = data.pseudo_rows, data.statistics.count
-    spare = np.maximum(count - rows.rank, 0.0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        share = np.where((spare > 0) & (rows.rest > 0), np.sqrt(rows.rest / spare) / sigma, np.nan)
-        cost = count * (0.5 * share**2 - 0.5 - np.log(share))
-    return share, np.where(np.isnan(cost), 0.0, cost)
 
 
 def surprise_given_noise(fitted: xr.DataTree, data: TaskData, t: int, *, absent: bool) -> float:

@@ -16,6 +16,14 @@ from bayes_mtl.data.labels import as_coordinate
 from bayes_mtl.families import Bernoulli
 from bayes_mtl.inference.attributes import data_of, schema_of, spec_of
 from bayes_mtl.inference.leave_out import is_closed
+from bayes_mtl.inference.noise_by_task import (
+    REMEDY,
+    has_one_noise,
+    noise_cost,
+    noise_findings,
+    noise_ratios,
+    stands_out,
+)
 from bayes_mtl.progress import progress
 from bayes_mtl.spec import ModelSpec
 from bayes_mtl.structures import CompletePooling, NoPooling, StudentT, TaskCovariance, TaskMixture
@@ -26,7 +34,7 @@ from bayes_mtl.summaries.leave_out import (
     score_of_absent,
     task_scores,
 )
-from bayes_mtl.summaries.own_noise import MATTERS, noise_cost, noise_ratios, surprise_given_noise
+from bayes_mtl.summaries.own_noise import surprise_given_noise
 from bayes_mtl.summaries.refit import fit_without, quick_fit
 from bayes_mtl.summaries.row_scores import (
     MAX_PARETO_K,
@@ -131,10 +139,9 @@ def transfer_gain(
     task, n_tasks = data.task_index, data.n_tasks
     gain, gain_se = _paired(own, alone, spec, data)
     over_pooled, over_pooled_se = _paired(own, as_one, spec, data)
-    one_noise = spec.family.gaussian_coefficients and data.noise is None and not data.groupings
-    one_noise = one_noise and not getattr(spec.family, "task_noise", False)
+    one_noise = has_one_noise(spec, data)
     ratio, by_chance = noise_ratios(data) if one_noise else (np.full(n_tasks, np.nan), np.ones(n_tasks))
-    noisy = (by_chance < _LEVEL / n_tasks) & (np.abs(np.log(ratio)) > np.log(MATTERS))
+    noisy = stands_out(ratio, by_chance)
     surprise, others, others_se = np.full((3, n_tasks), np.nan)
     if is_closed(spec):
         _, surprise, unreliable = task_scores(idata)
@@ -160,6 +167,8 @@ def transfer_gain(
         for v, bad in zip(verdict, worst > MAX_PARETO_K, strict=True)
     ]
     remedy = _remedy(list(data.tasks), hurt, hurts, worse & ~hurt, spec.task_covariance)
+    if gain.sum() < -LEAST and not (worse & ~hurt).any() and (found := noise_findings(idata)):
+        remedy += f" In all, tasks are predicted worse than alone: sigma {found[0].problem}; {REMEDY}."
     n_rows = sum_by_task(own.count, data.starts)
     columns = {
         "n_rows": n_rows.astype(np.int64) if (n_rows == np.rint(n_rows)).all() else n_rows,
@@ -306,11 +315,7 @@ def _remedy(tasks: list[Any], hurt: Any, hurts: Any, noisy: Any, structure: Task
     """Say what to do about tasks that are hurt or hurt others."""
     named = [str(t) for t, bad in zip(tasks, hurt | hurts, strict=True) if bad]
     by_noise = [str(t) for t, bad in zip(tasks, noisy, strict=True) if bad]
-    noise = (
-        f"{', '.join(by_noise)}: their noise is not that of all; try Gaussian(task_noise=True)."
-        if by_noise
-        else ""
-    )
+    noise = f"{', '.join(by_noise)}: their noise is not that of all; {REMEDY}." if by_noise else ""
     if not named:
         return noise or "No task is hurt: nothing needs to be done."
     several = len(named) > 0.2 * len(tasks) and not isinstance(structure, TaskMixture)
