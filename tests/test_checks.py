@@ -156,3 +156,17 @@ def test_diagnostics_advise_what_has_not_been_done(accepted, advice, center):
     assert "mixes most slowly" in remedies["divergences"]
     assert ("target_accept" in remedies["divergences"]) == bool(advice)
     assert ("center=True" in remedies["tree depth"]) is not center
+
+
+@pytest.mark.parametrize("column", ["x", "y", "w", "o", "s", "z"])
+@pytest.mark.parametrize("unit", [1e-300, 1e-160, 1e-100, 1e100, 1e160, 1e290])
+def test_units_that_have_no_room_are_said_before_anything_is_computed(column, unit):
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({name: 1 + rng.uniform(size=30) for name in "xywos"})
+    table = table.assign(task=np.repeat(list("abc"), 10), z=np.repeat([1.0, 2.0, 4.0], 10))
+    roles = {"weights": "w", "offset": "o", "noise": "s", "task_features": ["z"]}
+    table[column] *= unit
+    words = f"column '{column}': holds .* Change its unit: (divide|multiply)"
+    with pytest.raises(DataError, match=words) as found:
+        mtl.TaskData.from_table(table, task="task", formula="y ~ x", **roles)
+    assert len(found.value.findings) == 1

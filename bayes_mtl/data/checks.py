@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from bayes_mtl.data.schema import INTERCEPT, Design
 from bayes_mtl.errors import DataWarning, Finding
 
 _MAX_SCALE_RATIO = 3.0
+_LARGEST = 1e75  # squares of coefficients, which are an outcome over a feature, have to be numbers
 _FAR_FROM_ZERO = 3.0  # pooled sd between a column's mean and 0 from which an intercept is an extrapolation
 
 
@@ -70,6 +71,19 @@ class EntryChecks:
             return []
         problem = f"should be positive, found {values[bad[0]]} in row {rows[bad[0]]}"
         return [Finding(f"column {name!r}", problem)]
+
+
+def beyond_range(columns: Mapping[str, FloatArray]) -> list[Finding]:
+    """Columns in units so extreme that float64 cannot hold what is computed from them."""
+    found = []
+    for name, values in columns.items():
+        size = float(np.abs(values[np.isfinite(values)]).max(initial=0.0))
+        if size > _LARGEST or 0 < size < 1 / _LARGEST:
+            some = f"numbers up to {size:.3g}" if size > 1 else f"no number beyond {size:.3g}"
+            problem = f"holds {some}, and squares of what is computed from them have no room in float64"
+            hint = f"Change its unit: {'divide' if size > 1 else 'multiply'} it by a power of ten"
+            found.append(Finding(f"column {name!r}", problem, hint))
+    return found
 
 
 def constant_outcome(name: str, y: FloatArray) -> list[Finding]:

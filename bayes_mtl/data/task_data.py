@@ -290,6 +290,10 @@ class TaskData:
             look,
             wide,
         )
+        read_as_numbers = dict(zip(design.columns, matrix.T, strict=True)) | {outcome_name: y}
+        read_as_numbers |= {str(extra[k]): values for k, values in side.items() if values is not None}
+        if extreme := checks.beyond_range(read_as_numbers):
+            raise DataError([*findings, *extreme])
         tasks, index = labels.index()
         rows = np.argsort(index, kind="stable")
         index, matrix, y = index[rows], matrix[rows], y[rows]
@@ -656,7 +660,7 @@ class TaskData:
             for role, names, columns in roles
             for name, x in zip(names, columns.T, strict=True)
         ]
-        table = pd.DataFrame(rows).to_html(index=False, float_format="{:.3g}".format, border=0)
+        table = pd.DataFrame(rows).to_html(index=False, float_format="{:z.3g}".format, border=0)
         return f"<p>{escape(repr(self).splitlines()[0])}</p>{table}"
 
 
@@ -909,6 +913,7 @@ def _task_features(
     matrix = matrix[:, 1:]
     for i, name in enumerate(names):
         findings += look.not_finite(name, matrix[:, i])
+    raise_if_any(checks.beyond_range(dict(zip(names, matrix.T, strict=True))), DataError)
     dependent = dependent_columns(np.column_stack([np.ones(len(tasks)), matrix]), design.columns)
     trimmed = replace(design, columns=names, terms=design.terms[1:], center=design.center[1:])
     return trimmed, matrix, dependent, findings

@@ -64,16 +64,16 @@ class RowCorrelation:
     def __str__(self) -> str:
         largest = self.pairs.loc[self.pairs["correlation"].abs().idxmax()]
         text = (
-            f"Residuals of outcomes in one row are correlated: {self.mean:.2f} on average, "
-            f"{largest['correlation']:.2f} for {largest['task_a']} and {largest['task_b']}. The model counts "
-            "them as independent, so what outcomes have in common row by row may be taken for a relation of "
-            "their coefficients"
+            f"Residuals of outcomes in one row are correlated: {self.mean:z.2f} on average, "
+            f"{largest['correlation']:z.2f} for {largest['task_a']} and {largest['task_b']}. The model "
+            "counts them as independent, so what outcomes have in common row by row may be taken for a "
+            "relation of their coefficients"
         )
         if self.inflation > _INFLATION:
             text += (
-                f", and the variance of what outcomes share is about {self.inflation:.1f} times what it says"
+                f", and the variance of what outcomes share is about {self.inflation:z.1f} times what it says"
                 ": intervals of population means, shared slopes and partially pooled coefficients should be "
-                f"up to {np.sqrt(self.inflation):.1f} times as wide"
+                f"up to {np.sqrt(self.inflation):z.1f} times as wide"
             )
         return text + (
             ". Add a column that explains what rows have in common, average outcomes that measure the same, "

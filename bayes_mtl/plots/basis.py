@@ -83,7 +83,7 @@ def plot_basis(
     axes[0].set_title("Who uses which basis task", loc="left", fontsize=11)
     axes[1].set_title("What it does to coefficients", loc="left", fontsize=11)
     if (worst := float(table.attrs.get("r_hat", 1.0))) > CONVERGED:
-        words = f"chains disagree (R-hat {worst:.2f}): do not trust the numbers of basis tasks"
+        words = f"chains disagree (R-hat {worst:z.2f}): do not trust the numbers of basis tasks"
         axes[0].set_xlabel(words, fontsize=8, color="firebrick", loc="left")
     return axes
 
@@ -97,5 +97,5 @@ def _tiles(ax: Any, mean: FloatArray, sure: Any, limit: float) -> Any:
     if len(mean) <= _NUMBERS_UP_TO:
         for (row, column), value in np.ndenumerate(mean):
             colour = "white" if abs(value) > 0.6 * limit and sure[row, column] else "0.25"
-            ax.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=8, color=colour)
+            ax.text(column, row, f"{value:z.2f}", ha="center", va="center", fontsize=8, color=colour)
     return picture

@@ -66,7 +66,7 @@ def plot_correlation_update(
     learned = contraction(posterior.std(), prior.std(), least=LEAST_PRIOR_SD).item()
     before, after = (prior_in_words(draws.mean(), draws.std()) for draws in (prior, posterior))
     ax.set_title(
-        f"P(positive) = {np.mean(posterior > 0):.2f}, contraction from the prior "
+        f"P(positive) = {np.mean(posterior > 0):z.2f}, contraction from the prior "
         f"{contraction_in_words(learned)}\nmean ± sd: {before} before the data, {after} after",
         loc="left",
         fontsize=10,

@@ -80,7 +80,7 @@ def plot_feature_selection(
     right.set_xlabel("1 - shrinkage (tick: prior)", fontsize=9)
     low, high = float(table["n_effective_lower"]), float(table["n_effective_upper"])
     right.set_title(
-        f"{float(table['n_effective']):.1f} matter ({low:.1f} to {high:.1f})", loc="right", fontsize=9
+        f"{float(table['n_effective']):z.1f} matter ({low:z.1f} to {high:z.1f})", loc="right", fontsize=9
     )
     for axes in (left, right):
         frame(axes)

@@ -97,11 +97,11 @@ def surest_pairs(
         {
             "task": [str(t) for t in table["task_a"].to_numpy()],
             "other task": [str(t) for t in table["task_b"].to_numpy()],
-            "mean": [f"{v:.2f}" for v in table["mean"].to_numpy()],
+            "mean": [f"{v:z.2f}" for v in table["mean"].to_numpy()],
             interval_name(relations.attrs["ci_prob"]): intervals(
-                table["lower"].to_series(), table["upper"].to_series(), "{:.2f}".format
+                table["lower"].to_series(), table["upper"].to_series(), "{:z.2f}".format
             ),
-            "P(rho>0)": [f"{v:.3f}" for v in table["p_positive"].to_numpy()],
+            "P(rho>0)": [f"{v:z.3f}" for v in table["p_positive"].to_numpy()],
             "prior mean ± sd": [
                 prior_in_words(m, s)
                 for m, s in zip(table["prior_mean"].to_numpy(), table["prior_sd"].to_numpy(), strict=True)
@@ -177,14 +177,14 @@ def _change(relations: xr.Dataset) -> str:
     before, after = (float(relations[name].median()) for name in ("prior_mean", "mean"))
     if kind == "unknown":
         return (
-            f"The prior states the correlations of {pairs} (median {before:.2f}) with hardly any spread, so "
-            f"there is no contraction to report. The median of the posterior means is {after:.2f}."
+            f"The prior states the correlations of {pairs} (median {before:z.2f}) with hardly any spread, so "
+            f"there is no contraction to report. The median of the posterior means is {after:z.2f}."
         )
     middle = float(np.nanmedian(relations["contraction"].to_numpy()))
     text = (
         f"{_ADDED[kind]}: the median contraction from prior to posterior over {pairs} is "
         f"{contraction_in_words(middle)} (0%: as wide as the prior; 100%: known exactly). The median of the "
-        f"prior means is {before:.2f}, of the posterior means {after:.2f}."
+        f"prior means is {before:z.2f}, of the posterior means {after:z.2f}."
     )
     pair = relations.isel(pair=int(np.nanargmin(relations["contraction"].to_numpy())))
     if float(pair["contraction"]) > -LITTLE:
@@ -248,7 +248,7 @@ def readable_coefficients(
             "mean": table["mean"].map(short_number),
             "sd": table["sd"].map(short_number),
             interval_name(ci_prob): intervals(table["lower"], table["upper"], short_number),
-            "P(>0)": table["p_positive"].map("{:.3f}".format),
+            "P(>0)": table["p_positive"].map("{:z.3f}".format),
         }
     )
 
@@ -262,7 +262,7 @@ def shorten(table: pd.DataFrame, limit: int = ELEMENTS_SHOWN) -> tuple[pd.DataFr
 
 def readable_summary(table: pd.DataFrame) -> pd.DataFrame:
     """Return ArviZ's summary as text, without the columns that only an expert looks at."""
-    formats = {"ess_bulk": "{:.0f}".format, "ess_tail": "{:.0f}".format, "r_hat": "{:.3f}".format}
+    formats = {"ess_bulk": "{:z.0f}".format, "ess_tail": "{:z.0f}".format, "r_hat": "{:z.3f}".format}
     shown = [c for c in table.columns if not str(c).startswith("mcse")]
     return pd.DataFrame({c: pd.Series(table[c]).map(formats.get(str(c), short_number)) for c in shown})
 
@@ -277,7 +277,7 @@ def short_number(value: float) -> str:
 
 def interval_name(ci_prob: float) -> str:
     """Name the column of an interval."""
-    return f"{100 * ci_prob:.3g}% interval"
+    return f"{100 * ci_prob:z.3g}% interval"
 
 
 def intervals(lower: pd.Series, upper: pd.Series, number: Any) -> list[str]:

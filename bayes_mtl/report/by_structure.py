@@ -141,14 +141,14 @@ def basis_tasks(idata: xr.DataTree) -> Answer:
     ]
     if r_hat > CONVERGED:
         text.append(
-            f"Chains disagree on the basis tasks (R-hat {r_hat:.2f}): do not read their numbers, only how "
+            f"Chains disagree on the basis tasks (R-hat {r_hat:z.2f}): do not read their numbers, only how "
             "tasks relate."
         )
     rows = []
     for k, number in enumerate(found["factor"].to_numpy()):
         sure = (found["loading_lower"][:, k] > 0) | (found["loading_upper"][:, k] < 0)
         users = loading[:, k].to_series()[sure.to_numpy()].sort_values(key=abs, ascending=False)
-        signed = [f"{task} ({size:+.2f})" for task, size in users.items()]
+        signed = [f"{task} ({size:+z.2f})" for task, size in users.items()]
         rows.append({"basis task": str(number), "share": f"{share[k]:.0%}", "surely used by": _some(signed)})
     table = loading.to_dataframe().reset_index()
     return Answer(
@@ -200,12 +200,12 @@ def features_that_matter(idata: xr.DataTree) -> Answer:
                 for used in users.to_numpy().T
             ],
             "mean effect": table["effect"].map(short_number),
-            "shrinkage": table["shrinkage"].map("{:.2f}".format),
+            "shrinkage": table["shrinkage"].map("{:z.2f}".format),
         }
     )
     text = [
         f"A task uses a feature if the effect of one standard deviation of it exceeds {found.attrs['delta']} "
-        f"of the outcome's with probability {found.attrs['sure']:.2f}. Shrinkage is how much of what the "
+        f"of the outcome's with probability {found.attrs['sure']:z.2f}. Shrinkage is how much of what the "
         "rows say of a coefficient is taken away: near 1 where a feature plays no role."
     ]
     return Answer(
@@ -224,7 +224,7 @@ def kinds_of_tasks(idata: xr.DataTree) -> Answer:
     found = clusters(idata)
     number = found["n_clusters"].to_series()
     likely = ", ".join(
-        f"{count} with probability {p:.2f}"
+        f"{count} with probability {p:z.2f}"
         for count, p in number.sort_values(ascending=False).items()
         if p >= 0.05
     )
@@ -296,12 +296,12 @@ def unlike_the_others(idata: xr.DataTree, prob: float) -> Answer:
             "task": shown["task"].astype(str),
             "reliability": shown["mean"].map(short_number),
             interval_name(prob): intervals(shown["lower"], shown["upper"], short_number),
-            f"P(<{_FAR:g})": shown["p_far"].map("{:.2f}".format),
+            f"P(<{_FAR:g})": shown["p_far"].map("{:z.2f}".format),
         }
     )
     text = (
         f"A reliability below {_FAR:g} says that a task deviates at least twice as far as one with a "
-        f"reliability of 1. Before the data the probability of that was {before:.2f} for each task."
+        f"reliability of 1. Before the data the probability of that was {before:z.2f} for each task."
     )
     files: dict[str, tuple[str, Callable[[Target], Any]]] = {
         "task_reliability.csv": ("how much each task is like the others", partial(_write_table, table))

@@ -185,8 +185,8 @@ def _outcome_of(data: TaskData) -> str:
         return html.paragraph(f"{data.y.mean():.1%} of the outcomes are 1.")
     low, high = np.quantile(data.y, [0.05, 0.95])
     return html.paragraph(
-        f"The outcome has mean {data.y.mean():.3g} and standard deviation {data.y.std():.3g}; nine in "
-        f"ten lie between {low:.3g} and {high:.3g}."
+        f"The outcome has mean {data.y.mean():z.3g} and standard deviation {data.y.std():z.3g}; nine in "
+        f"ten lie between {low:z.3g} and {high:z.3g}."
     )
 
 
@@ -293,8 +293,9 @@ def _pooling(idata: xr.DataTree) -> str:
         return text
     rows = found["borrowed_rows"].to_series()
     text += html.paragraph(
-        f"What a task learns from the others is worth {rows.median():.0f} more rows of its own in the middle "
-        f"of all tasks, {rows.min():.0f} where it is worth least and {rows.max():.0f} where it is worth most."
+        f"What a task learns from the others is worth {rows.median():z.0f} more rows of its own in the "
+        f"middle of all tasks, {rows.min():z.0f} where it is worth least and {rows.max():z.0f} where it is "
+        "worth most."
     )
     caption = "Arrows lead from what the task's own rows say (least squares) to what is learned together."
     return text + html.figure(plot_pooling(found).figure, caption)
@@ -311,8 +312,8 @@ def _gain(gain: xr.Dataset | None) -> str:
     total, hurt = float(gain["gain"].sum()), bool((gain["hurt"] | gain["hurts_others"]).any())
     over_pooled = float(gain["gain_over_pooled"].sum())
     text += html.paragraph(
-        f"In all, learning together is worth {total:.1f} in log predictive density over learning alone, and "
-        f"{over_pooled:.1f} over one model for all."
+        f"In all, learning together is worth {total:z.1f} in log predictive density over learning alone, and "
+        f"{over_pooled:z.1f} over one model for all."
     )
     text += html.paragraph(gain.attrs["remedy"], "note warn" if hurt else "note")
     return text + html.figure(plot_transfer_gain(gain).figure, "What each task gains over learning alone.")
@@ -368,7 +369,7 @@ def _repeat(idata: xr.DataTree) -> str:
     ]
     return (
         html.paragraph(
-            f"bayes_mtl {version}, sampled in {seconds:.0f} s. With the table of the data as `table`:"
+            f"bayes_mtl {version}, sampled in {seconds:z.0f} s. With the table of the data as `table`:"
         )
         + html.code("\n".join(lines))
         + html.paragraph("The description of the model, spec.toml:")

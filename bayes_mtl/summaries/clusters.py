@@ -162,7 +162,7 @@ def _stability(by_chain: Sequence[IntArray], partition: IntArray) -> tuple[float
     found = f"{number[0]}" if len(number) == 1 else f"{number[0]} to {number[-1]}"
     return agreement, (
         f"Not stable: chains found different divisions (of {found} clusters; adjusted Rand index "
-        f"{agreement:.2f}), so that another seed may give another `partition` than this one of "
+        f"{agreement:z.2f}), so that another seed may give another `partition` than this one of "
         f"{partition.max()}. Look at co_clustering and certainty instead."
     )
 

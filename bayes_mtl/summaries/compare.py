@@ -332,6 +332,6 @@ def _words(table: pd.DataFrame, by: str, disagree: Mapping[str, float]) -> str:
             f"(Pareto k above {MAX_PARETO_K}, see diag_elpd)."
         )
     if disagree:
-        named = ", ".join(f"{name} ({r:.2f})" for name, r in disagree.items())
+        named = ", ".join(f"{name} ({r:z.2f})" for name, r in disagree.items())
         text += f" Do not trust yet, since chains disagree (R-hat): {named}."
     return text

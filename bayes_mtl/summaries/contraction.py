@@ -33,4 +33,4 @@ def contraction_in_words(value: float) -> str:
 
 def prior_in_words(prior_mean: float, prior_sd: float) -> str:
     """Return mean and standard deviation of a prior."""
-    return f"{prior_mean:.2f} ± {prior_sd:.2f}"
+    return f"{prior_mean:z.2f} ± {prior_sd:z.2f}"

@@ -51,13 +51,13 @@ class Summary(pd.DataFrame):
 def _formatters(table: pd.DataFrame) -> dict[Any, Any]:
     """Show as many digits as are known: the table itself keeps them all."""
     digits = {
-        "ess_bulk": "{:.0f}",
-        "ess_tail": "{:.0f}",
-        "r_hat": "{:.3f}",
-        "mcse_mean": "{:.1g}",
-        "mcse_sd": "{:.1g}",
+        "ess_bulk": "{:z.0f}",
+        "ess_tail": "{:z.0f}",
+        "r_hat": "{:z.3f}",
+        "mcse_mean": "{:z.1g}",
+        "mcse_sd": "{:z.1g}",
     }
-    return {c: digits.get(str(c), "{:.3g}").format for c in table.columns}
+    return {c: digits.get(str(c), "{:z.3g}").format for c in table.columns}
 
 
 def summary(idata: xr.DataTree, *, ci_prob: float | None = None, coefficients: bool = False) -> Summary:

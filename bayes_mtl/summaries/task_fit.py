@@ -261,12 +261,12 @@ def misfit_in_words(found: xr.Dataset) -> list[str]:
         first = bad.isel(task=0)
         out.append(
             f"{check}: {bad.sizes['task']} of {n} tasks do not fit ({names}). In {first['task'].item()} it "
-            f"is {float(first['observed']):.2f}, where the model expects {float(first['expected']):.2f} "
-            f"[{float(first['lower']):.2f}, {float(first['upper']):.2f}]."
+            f"is {float(first['observed']):z.2f}, where the model expects {float(first['expected']):z.2f} "
+            f"[{float(first['lower']):z.2f}, {float(first['upper']):z.2f}]."
         )
     return [f"Misfit was found {level}.", *out]
 
 
 def p_value_in_words(p: float) -> str:
     """Return a p-value of a few hundred draws: none of them is zero."""
-    return f"{p:.2f}" if p >= 0.005 else "below 0.01"
+    return f"{p:z.2f}" if p >= 0.005 else "below 0.01"

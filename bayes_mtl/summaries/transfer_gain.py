@@ -297,14 +297,14 @@ def _verdicts(
 ) -> list[str]:
     words = []
     for t in range(len(better)):
-        noise = "" if np.isnan(ratio[t]) else f"noise {ratio[t]:.2g} times that of the others"
+        noise = "" if np.isnan(ratio[t]) else f"noise {ratio[t]:z.2g} times that of the others"
         if contradicted[t]:
             harm = "contradicts the others" + (", and hurts them" if hurts[t] else "")
             words.append(harm if hurt[t] else f"{harm}, yet is better off than alone")
         elif hurt[t]:
             words.append("hurt by the others")
         elif worse[t]:
-            words.append(f"predicted worse than alone: its noise is {share[t]:.2g} times that of all")
+            words.append(f"predicted worse than alone: its noise is {share[t]:z.2g} times that of all")
         else:
             verdict = "gains from the others" if better[t] else "no clear difference"
             words.append(f"{verdict}; {noise}" if noise else verdict)
