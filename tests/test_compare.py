@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 import bayes_mtl as mtl
+from bayes_mtl.summaries.compare import rungs
 from bayes_mtl.summaries.leave_out import row_elpd
 from bayes_mtl.summaries.transfer_gain import alone_spec
 
@@ -40,14 +41,25 @@ def test_the_ladder_finds_that_tasks_differ_but_not_without_relation():
     assert "task_sd" not in fits["StudentT"]["posterior"]
 
 
-def test_structures_that_do_not_go_with_the_data_are_left_out_of_the_ladder_and_refused_if_asked_for():
-    data = mtl.TaskData.from_table(
+def with_items():
+    return mtl.TaskData.from_table(
         table(), task="task", outcome="y", features=["x"], groupings={"item": ["Intercept"]}
     )
-    found, fits = mtl.choose_structure(data, **SETTINGS)
-    assert "Clusters" not in fits
+
+
+@pytest.mark.slow
+def test_the_ladder_beside_effects_of_levels():
+    found, fits = mtl.choose_structure(with_items(), **SETTINGS)
+    assert list(fits) == ["CompletePooling", "Exchangeable", "StudentT", "LowRank", "NoPooling"]
     assert "groupings are not possible" in found.attrs["left_out"]["Clusters"]
     assert "Left out: Clusters" in found.attrs["words"]
+
+
+def test_structures_that_do_not_go_with_the_data_are_left_out_of_the_ladder_and_refused_if_asked_for():
+    data = with_items()
+    ladder, left_out = rungs(data, mtl.ModelSpec())
+    assert list(ladder) == ["CompletePooling", "Exchangeable", "StudentT", "LowRank", "NoPooling"]
+    assert "groupings are not possible" in left_out["Clusters"]
     with pytest.raises(mtl.errors.SpecError, match=r"Clusters.*groupings are not possible"):
         mtl.choose_structure(data, structures=[mtl.Exchangeable(), mtl.Clusters(2)])
     with pytest.raises(mtl.errors.SpecError, match="should be a TaskData, found DataFrame"):

@@ -326,7 +326,10 @@ def _machine_code(graph: DensityGraph) -> tuple[Any, Any]:
     from numba import types
     from pytensor.link.numba.cache import CACHED_SRC_FUNCTIONS
 
-    density, size, k = _function(graph, "NUMBA"), graph.size, graph.mapped
+    whole, size, k = _function(graph, "NUMBA"), graph.size, graph.mapped
+    # Built into the C function as it is written; compiled as a function first, it would be optimised twice.
+    written = whole.py_func.__globals__.get("jitable_func", whole).py_func
+    density = numba.njit(inline="always")(written)
     kinds = [(v.type.dtype, v.get_value(borrow=True).shape) for v in graph.variables]
     kinds += [("float64", (k,)), ("float64", (k, k))]
     names = [f"n{i}" for i in range(len(kinds))]
@@ -367,7 +370,7 @@ def _machine_code(graph: DensityGraph) -> tuple[Any, Any]:
         "\n".join(lines),
         environment,
         types.int64(number, numbers, numbers, numbers, data),
-        CACHED_SRC_FUNCTIONS.get(density.py_func),
+        CACHED_SRC_FUNCTIONS.get(whole.py_func),
     )
     copy = _c_function(
         "def copy(size, n, x, out, data):\n    for i in range(n):\n        out[i] = x[i]\n    return 0",

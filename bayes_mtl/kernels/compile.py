@@ -206,9 +206,9 @@ class MachineCode:
         # A function object of its own, since the key under which it is kept is that of a function.
         function = FunctionType(source.__code__, source.__globals__, source.__name__)
         CACHED_SRC_FUNCTIONS[function] = self.symbol
-        return numba.njit(
-            numba.void(*self.types), cache=config.numba__cache, fastmath=FASTMATH, error_model="numpy"
-        )(function)
+        options = {"fastmath": FASTMATH, "error_model": "numpy", "cache": config.numba__cache}
+        no_way_in = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # it is called by its address
+        return numba.njit(numba.void(*self.types), **options, **no_way_in)(function)
 
 
 def load(kernel: str) -> Callable[..., Any]:

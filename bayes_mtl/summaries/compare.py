@@ -144,6 +144,26 @@ def choose_structure(
     >>> print(table.attrs["words"])  # doctest: +SKIP
     """
     spec = ModelSpec() if spec is None else spec
+    ladder, left_out = rungs(data, spec, structures)
+    options = {"chains": 2, "random_seed": random_seed, "progressbar": True, **sampler}
+    fits = _fit_ladder(data, ladder, options)
+    table = compare(fits, progressbar=options["progressbar"])
+    table.attrs["left_out"] = left_out
+    if left_out:
+        table.attrs["words"] += f" Left out: {', '.join(left_out)} (see attrs['left_out'])."
+    return table, fits
+
+
+def rungs(
+    data: TaskData, spec: ModelSpec, structures: Sequence[TaskCovariance] | None = None
+) -> tuple[dict[str, ModelSpec], dict[str, str]]:
+    """Return the descriptions of the ladder by name, and why others are left out.
+
+    Raises
+    ------
+    SpecError
+        As `choose_structure`.
+    """
     if not isinstance(data, TaskData):
         hint = "Pass TaskData.from_table(...)"
         raise SpecError(Finding("data", f"should be a TaskData, found {type(data).__name__}", hint))
@@ -173,13 +193,8 @@ def choose_structure(
             ],
             SpecError,
         )
-    options = {"chains": 2, "random_seed": random_seed, "progressbar": True, **sampler}
-    fits = _fit_ladder(data, {n: rung for n, rung in ladder.items() if n not in wrong}, options)
-    table = compare(fits, progressbar=options["progressbar"])
-    table.attrs["left_out"] = {name: str(found[0]) for name, found in wrong.items()}
-    if wrong:
-        table.attrs["words"] += f" Left out: {', '.join(wrong)} (see attrs['left_out'])."
-    return table, fits
+    fitting = {name: rung for name, rung in ladder.items() if name not in wrong}
+    return fitting, {name: str(found[0]) for name, found in wrong.items()}
 
 
 def _under(spec: ModelSpec, structure: TaskCovariance) -> ModelSpec:
