@@ -1,4 +1,7 @@
-"""New rows and new tasks, on posteriors whose numbers are known: one frozen draw, no sampling."""
+"""New rows and new tasks, on posteriors whose numbers are known: one frozen draw, no sampling.
+
+Means and covariances of new draws are six standard errors from what would be wrong, or further.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from tests.test_relatedness import omega
 
 MEAN, SD = np.array([1.0, -2.0, 0.5]), np.array([0.5, 1.0, 2.0])
 CORR = np.array([[1.0, 0.6, 0.0], [0.6, 1.0, -0.4], [0.0, -0.4, 1.0]])
+DRAWS = 100_000
 
 
 def table(n=60):
@@ -31,7 +35,7 @@ def table(n=60):
     )
 
 
-def frozen(data, spec, draws=40_000, **values):
+def frozen(data, spec, draws=DRAWS, **values):
     """A fit in which every draw has the same hyperparameters."""
     dims = {
         "beta_mean": ("feature",),
@@ -87,8 +91,8 @@ def test_new_tasks_follow_the_population():
     draws = new_task_draws(idata, UNIT)
     sigma = SD[:, None] * CORR * SD
     n = len(draws)
-    np.testing.assert_allclose((draws.mean(axis=0) - MEAN) / SD, 0, atol=4 / np.sqrt(n))
-    np.testing.assert_allclose(np.cov(draws.T) / np.outer(SD, SD), CORR, atol=6 / np.sqrt(n))
+    np.testing.assert_allclose((draws.mean(axis=0) - MEAN) / SD, 0, atol=6 / np.sqrt(n))
+    np.testing.assert_allclose(np.cov(draws.T) / np.outer(SD, SD), CORR, atol=9 / np.sqrt(n))
     assert np.abs(np.cov(draws.T) - sigma).max() < 0.2
 
 
@@ -123,9 +127,9 @@ def test_task_features_and_task_scales_of_new_tasks():
     expected_sd = SD * np.array([1.0, 2.0, 2.0])  # the intercept stands outside: not scaled
     n = len(draws)
     np.testing.assert_allclose(
-        (draws.mean(axis=0) - MEAN - effects[:, 0] * z) / expected_sd, 0, atol=4 / np.sqrt(n)
+        (draws.mean(axis=0) - MEAN - effects[:, 0] * z) / expected_sd, 0, atol=6 / np.sqrt(n)
     )
-    np.testing.assert_allclose(draws.std(axis=0) / expected_sd, 1, atol=4 / np.sqrt(n))
+    np.testing.assert_allclose(draws.std(axis=0) / expected_sd, 1, atol=4.5 / np.sqrt(n))
     with pytest.raises(errors.PredictionError, match="change within the task"):
         mtl.predict(idata, rows.assign(z=[1.0, 2.0, 3.0]), new_tasks="population")
 
@@ -146,7 +150,7 @@ RELATED = {
 @pytest.mark.parametrize("name", RELATED)
 def test_new_tasks_follow_the_known_ones_that_they_are_related_to(name):
     """As the exact posterior of all tasks together, some of which have no rows."""
-    rng, n_draws = np.random.default_rng(3), 10_000
+    rng, n_draws = np.random.default_rng(3), 25_000
     structure, parameters = RELATED[name]
     inner = structure.inner if isinstance(structure, mtl.StudentT) else structure
     # Known tasks deviate more than new ones, whose reliability is 1 for so many degrees of freedom.
@@ -183,9 +187,9 @@ def test_new_tasks_follow_the_known_ones_that_they_are_related_to(name):
     y[..., 1:] -= y[..., :1]
     new = y.reshape(n_draws, 6) - np.tile(MEAN, 2)
     sd = np.sqrt(np.diag(covariance)[9:])
-    np.testing.assert_allclose((new.mean(axis=0) - centre[9:]) / sd, 0.0, atol=4 / np.sqrt(n_draws))
+    np.testing.assert_allclose((new.mean(axis=0) - centre[9:]) / sd, 0.0, atol=6 / np.sqrt(n_draws))
     np.testing.assert_allclose(
-        np.cov(new.T) / np.outer(sd, sd), covariance[9:, 9:] / np.outer(sd, sd), atol=6 / np.sqrt(n_draws)
+        np.cov(new.T) / np.outer(sd, sd), covariance[9:, 9:] / np.outer(sd, sd), atol=9 / np.sqrt(n_draws)
     )
     assert np.abs(centre[9:] / sd).max() > 1.0  # what the known tasks say matters
 
@@ -209,7 +213,7 @@ def test_places_of_new_tasks_are_read_from_the_table():
             values["task_reliability"] = np.ones(3)
         beta = MEAN + np.array([[0.0, 1.0, 2.0], [0.0, -1.0, 1.0], [0.0, 0.5, -2.0]])
         spec = mtl.ModelSpec(task_covariance=structure, feature_covariance=mtl.Diagonal())
-        idata = frozen(data, spec, draws=2000, beta=beta, **values)
+        idata = frozen(data, spec, draws=12_000, beta=beta, **values)
         rows = UNIT.assign(east=1.0, town="B")
         slopes = new_task_draws(idata, rows)[:, 1:]
         np.testing.assert_allclose(slopes.mean(axis=0), beta[1, 1:], atol=0.1)
@@ -245,7 +249,7 @@ def test_noise_scales_of_new_tasks():
     spec = mtl.ModelSpec(family=mtl.Gaussian(task_noise=True))
     values = {"beta_mean": [0.0], "feature_sd": [1e-9], "sigma_mean": 2.0, "sigma_spread": 0.5}
     idata = frozen(data, spec, beta=np.zeros((3, 1)), **values)
-    sigma = xr.DataArray(np.ones((1, 40_000, 3)), dims=("chain", "draw", "task"))
+    sigma = xr.DataArray(np.ones((1, DRAWS, 3)), dims=("chain", "draw", "task"))
     idata["posterior"] = xr.DataTree(idata["posterior"].to_dataset().assign(sigma=sigma))
     y = mtl.predict(
         idata, pd.DataFrame({"task": ["new", "a"]}), kind="response", new_tasks="population", random_seed=2
@@ -272,7 +276,7 @@ def test_noise_of_new_tasks_whose_every_slope_is_shared():
     spec = mtl.ModelSpec(mtl.Gaussian(task_noise=True), task_covariance=mtl.CompletePooling())
     values = {"sigma_mean": 5.0, "sigma_spread": 1e-6, "beta": np.zeros((3, 0))}
     idata = frozen(data, spec, beta_shared=[1.0, 3.0], **values)
-    sigma = xr.DataArray(np.full((1, 40_000, 3), 4.0), dims=("chain", "draw", "task"))
+    sigma = xr.DataArray(np.full((1, DRAWS, 3), 4.0), dims=("chain", "draw", "task"))
     idata["posterior"] = xr.DataTree(idata["posterior"].to_dataset().assign(sigma=sigma))
     rows = pd.DataFrame({"task": ["a", "new"], "x1": [2.0, 2.0]})
     y = mtl.predict(idata, rows, kind="response", new_tasks="population", random_seed=1)["predictions"]["y"]
@@ -308,13 +312,13 @@ def test_new_levels_follow_the_known_ones_that_they_are_related_to():
     data = mtl.TaskData.from_table(frame, task="task", outcome="y", groupings=["item"])
     values = {"beta_mean": [0.0], "feature_sd": [1e-9], "sigma": 1.0, "item_rho": 0.9999}
     idata = frozen(
-        data, mtl.ModelSpec(groupings={"item": kernel}), draws=4000, beta=np.zeros((3, 1)), **values
+        data, mtl.ModelSpec(groupings={"item": kernel}), draws=20_000, beta=np.zeros((3, 1)), **values
     )
-    effects = np.broadcast_to(np.array([[5.0], [0.0], [0.0], [0.0]]), (1, 4000, 4, 1))
+    effects = np.broadcast_to(np.array([[5.0], [0.0], [0.0], [0.0]]), (1, 20_000, 4, 1))
     added = xr.Dataset(
         {
             "item_effects": (("chain", "draw", "item", "item_feature"), effects),
-            "item_sd": (("chain", "draw", "item_feature"), np.full((1, 4000, 1), 3.0)),
+            "item_sd": (("chain", "draw", "item_feature"), np.full((1, 20_000, 1), 3.0)),
         },
         {"item": list("pqrs"), "item_feature": ["Intercept"]},
     )
