@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # imported where used, so that --help does not wait for them
     import pandas as pd
     import xarray as xr
 
+    from bayes_mtl.data import TaskData
     from bayes_mtl.recipes import Recipe
     from bayes_mtl.report.by_structure import Answer
     from bayes_mtl.spec import ModelSpec
@@ -233,7 +234,7 @@ def fit_recipe(recipe: Recipe, folder: Path) -> xr.DataTree:
     print()
     _paragraph(f"Data: {recipe.source}.")
     print(data)
-    _paragraph(f"Model: {_describe(spec)}.")
+    _paragraph(f"Model: {_describe(spec, data)}.")
     print(flush=True)
     idata = fit(data, spec, **recipe.fit)
     files = {"fit.nc": "the fit: bayes_mtl.load reads it, and so does xarray"}
@@ -276,10 +277,10 @@ def _show(answer: Answer, folder: Path) -> dict[str, str]:
     return {name: what for name, (what, _) in answer.files.items()}
 
 
-def _describe(spec: ModelSpec) -> str:
+def _describe(spec: ModelSpec, data: TaskData) -> str:
     return (
         f"{type(spec.family).__name__} outcome, task covariance {_short(spec.task_covariance)}, "
-        f"feature covariance {_short(spec.feature_covariance)}"
+        f"feature covariance {_short(spec.feature_covariance_of(data))}"
     )
 
 

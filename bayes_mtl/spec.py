@@ -21,7 +21,6 @@ from bayes_mtl.errors import Finding, SpecError, raise_if_any
 from bayes_mtl.families import Family, Gaussian
 from bayes_mtl.prior import Prior, as_prior
 from bayes_mtl.structures import (
-    LKJ,
     CompletePooling,
     Exchangeable,
     FeatureCovariance,
@@ -30,6 +29,7 @@ from bayes_mtl.structures import (
     StudentT,
     TaskCovariance,
     TaskMixture,
+    default_feature_covariance,
 )
 
 PriorValue = Prior | float
@@ -73,7 +73,10 @@ class ModelSpec:
     task_covariance : TaskCovariance
         How tasks co-vary. Default `Exchangeable()`.
     feature_covariance : FeatureCovariance
-        How the coefficients of one task co-vary: `LKJ`, `Diagonal` or `LowRank`. Default ``LKJ(2.0)``.
+        How the coefficients of one task co-vary: `LKJ`, `Diagonal` or `LowRank`. Default: ``LKJ(2.0)`` for
+        up to three coefficients that vary by task (or by level), ``LowRank(2)`` from four on, where `LKJ`
+        takes strong correlations for so unlikely that it makes intervals for new tasks too narrow (see
+        there).
     priors : mapping
         Replaces default priors by name (`beta_mean`, `beta_shared`, `task_feature_effects`,
         `feature_sd`, `task_sd`, `sigma`, `sigma_spread`). A value is a `Prior`, a number (the
@@ -114,7 +117,7 @@ class ModelSpec:
 
     family: Family = field(default_factory=Gaussian)
     task_covariance: TaskCovariance = field(default_factory=Exchangeable)
-    feature_covariance: FeatureCovariance = field(default_factory=LKJ)
+    feature_covariance: FeatureCovariance | None = None
     priors: Mapping[str, PriorEntry] = field(default_factory=dict)
     independent_features: tuple[str, ...] | None = None
     task_sd: bool = False
@@ -129,13 +132,15 @@ class ModelSpec:
             for name, kind, value in (
                 ("family", Family, self.family),
                 ("task_covariance", TaskCovariance, self.task_covariance),
-                ("feature_covariance", FeatureCovariance, self.feature_covariance),
                 ("task_sd", bool, self.task_sd),
                 ("priors", Mapping, self.priors),
                 ("groupings", Mapping, self.groupings),
             )
             if not isinstance(value, kind)
         ]
+        if not isinstance(covariance := self.feature_covariance, FeatureCovariance | None):
+            found = f"should be a FeatureCovariance or None, found {covariance!r}"
+            findings.append(Finding("feature_covariance", found, _instance_of(covariance)))
         if not isinstance(self.feature_scales, FeatureScales | None):
             found = f"should be a FeatureScales or None, found {self.feature_scales!r}"
             findings.append(Finding("feature_scales", found, "For example Horseshoe()"))
@@ -167,8 +172,9 @@ class ModelSpec:
         rows: list[tuple[str, Any]] = [
             ("family", self.family),
             ("task covariance", self.task_covariance),
-            ("feature covariance", self.feature_covariance),
         ]
+        if self.feature_covariance is not None:
+            rows.append(("feature covariance", self.feature_covariance))
         if self.independent_features is not None:
             rows.append(("independent features", ", ".join(self.independent_features) or "none"))
         if self.task_sd:
@@ -189,6 +195,12 @@ class ModelSpec:
     def candidates(self, data: TaskData) -> tuple[str, ...]:
         """Return the features that `feature_scales` are about: all that vary by task but the intercept."""
         return tuple(f for f in data.features if f != INTERCEPT) if self.feature_scales else ()
+
+    def feature_covariance_of(self, data: TaskData) -> FeatureCovariance:
+        """Return how the coefficients of one task co-vary: as described, or by the default for these data."""
+        return self.feature_covariance or default_feature_covariance(
+            max([len(data.features), *(len(g.features) for g in data.groupings)])
+        )
 
     def levels_of(self, grouping: str) -> TaskCovariance:
         """Return how the levels of a grouping of the data co-vary."""
@@ -363,8 +375,9 @@ class ModelSpec:
         plain: dict[str, Any] = {
             "family": self.family.to_dict(),
             "task_covariance": self.task_covariance.to_dict(),
-            "feature_covariance": self.feature_covariance.to_dict(),
         }
+        if self.feature_covariance is not None:
+            plain["feature_covariance"] = self.feature_covariance.to_dict()
         if self.task_sd:
             plain["task_sd"] = True
         if self.feature_scales is not None:

@@ -151,6 +151,32 @@ class TestDefaults:
             mtl.build_model(given, data)
         assert explicit_priors(mtl.ModelSpec(), data).findings(data) == []  # of groupings not described
 
+    @pytest.mark.parametrize(("n_features", "factors"), [(1, False), (3, False), (4, True), (7, True)])
+    def test_features_are_correlated_by_factors_from_four_on(self, n_features, factors):
+        rng = np.random.default_rng(0)
+        names = [f"x{i}" for i in range(n_features)]
+        frame = pd.DataFrame(rng.standard_normal((60, n_features)), columns=names)
+        frame = frame.assign(y=rng.standard_normal(60), task=np.arange(60) % 6, item=np.arange(60) % 4)
+        columns = {"task": "task", "outcome": "y", "intercept": False}
+        data = mtl.TaskData.from_table(frame, features=names, **columns)
+        wanted = mtl.LowRank(2) if factors else mtl.LKJ(2.0)
+        for structure in (mtl.Exchangeable(), mtl.Kernel(np.eye(6), tasks=range(6)), mtl.Clusters(2)):
+            spec = mtl.ModelSpec(task_covariance=structure)
+            assert spec.feature_covariance_of(data) == wanted
+            stored = explicit_priors(spec, data)
+            assert stored.feature_covariance == wanted
+            for described in (spec, stored):
+                assert ("feature_loadings" in mtl.build_model(described, data).named_vars) == factors
+        given = mtl.ModelSpec(feature_covariance=mtl.Diagonal())
+        assert explicit_priors(given, data).feature_covariance == mtl.Diagonal()
+        grouped = mtl.TaskData.from_table(
+            frame, features=names[:1], shared_features=names[1:], groupings={"item": names}, **columns
+        )
+        assert mtl.ModelSpec().feature_covariance_of(grouped) == wanted  # of tasks and levels alike
+        with pm.Model(coords={"task": list("abc"), "feature": names}) as model:
+            mtl.task_coefficients("b")
+        assert ("b_feature_loadings" in model.named_vars) == factors
+
     def test_coefficients_in_anyones_model_have_one_too(self):
         for n, structure, priors, learned in (
             (5, mtl.LKJ(), {}, True),

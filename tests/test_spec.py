@@ -116,7 +116,7 @@ class TestRoundTrips:
         spec = mtl.ModelSpec()
         assert spec == mtl.ModelSpec.from_dict({}) == mtl.ModelSpec.from_toml("\n")
         assert (spec.family, spec.task_covariance) == (mtl.Gaussian(), mtl.Exchangeable())
-        assert (spec.feature_covariance, spec.independent_features) == (mtl.LKJ(2.0), None)
+        assert (spec.feature_covariance, spec.independent_features) == (None, None)
         assert not spec.priors
         assert not spec.task_sd
 

@@ -88,7 +88,8 @@ def fit(
         round differently.
     target_accept : float, optional
         Acceptance rate that the step size aims at. Default: 0.8; for up to five tasks 0.95, since so few say
-        little of their covariances, along whose edges longer steps diverge.
+        little of their covariances, along whose edges longer steps diverge; 0.9 where coefficients move along
+        factors (`LowRank` as feature covariance, the default from four coefficients on).
     marginal : {"auto", True, False}
         Whether coefficients are integrated out while sampling; see `build_model`. The result has the
         same variables either way. "auto": for Gaussian outcomes, unless any two of many tasks may be
@@ -142,7 +143,7 @@ def fit(
     stored = {"log_likelihood": log_likelihood, "posterior_predictive": posterior_predictive}
     _check(data, spec, draws, tune, chains, cores, target_accept, backend, stored)
     if target_accept is None:
-        target_accept = 0.95 if data.n_tasks <= _FEW_TASKS else 0.8
+        target_accept = _target_accept(spec, data)
     seeds = _seeds(random_seed)
     if isinstance(spec.family, Gaussian) and ((data.y == 0) | (data.y == 1)).all():
         said = "The outcome is 0 or 1 in every row, and the family is Gaussian; two classes are 'bernoulli'."
@@ -157,7 +158,7 @@ def fit(
         rows = data.pseudo_rows if spec.family.gaussian_coefficients else pilot(spec, data)
     assembled = sampling_model(spec, data, collapsed=collapsed, rows=rows, levels=levels)
     description = describe(explicit_priors(spec, data), data.schema, version("bayes_mtl"), given=spec)
-    graph = density_graph(assembled, spec)
+    graph = density_graph(assembled, spec, data)
     if graph is not None and backend == "numba":
         graph.begin()
     prior = prior_draws(assembled, data, seeds[1])  # first, so that what fails here costs no sampling
@@ -338,12 +339,19 @@ def _whole_chains(trace: xr.DataTree, asked: int) -> xr.DataTree:
     )
 
 
-def density_graph(assembled: AssembledModel, spec: ModelSpec) -> DensityGraph | None:
+def _target_accept(spec: ModelSpec, data: TaskData) -> float:
+    """Return the default: higher where the posterior of covariances has edges."""
+    if data.n_tasks <= _FEW_TASKS:
+        return 0.95
+    return 0.8 if spec.feature_covariance_of(data).has_one_mode else 0.9
+
+
+def density_graph(assembled: AssembledModel, spec: ModelSpec, data: TaskData) -> DensityGraph | None:
     """Return what is sampled, or None if everything is fixed."""
     if not assembled.model.free_RVs:
         return None
     structure = spec.task_covariance
-    one_mode = [structure.has_one_mode, spec.feature_covariance.has_one_mode]
+    one_mode = [structure.has_one_mode, spec.feature_covariance_of(data).has_one_mode]
     one_mode += [levels.has_one_mode for levels in spec.groupings.values()]
     return DensityGraph(
         assembled.model,

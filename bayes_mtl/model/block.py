@@ -32,7 +32,6 @@ from bayes_mtl.spec import (
     scaled_together,
 )
 from bayes_mtl.structures import (
-    LKJ,
     CompletePooling,
     Exchangeable,
     FeatureCovariance,
@@ -41,6 +40,7 @@ from bayes_mtl.structures import (
     StudentT,
     TaskCovariance,
     TaskMixture,
+    default_feature_covariance,
 )
 
 # That structures name.
@@ -77,7 +77,7 @@ def task_coefficients(
     task_covariance : TaskCovariance, optional
         Default `Exchangeable()`.
     feature_covariance : FeatureCovariance, optional
-        Default ``LKJ(2.0)``.
+        Default: ``LKJ(2.0)`` for up to three features, ``LowRank(2)`` from four on.
     dims : tuple of two str
         Dims of tasks and of features. Both must have coordinates in the model; the second axes
         ``{dim}_bis`` are added.
@@ -123,7 +123,6 @@ def task_coefficients(
     ('clinic', 'feature')
     """
     task_covariance = task_covariance or Exchangeable()
-    feature_covariance = feature_covariance or LKJ()
     model = pm.modelcontext(None)
     mixed = isinstance(task_covariance, TaskMixture)
     names = ("beta_mean", "feature_sd", *(("cluster_sd",) if mixed else ("feature_sd_scale", "task_sd")))
@@ -131,6 +130,7 @@ def task_coefficients(
     if len(dims) != 2:
         raise SpecError(Finding("dims", f"should be two, of tasks and of features, found {dims!r}"))
     labels = model.coords.get(dims[1]) or ()
+    feature_covariance = feature_covariance or default_feature_covariance(len(labels))
     priors, variables, findings = _read_priors(priors or {}, [str(f) for f in labels], mixed=mixed)
     findings += prior_findings(priors, usable)
     if not (isinstance(centered, bool) or (isinstance(centered, str) and centered == "auto")):

@@ -250,7 +250,7 @@ def _deviations(
         return CoefficientPrior(pt.zeros(0), pt.eye(0), None, pt.zeros(data.n_tasks), none, varies=False)
     return coefficient_prior(
         task_covariance=spec.task_covariance,
-        feature_covariance=spec.feature_covariance,
+        feature_covariance=spec.feature_covariance_of(data),
         outside=spec.outside(data.features),
         tasks=data.tasks,
         features=data.features,
@@ -268,7 +268,7 @@ def _mixture(
 ) -> MixturePrior:
     return mixture_prior(
         structure,
-        spec.feature_covariance,
+        spec.feature_covariance_of(data),
         tasks=data.tasks,
         features=data.features,
         dims=(TASK, FEATURE),

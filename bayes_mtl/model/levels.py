@@ -74,7 +74,7 @@ def level_priors(spec: ModelSpec, data: TaskData, priors: Any, numbers: Numbers)
     return [
         coefficient_prior(
             task_covariance=spec.levels_of(grouping.name),
-            feature_covariance=spec.feature_covariance,
+            feature_covariance=spec.feature_covariance_of(data),
             outside=outside_features(
                 spec.levels_of(grouping.name), spec.independent_features, grouping.features
             ),

@@ -161,8 +161,9 @@ def default_priors(spec: ModelSpec, data: TaskData) -> tuple[dict[str, Any], dic
 
 
 def explicit_priors(spec: ModelSpec, data: TaskData) -> ModelSpec:
-    """Write the default priors out, so that they stay what they are for other data."""
-    spec = replace(spec, groupings={g.name: spec.levels_of(g.name) for g in data.groupings})
+    """Write everything out that is a default, so that it stays what it is for other data."""
+    groupings = {g.name: spec.levels_of(g.name) for g in data.groupings}
+    spec = replace(spec, groupings=groupings, feature_covariance=spec.feature_covariance_of(data))
     priors, _ = default_priors(spec, data)
     features = {"beta_mean": data.features, "feature_sd": data.features, "cluster_sd": data.features}
     features["beta_shared"] = data.shared_features

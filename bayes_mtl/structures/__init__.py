@@ -1,5 +1,6 @@
 """How tasks relate, and how coefficients relate: one file per structure."""
 
+from bayes_mtl.structures._feature_default import default_feature_covariance
 from bayes_mtl.structures.base import (
     Candidates,
     FeatureCovariance,
@@ -58,4 +59,5 @@ __all__ = [
     "TaskLoadings",
     "TaskMixture",
     "Tree",
+    "default_feature_covariance",
 ]

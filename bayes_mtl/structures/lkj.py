@@ -30,7 +30,7 @@ class LKJ(TaskCovariance, FeatureCovariance):
     features, `feature_sd` comes out a third too small (0.59 for 0.88; the same model written by hand in
     PyMC gives the same). What is drawn of the tasks themselves is right; predictions for new tasks are too
     narrow. `summary` compares `feature_sd` with the spread of the coefficients and says so; `LowRank` as the
-    feature covariance does not have this tendency.
+    feature covariance, the default from four coefficients on, does not have this tendency.
 
     Parameters
     ----------
