@@ -11,6 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from bayes_mtl._typing import FloatArray, IntArray, Label
+from bayes_mtl.arguments import generator
 from bayes_mtl.data import TaskSchema
 from bayes_mtl.data.frames import column_names, missing_columns, to_pandas
 from bayes_mtl.data.groupings import named
@@ -99,8 +100,9 @@ def predict(
     """
     schema, spec = schema_of(idata), spec_of(idata)
     _check_arguments(kind, new_tasks)
+    rng = generator(random_seed, PredictionError)
     if table is None:
-        return _in_sample(idata, kind, random_seed)
+        return _in_sample(idata, kind, rng)
     structure = spec.task_covariance
     original = table
     known: list[Label] = idata["posterior"]["task"].to_numpy().tolist()
@@ -140,7 +142,6 @@ def predict(
     assert matrix is not None
     X, X_shared = schema.split(matrix)
 
-    rng = np.random.default_rng(random_seed)
     posterior = idata["posterior"].to_dataset()
     effects, of_rows = _levels(idata, posterior, levels, matrix, schema, rng)
     if unknown:
@@ -174,12 +175,11 @@ def predict(
     return xr.DataTree.from_dict({"predictions": dataset})
 
 
-def _in_sample(idata: xr.DataTree, kind: str, random_seed: int | np.random.Generator | None) -> xr.DataTree:
+def _in_sample(idata: xr.DataTree, kind: str, rng: np.random.Generator) -> xr.DataTree:
     if kind == "mean":
         found = fitted_mean(idata)
     else:
-        seed = int(np.random.default_rng(random_seed).integers(2**31 - 1))
-        found = posterior_predictive(idata, seed)
+        found = posterior_predictive(idata, int(rng.integers(2**31 - 1)))
     task = idata["constant_data"]["task"].to_numpy()[idata["constant_data"]["task_index"].to_numpy()]
     found = found.assign_coords(row_task=("row", task))
     return xr.DataTree.from_dict(

@@ -117,6 +117,13 @@ def inside_of(idata: xr.DataTree, grouping: str | None = None) -> list[str]:
     return inside_features(structure, spec.independent_features, [str(f) for f in features.to_numpy()])
 
 
+def check_groups(idata: xr.DataTree, *groups: str) -> None:
+    """Say so if this is no fit, of this package or another, with these groups."""
+    if absent := [name for name in groups if name not in getattr(idata, "children", {})]:
+        kind = type(idata).__name__
+        raise StorageError(f"this {kind} is not a fit (no group {absent[0]!r})")
+
+
 def check_grouping(idata: xr.DataTree, grouping: str) -> None:
     """Say so if the fit does not have this grouping."""
     known = schema_of(idata).groupings

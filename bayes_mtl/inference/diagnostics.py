@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from bayes_mtl.errors import Finding
-from bayes_mtl.inference.attributes import FORMAT_KEY, data_of, schema_of, spec_of
+from bayes_mtl.inference.attributes import FORMAT_KEY, check_groups, data_of, schema_of, spec_of
 from bayes_mtl.inference.hyperdraws import is_auxiliary
 from bayes_mtl.inference.noise_by_task import noise_findings
 from bayes_mtl.inference.prechecks import noise_is_confounded
@@ -109,6 +109,7 @@ def diagnose(idata: xr.DataTree) -> Diagnosis:
     Diagnosis
         Prints as a few sentences.
     """
+    check_groups(idata, "posterior", "sample_stats")
     posterior = idata["posterior"].to_dataset()
     stats = idata["sample_stats"].to_dataset()
     chains, draws = posterior.sizes["chain"], posterior.sizes["draw"]

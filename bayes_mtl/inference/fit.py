@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
+from bayes_mtl.arguments import generator
 from bayes_mtl.data import TaskData
 from bayes_mtl.data.rows import in_table_order, row_coords
 from bayes_mtl.errors import ConvergenceWarning, DataError, DataWarning, Finding, SpecError, raise_if_any
@@ -274,13 +275,7 @@ def _check(
 
 
 def _seeds(random_seed: Any) -> list[int]:
-    try:
-        rng = np.random.default_rng(random_seed)
-    except (TypeError, ValueError) as err:
-        raise SpecError(
-            Finding("random_seed", f"should be an integer or a Generator, found {random_seed!r}")
-        ) from err
-    return [int(s) for s in rng.integers(0, 2**31 - 1, size=4)]
+    return [int(s) for s in generator(random_seed).integers(0, 2**31 - 1, size=4)]
 
 
 def sample(

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from bayes_mtl.arguments import generator
 from bayes_mtl.data import TaskData
 from bayes_mtl.errors import Finding, SpecError, raise_if_any
 from bayes_mtl.inference import components
@@ -58,6 +59,7 @@ def recover(
     ...     idata = pm.sample()
     >>> beta = mtl.recover(idata, data, spec)["beta"]                                  # doctest: +SKIP
     """
+    rng = generator(random_seed)
     spec = ModelSpec() if spec is None else spec
     assembled = assembled_model(spec, data)
     model = assembled.model
@@ -88,7 +90,6 @@ def recover(
         coords={dim: posterior[dim].to_numpy() for dim in (CHAIN, DRAW)},
     )
     reported, hyper = evaluate(assembled, own, data)
-    rng = np.random.default_rng(random_seed)
     if isinstance(hyper, MixtureDraws):
         found_ = components.draw_given_rows(hyper, data, data.pseudo_rows, rng)
     else:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from bayes_mtl.arguments import file_path
 from bayes_mtl.errors import DataWarning, StorageError
 from bayes_mtl.inference.attributes import FORMAT, FORMAT_KEY, spec_of
 from bayes_mtl.inference.fingerprint import KEY, NAMES_KEY, differences, is_stamped, stamp
@@ -39,7 +40,7 @@ def save(idata: xr.DataTree, path: str | Path) -> Path:
         If `idata` is not a fit of this package, or the ending is not known.
     """
     spec_of(idata)
-    path = Path(path)
+    path = file_path(path)
     if not path.parent.is_dir():
         raise StorageError(f"{path}: there is no folder {str(path.parent)!r}")
     slim = _without_derived(idata)
@@ -84,7 +85,7 @@ def load(path: str | Path) -> xr.DataTree:
     DataWarning
         If `save` did not write it, so that nothing is stored by which that could be seen.
     """
-    path = Path(path)
+    path = file_path(path)
     if not path.exists():
         raise StorageError(f"{path}: there is no such file")
     options: dict[str, Any] = (

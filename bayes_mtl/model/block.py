@@ -123,7 +123,7 @@ def task_coefficients(
     ('clinic', 'feature')
     """
     task_covariance = task_covariance or Exchangeable()
-    model = pm.modelcontext(None)
+    model = _current_model()
     mixed = isinstance(task_covariance, TaskMixture)
     names = ("beta_mean", "feature_sd", *(("cluster_sd",) if mixed else ("feature_sd_scale", "task_sd")))
     usable = {k: PRIOR_NAMES[k] for k in names}
@@ -289,6 +289,17 @@ def _read_priors(
         else:
             variables[name] = entry
     return priors, variables, findings
+
+
+def _current_model() -> pm.Model:
+    """Return the model in whose context this is, or say that there is none."""
+    try:
+        return pm.modelcontext(None)
+    except TypeError as err:
+        hint = "Write: with pm.Model(coords=...): beta = task_coefficients(...)"
+        raise SpecError(
+            Finding("task_coefficients", "is a part of a model, and there is none around it", hint)
+        ) from err
 
 
 def _is_of_the_model(variable: Tensor) -> bool:

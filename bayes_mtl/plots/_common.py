@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 
 from bayes_mtl._typing import FloatArray, IntArray, Label
+from bayes_mtl.data.frames import as_names
 from bayes_mtl.errors import Finding, SpecError
 from bayes_mtl.inference.hyperdraws import evenly_spaced
 
@@ -58,12 +60,17 @@ def panels(
     **options
         Of ``Figure.subplots``.
     """
+    size = _inches(default if figsize is None else figsize)
     if ax is not None:
+        from matplotlib.axes import Axes
+
         given = np.atleast_1d(np.asarray(ax, dtype=object)).ravel()
+        if odd := [a for a in given if not isinstance(a, Axes)]:
+            hint = "Pass what plt.subplots() returned"
+            raise SpecError(Finding("ax", f"should be axes of matplotlib, found {odd[0]!r}", hint))
         if len(given) < (needed := rows * columns if needed is None else needed):
             raise SpecError(Finding("ax", f"should be {needed} axes, found {len(given)}"))
         return given
-    size = default if figsize is None else figsize
     if _off_screen.get():
         from matplotlib.figure import Figure
 
@@ -73,6 +80,47 @@ def panels(
 
         figure = plt.figure(figsize=size, layout="constrained")
     return figure.subplots(rows, columns, squeeze=False, **options).ravel()
+
+
+def _inches(figsize: Any) -> FigureSize:
+    try:
+        width, height = map(float, figsize)
+    except (TypeError, ValueError):
+        width = height = np.nan
+    if isinstance(figsize, str) or not (0 < width < np.inf and 0 < height < np.inf):
+        raise SpecError(Finding("figsize", f"should be width and height in inches, found {figsize!r}"))
+    return width, height
+
+
+def table_of(
+    found: xr.DataTree | xr.Dataset, summary: str, summarise: Callable[[Any], xr.Dataset], *needed: str
+) -> xr.Dataset:
+    """Return a summary as it was given, or that of a fit.
+
+    Parameters
+    ----------
+    found : DataTree or Dataset
+    summary : str
+        The function that makes the summary, for the message.
+    summarise : callable
+        Makes it of a fit.
+    *needed : str
+        What the summary has.
+    """
+    if not isinstance(found, xr.Dataset):
+        return summarise(found)
+    if absent := [name for name in needed if name not in found]:
+        hint = f"Pass what `fit` or `{summary}` returned"
+        raise SpecError(Finding("plot", f"cannot be of a Dataset without {', '.join(absent)}", hint))
+    return found
+
+
+def name_list(argument: str, given: Any) -> list[str]:
+    """Return names as a list, or say that these are none."""
+    names = as_names(given)
+    if not isinstance(names, list):
+        raise SpecError(Finding(argument, f"should be a list of names, found {given!r}"))
+    return names
 
 
 def axes(ax: Any, width: float, height: float, figsize: FigureSize | None = None) -> Any:

@@ -10,7 +10,7 @@ import xarray as xr
 
 from bayes_mtl._typing import FloatArray, Label
 from bayes_mtl.errors import Finding, SpecError
-from bayes_mtl.plots._common import FigureSize, chosen, colour_bar, frame, panels, ticks
+from bayes_mtl.plots._common import FigureSize, chosen, colour_bar, frame, panels, table_of, ticks
 from bayes_mtl.plots.task_correlation import clustered_order
 from bayes_mtl.summaries.basis import basis
 
@@ -51,7 +51,7 @@ def plot_basis(
     --------
     >>> mtl.plot_basis(idata)  # doctest: +SKIP
     """
-    table = found if isinstance(found, xr.Dataset) else basis(found)
+    table = table_of(found, "basis", basis, "loading", "overlap")
     at = chosen(table["task"].to_numpy(), tasks)
     table = table.isel(task=at, task_bis=at)
     shown, features, factors = (table[d].to_numpy() for d in ("task", "feature", "factor"))

@@ -12,7 +12,7 @@ from bayes_mtl._typing import FloatArray, Label
 from bayes_mtl.data.groupings import named
 from bayes_mtl.errors import Finding, SpecError, raise_if_any
 from bayes_mtl.inference.attributes import check_grouping, schema_of, spec_of
-from bayes_mtl.plots._common import LABELS_UP_TO, FigureSize, beyond, chosen, limits, ticks
+from bayes_mtl.plots._common import LABELS_UP_TO, FigureSize, beyond, chosen, limits, name_list, ticks
 from bayes_mtl.plots._common import panels as new_panels
 from bayes_mtl.structures import NoPooling, TaskMixture
 from bayes_mtl.summaries.correlation import interval_probability
@@ -82,7 +82,7 @@ def plot_coefficients(
         posterior = posterior[[named(grouping, "beta")]].rename(renamed)
     posterior = posterior.isel(task=chosen(posterior["task"].to_numpy(), tasks))
     known = [str(f) for f in posterior["feature"].to_numpy()]
-    drawn = list(known[:MAX_PANELS] if features is None else features)
+    drawn = known[:MAX_PANELS] if features is None else name_list("features", features)
     findings = []
     if unknown := [f for f in drawn if f not in known]:
         findings.append(Finding("features", f"names {unknown}, which are not among {known}"))

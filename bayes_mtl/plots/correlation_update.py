@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from bayes_mtl.inference.attributes import schema_of
 from bayes_mtl.plots._common import FigureSize, axes, before_and_after, name
 from bayes_mtl.summaries.contraction import (
     LEAST_PRIOR_SD,
@@ -54,6 +55,7 @@ def plot_correlation_update(
     --------
     >>> mtl.plot_correlation_update(idata, "Ann", "Bob")  # doctest: +SKIP
     """
+    schema_of(idata)  # says so if it is no fit
     prior, posterior = (
         correlation_draws(idata, kind, tasks=[task_a, task_b], group=group)[..., 0, 1].ravel()
         for group in ("prior", "posterior")

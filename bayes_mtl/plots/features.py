@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from bayes_mtl._typing import Label
-from bayes_mtl.plots._common import FigureSize, chosen, colour_bar, frame, panels, ticks
+from bayes_mtl.plots._common import FigureSize, chosen, colour_bar, frame, panels, table_of, ticks
 from bayes_mtl.summaries.features import feature_selection
 
 
@@ -45,7 +45,7 @@ def plot_feature_selection(
     --------
     >>> mtl.plot_feature_selection(idata)  # doctest: +SKIP
     """
-    table = found if isinstance(found, xr.Dataset) else feature_selection(found)
+    table = table_of(found, "feature_selection", feature_selection, "shrinkage", "p_used")
     table = table.isel(feature=np.argsort(table["shrinkage"].to_numpy(), kind="stable"))
     table = table.isel(task=chosen(table["task"].to_numpy(), tasks))
     features = [str(f) for f in table["feature"].to_numpy()]

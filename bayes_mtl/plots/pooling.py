@@ -25,6 +25,7 @@ from bayes_mtl.plots._common import (
     limits,
     name,
     rows_height,
+    table_of,
 )
 from bayes_mtl.summaries.pooling import pooling
 
@@ -67,7 +68,7 @@ def plot_pooling(
     --------
     >>> mtl.plot_pooling(idata, "standLRT")  # doctest: +SKIP
     """
-    table = found if isinstance(found, xr.Dataset) else pooling(found)
+    table = table_of(found, "pooling", pooling, "feature", "together", "alone")
     features = [str(f) for f in table["feature"].to_numpy()]
     if feature is None:
         pulled = abs(table["together"] - table["alone"]).median("task") / table["together"].std("task")

@@ -11,7 +11,7 @@ import xarray as xr
 from bayes_mtl.errors import Finding, SpecError
 from bayes_mtl.inference.attributes import spec_of
 from bayes_mtl.inference.diagnostics import unique_elements
-from bayes_mtl.plots._common import FigureSize, before_and_after, name
+from bayes_mtl.plots._common import FigureSize, before_and_after, name, name_list
 from bayes_mtl.plots._common import panels as new_panels
 
 _BINS = 40
@@ -56,7 +56,9 @@ def plot_prior_posterior(
     """
     structure = spec_of(idata).task_covariance
     prior, posterior = idata["prior"].to_dataset(), idata["posterior"].to_dataset()
-    chosen = [n for n in structure.parameters if n in posterior] if names is None else list(names)
+    chosen = (
+        [n for n in structure.parameters if n in posterior] if names is None else name_list("names", names)
+    )
     if unknown := [n for n in chosen if n not in posterior or n not in prior]:
         known = ", ".join(str(n) for n in posterior if n in prior)
         raise SpecError(Finding("names", f"has {unknown}, which are not in the fit", f"Known: {known}"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import xarray as xr
 
 from bayes_mtl._typing import FloatArray, Label
 from bayes_mtl.errors import Finding, SpecError
-from bayes_mtl.plots._common import FigureSize, chosen, colour_bar, label_square, square_axes
+from bayes_mtl.plots._common import FigureSize, chosen, colour_bar, label_square, square_axes, table_of
 from bayes_mtl.summaries.contraction import contraction_in_words
 from bayes_mtl.summaries.correlation import Kind, task_correlation
 
@@ -62,7 +63,7 @@ def plot_task_correlation(
     """
     if order not in ("cluster", "label"):
         raise SpecError(Finding("order", f"should be 'cluster' or 'label', found {order!r}"))
-    table = relations if isinstance(relations, xr.Dataset) else task_correlation(relations, kind, tasks=tasks)
+    table = relations_of(relations, kind, tasks)
     shown, mean, sure = pair_matrices(table, tasks)
     total = len(shown)
     if total > max_tasks:
@@ -121,6 +122,12 @@ def clustered_order(correlation: FloatArray) -> np.ndarray:
         squareform((distance + distance.T) / 2, checks=False), method="average", optimal_ordering=n <= 300
     )
     return leaves_list(tree)
+
+
+def relations_of(relations: Any, kind: Kind, tasks: Sequence[Label] | None) -> xr.Dataset:
+    """Return correlations as they were given, or those of a fit."""
+    summarise = partial(task_correlation, kind=kind, tasks=tasks)
+    return table_of(relations, "task_correlation", summarise, "task_a", "task_b", "mean", "p_positive")
 
 
 def pair_matrices(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from bayes_mtl.plots._common import (
     label_rows,
     limits,
     rows_height,
+    table_of,
 )
 from bayes_mtl.summaries.task_fit import CHECKS, p_value_in_words, task_fit
 
@@ -71,9 +73,8 @@ def plot_task_fit(
     --------
     >>> mtl.plot_task_fit(idata, "spread")  # doctest: +SKIP
     """
-    table = found
-    if isinstance(table, xr.DataTree):
-        table = task_fit(table, ci_prob=ci_prob, random_seed=random_seed)
+    summarise = partial(task_fit, ci_prob=ci_prob, random_seed=random_seed)
+    table = table_of(found, "task_fit", summarise, "check", "p_overall", "misfit")
     known = [str(c) for c in table["check"].to_numpy()]
     if check is None:
         check = known[int(np.argmin(table["p_overall"].to_numpy()))]

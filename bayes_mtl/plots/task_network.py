@@ -10,8 +10,8 @@ import xarray as xr
 
 from bayes_mtl._typing import FloatArray, IntArray, Label
 from bayes_mtl.plots._common import BLUE, GREY, LABELS_UP_TO, RED, FigureSize, axes, label_size, name
-from bayes_mtl.plots.task_correlation import clustered_order, pair_matrices
-from bayes_mtl.summaries.correlation import Kind, task_correlation
+from bayes_mtl.plots.task_correlation import clustered_order, pair_matrices, relations_of
+from bayes_mtl.summaries.correlation import Kind
 
 _LINES = 400
 
@@ -54,7 +54,7 @@ def plot_task_network(
     --------
     >>> mtl.plot_task_network(idata, sure=0.9)  # doctest: +SKIP
     """
-    table = relations if isinstance(relations, xr.Dataset) else task_correlation(relations, kind, tasks=tasks)
+    table = relations_of(relations, kind, tasks)
     shown, mean, certainty = pair_matrices(table, tasks)
     n = len(shown)
     angle = np.empty(n)

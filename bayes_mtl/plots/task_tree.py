@@ -10,8 +10,8 @@ import xarray as xr
 
 from bayes_mtl._typing import IntArray, Label
 from bayes_mtl.plots._common import GREY, FigureSize, axes, ticks
-from bayes_mtl.plots.task_correlation import pair_matrices
-from bayes_mtl.summaries.correlation import Kind, task_correlation
+from bayes_mtl.plots.task_correlation import pair_matrices, relations_of
+from bayes_mtl.summaries.correlation import Kind
 
 
 def plot_task_tree(
@@ -51,7 +51,7 @@ def plot_task_tree(
     from scipy.cluster.hierarchy import dendrogram, linkage
     from scipy.spatial.distance import squareform
 
-    table = relations if isinstance(relations, xr.Dataset) else task_correlation(relations, kind, tasks=tasks)
+    table = relations_of(relations, kind, tasks)
     shown, mean, _ = pair_matrices(table, tasks)
     n = len(shown)
     distance = np.clip(1.0 - mean, 0.0, 2.0)

@@ -23,6 +23,7 @@ from bayes_mtl.plots._common import (
     label_rows,
     limits,
     rows_height,
+    table_of,
 )
 from bayes_mtl.summaries.transfer_gain import transfer_gain
 
@@ -59,7 +60,7 @@ def plot_transfer_gain(
     --------
     >>> mtl.plot_transfer_gain(mtl.transfer_gain(idata))  # doctest: +SKIP
     """
-    table = found if isinstance(found, xr.Dataset) else transfer_gain(found)
+    table = table_of(found, "transfer_gain", transfer_gain, "gain", "gain_se", "verdict")
     total = table.sizes["task"]
     table = table.isel(task=chosen(table["task"].to_numpy(), tasks))
     gain = table["gain"].to_numpy()

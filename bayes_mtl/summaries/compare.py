@@ -80,6 +80,8 @@ def compare(
     """
     from arviz_stats import compare as arviz_compare
 
+    if not isinstance(fits, Mapping | Sequence) or isinstance(fits, str | xr.DataTree):
+        raise SpecError(Finding("fits", f"should be two fits at least, found {type(fits).__name__}"))
     named = dict(fits) if isinstance(fits, Mapping) else _by_structure(fits)
     _check(named, by)
     scores: dict[str, RowScores] = {}

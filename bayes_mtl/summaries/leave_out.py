@@ -9,6 +9,7 @@ import xarray as xr
 from scipy.special import logsumexp
 
 from bayes_mtl._typing import FloatArray
+from bayes_mtl.arguments import generator, truth
 from bayes_mtl.data import TaskData
 from bayes_mtl.data.labels import as_coordinate
 from bayes_mtl.errors import Finding, SpecError
@@ -73,6 +74,8 @@ def leave_one_task_out(
     >>> mtl.leave_one_task_out(idata)["elpd"].to_series()  # doctest: +SKIP
     """
     spec = spec_of(idata)
+    generator(random_seed)
+    refit = truth("refit", refit)
     if not spec.family.gaussian_coefficients:
         name = type(spec.family).__name__
         raise SpecError(Finding("leave_one_task_out", f"needs Gaussian outcomes, found {name}"))

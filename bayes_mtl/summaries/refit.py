@@ -13,6 +13,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from bayes_mtl._typing import FloatArray, IntArray
+from bayes_mtl.arguments import generator
 from bayes_mtl.data import TaskData
 from bayes_mtl.errors import ConvergenceWarning, DataWarning, Finding, SpecError
 from bayes_mtl.inference import fit
@@ -65,10 +66,11 @@ def sampling_wrapper(idata: xr.DataTree, *, random_seed: int | None = 1, **sampl
     """
     from arviz import SamplingWrapper  # loads slowly
 
+    data, spec = data_of(idata), spec_of(idata)
+    generator(random_seed)
     if "log_likelihood" not in idata:
         hint = "Fit with log_likelihood=True"
         raise SpecError(Finding("sampling_wrapper", "needs a fit with log_likelihood", hint))
-    data, spec = data_of(idata), spec_of(idata)
 
     class Refit(SamplingWrapper):
         """The four steps that ArviZ asks for."""

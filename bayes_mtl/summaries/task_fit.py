@@ -10,6 +10,7 @@ import xarray as xr
 from scipy.special import ndtr
 
 from bayes_mtl._typing import FloatArray, IntArray
+from bayes_mtl.arguments import generator
 from bayes_mtl.errors import Finding, SpecError
 from bayes_mtl.inference.attributes import rows_by_task, schema_of, spec_of
 from bayes_mtl.inference.hyperdraws import CHUNK_BYTES, thinned
@@ -91,7 +92,7 @@ def task_fit(
     >>> found = mtl.task_fit(idata)  # doctest: +SKIP
     >>> found.sel(check="spread").to_dataframe().query("misfit")  # doctest: +SKIP
     """
-    prob, family = interval_probability(ci_prob), spec_of(idata).family
+    prob, family, rng = interval_probability(ci_prob), spec_of(idata).family, generator(random_seed)
     fixed = rows_by_task(idata, "constant_data")
     y = rows_by_task(idata, "observed_data")["y"].to_numpy()
     weights, task = fixed["weights"].to_numpy(), fixed["task_index"].to_numpy()
@@ -100,7 +101,7 @@ def task_fit(
         raise SpecError(Finding("task_fit", "needs one outcome per row, but rows have weights", hint))
     limit = max(_LEAST_DRAWS, min(_DRAWS, _MAX_NUMBERS // max(1, len(y))))
     draws = thinned(idata["posterior"].to_dataset().drop_vars("task_corr", errors="ignore"), limit)
-    rows, rng = _Rows(task, y, continuous=family.has_noise), np.random.default_rng(random_seed)
+    rows = _Rows(task, y, continuous=family.has_noise)
     n_draws = draws.sizes["draw"]
     step = max(1, CHUNK_BYTES // (64 * max(1, len(y))))
     parts: list[tuple[FloatArray, FloatArray]] = []

@@ -11,6 +11,7 @@ from scipy.special import logit
 from scipy.stats import norm
 
 from bayes_mtl._typing import FloatArray
+from bayes_mtl.arguments import generator, whole_number
 from bayes_mtl.data import TaskData, sum_by_task
 from bayes_mtl.data.labels import as_coordinate
 from bayes_mtl.families import Bernoulli
@@ -125,6 +126,8 @@ def transfer_gain(
     >>> mtl.transfer_gain(idata)[["gain", "gain_se", "verdict"]].to_dataframe()  # doctest: +SKIP
     """
     spec, data = spec_of(idata), data_of(idata)
+    generator(random_seed)
+    max_refits = whole_number("max_refits", max_refits)
     check_several_tasks(data, "transfer_gain")
     sampler = {"random_seed": random_seed, **sampler}
     refits = _Refits(max_refits, sampler)

@@ -1,0 +1,41 @@
+"""Checks of arguments that public functions share, each said in one way."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bayes_mtl.errors import Finding, FindingsError, SpecError, StorageError
+
+
+def generator(random_seed: Any, error: type[FindingsError] = SpecError) -> np.random.Generator:
+    """Return the generator of random numbers that a seed stands for, or say that it is none."""
+    try:
+        return np.random.default_rng(random_seed)
+    except (TypeError, ValueError) as err:
+        problem = f"should be an integer (from 0 on) or a Generator, found {random_seed!r}"
+        raise error(Finding("random_seed", problem)) from err
+
+
+def whole_number(name: str, value: Any) -> int:
+    """Return a whole number that is not negative, or say that it is none."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
+        raise SpecError(Finding(name, f"should be a whole number from 0 on, found {value!r}"))
+    return int(value)
+
+
+def truth(name: str, value: Any) -> bool:
+    """Return a truth value, or say that it is none."""
+    if not isinstance(value, bool | np.bool_):
+        raise SpecError(Finding(name, f"should be True or False, found {value!r}"))
+    return bool(value)
+
+
+def file_path(path: Any) -> Path:
+    """Return a path, or say that it is none."""
+    if not isinstance(path, str | os.PathLike):
+        raise StorageError(f"path: should be text or a Path, found {type(path).__name__}")
+    return Path(path)
