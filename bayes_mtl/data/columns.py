@@ -141,9 +141,8 @@ def unfit_columns(frame: pd.DataFrame) -> list[Finding]:
             hint = "Rename the column"
             found.append(Finding(f"feature {name!r}", "has a name that a formula cannot hold", hint))
         values = column.cat.categories if is_category(column) else column
-        if values.dtype.kind in "mM" or (
-            values.dtype.kind == "O" and any(isinstance(v, date | timedelta) for v in values)
-        ):
+        types = set(map(type, values)) if values.dtype == object else {values.dtype.type}
+        if any(issubclass(each, date | timedelta | np.datetime64 | np.timedelta64) for each in types):
             hint = "Convert them to numbers (days since a start), or to text for one level each"
             found.append(Finding(f"column {name!r}", "holds dates or durations", hint))
         if values.dtype.kind == "O" and (texts := sorted(set(values[values.isin(_NO_VALUE)]))):

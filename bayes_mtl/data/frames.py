@@ -188,6 +188,10 @@ def _column(series: nw.Series[Any]) -> Any:
     if series.dtype.is_float():
         return series.to_numpy().astype(float)
     values = _exact(series)
+    out = np.empty(len(values), dtype=object)
+    if set(map(type, values)) <= {str, type(None)}:  # the usual case, and long
+        out[:] = values
+        return out
     present = [v for v in values if v is not None]
     wide = [abs(v) for v in present if isinstance(v, int) and abs(v) > _EXACT]
     if wide and (len(present) < len(values) or max(wide) >= 2**63):  # as they are, so that nothing merges
@@ -198,9 +202,7 @@ def _column(series: nw.Series[Any]) -> Any:
         if len(present) == len(values) and all(isinstance(v, int) and abs(v) < 2**63 for v in values):
             return np.array(values, dtype=np.int64)
         return np.array([np.nan if v is None else float(v) for v in values])
-    out = np.empty(len(values), dtype=object)
-    is_text = set(map(type, values)) <= {str, type(None)}  # the usual case, and long
-    out[:] = values if is_text else [_level(v) for v in values]
+    out[:] = [_level(v) for v in values]
     return out
 
 

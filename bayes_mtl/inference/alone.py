@@ -20,7 +20,7 @@ where d_i is what no coefficient explains; and 1 / p(y_i | other rows) = E[1 / p
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import logsumexp
@@ -33,7 +33,8 @@ _STEPS, _STEPS_OF_MANY, _MANY = 64, 24, 200  # of the grid of log sigma; of many
 _ROUNDS = 6
 _LEAST = 1e-5  # of what no coefficient explains: the noise that is thought possible
 _FAR = 25.0  # nats below the mode: nothing that counts
-_CHUNK = 2**23  # entries
+_CHUNK = 2**23  # entries, of rows and laws
+_BLOCK = 2**18  # of these held at a time
 _ODD = 20  # rows without which the noise scale may be quite another
 
 
@@ -209,12 +210,20 @@ class _Task:
 
         `log_weight` is how likely h and sigma are, (len(h), len(sigma)).
         """
-        total = np.full(self.n_rows, -np.inf)
-        for at, j, each in self._inverse(law, t, h, sigma):
-            total = np.logaddexp(total, logsumexp(each + log_weight[at, j, None], axis=(0, 1)))
+        total = np.empty(self.n_rows)
         pull = self.n_rows * np.exp(logsumexp(log_weight, axis=1))
-        for at, j, each in self._inverse(law, t, h, sigma):
-            pull[at] -= np.exp(each + log_weight[at, j, None] - total).sum(axis=(1, 2))
+        step = max(1, _BLOCK // log_weight.size)
+        for start in range(0, self.n_rows, step):
+            rows = slice(start, start + step)
+            each = np.empty((*log_weight.shape, len(self.left[rows])))
+            for at, j, inverse in self._inverse(law, t, h, sigma, rows):
+                np.add(inverse, log_weight[at, j, None], out=each[at, j])
+            most = each.max(axis=(0, 1))
+            each -= most
+            np.exp(each, out=each)
+            whole = each.sum(axis=(0, 1))
+            total[rows] = most + np.log(whole)
+            pull -= (each @ (1.0 / whole)).sum(axis=1)
         return -total, pull
 
     def log_density_without(self, law: LawOfOne, t: int, h: IntArray, sigma: FloatArray) -> FloatArray:
@@ -226,33 +235,39 @@ class _Task:
         """
         whole = self.log_density(law, t, sigma, h)
         odd = np.argsort(-np.abs(self.left) / np.sqrt(np.maximum(self.outside, 1e-12)), kind="stable")[:_ODD]
-        some = replace(
-            self, place=self.place[odd], left=self.left[odd], outside=self.outside[odd],
-            log_precision=self.log_precision[odd],
-        )  # fmt: skip
         without = np.full((len(odd), len(sigma)), -np.inf)
-        for at, j, each in some._inverse(law, t, h, sigma):
+        for at, j, each in self._inverse(law, t, h, sigma, odd):
             found = logsumexp(each + whole[at, j, None], axis=0)
             without[:, j] = np.logaddexp(without[:, j], found.T)
         return np.concatenate([logsumexp(whole, axis=0)[None], without])
 
     def _inverse(
-        self, law: LawOfOne, t: int, h: IntArray, sigma: FloatArray
+        self, law: LawOfOne, t: int, h: IntArray, sigma: FloatArray, rows: slice | IntArray
     ) -> Iterator[tuple[slice, slice, FloatArray]]:
-        """Yield -log p(y_i | other rows, h, sigma), (m, s, n), piece by piece."""
+        """Yield -log p(y_i | other rows, h, sigma) of some rows, (m, s, n), piece by piece."""
         pieces = [slice(None)] if law.follows_noise is None else [slice(j, j + 1) for j in range(len(sigma))]
-        step = max(1, _CHUNK // (4 * self.n_rows * (len(self.target) + len(sigma))))
+        place, left, outside = self.place[rows], self.left[rows], self.outside[rows]
+        scale = _LOG_2PI - self.log_precision[rows]
+        step = max(1, _BLOCK // (len(left) * (len(self.target) + len(sigma))))
         for start in range(0, len(h), step):
             at = slice(start, start + step)
             for j in pieces:
                 known = None if law.follows_noise is None else float(sigma[j][0])
                 length, U, r = self.rotated(law, t, h[at], known)
-                share = sigma[j, None] ** 2 / (length[:, None] + sigma[j, None] ** 2)  # (m, s, F)
-                turned = self.place @ U  # (m, n, F)
-                error = self.left + (r[:, None] * share) @ np.swapaxes(turned, 1, 2)
-                spare = self.outside + share @ np.swapaxes(turned**2, 1, 2)
-                each = np.log(sigma[j, None]) + 0.5 * (_LOG_2PI - self.log_precision - np.log(spare))
-                yield at, j, each + 0.5 * error**2 / (sigma[j, None] ** 2 * spare)
+                variance = sigma[j, None] ** 2
+                share = variance / (length[:, None] + variance)  # (m, s, F)
+                turned = np.swapaxes(place @ U, 1, 2)  # (m, F, n)
+                error = (r[:, None] * share) @ turned
+                error += left
+                spare = share @ np.square(turned)
+                spare += outside
+                error *= error
+                error /= variance
+                error /= spare
+                error -= np.log(spare, out=spare)
+                error += scale + np.log(variance)
+                error *= 0.5
+                yield at, j, error
 
 
 def _grid(

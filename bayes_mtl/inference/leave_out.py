@@ -6,9 +6,7 @@ the notation of `inference.conditional`, with S_t = A_t Q^-1 A_t' and r_t = v_t 
 
     v_t | the other tasks  ~  N(v_t - (I - S_t)^-1 r_t, (I - S_t)^-1),
 
-and for a row with mean f_i, posterior variance k_i and noise s_i^2, with l_i = k_i / s_i^2,
-
-    y_i | the other rows  ~  N(y_i - (y_i - f_i) / (1 - l_i), s_i^2 / (1 - l_i)).
+and a row is predicted by the others as `rows_left_out` says.
 
 Effects gamma of the levels of groupings are taken as known, draw by draw, as hyperparameters are.
 
@@ -30,8 +28,9 @@ from bayes_mtl.data import LevelRows, PseudoRows, TaskData
 from bayes_mtl.inference.attributes import data_of, inside_of, spec_of
 from bayes_mtl.inference.conditional import Conditional
 from bayes_mtl.inference.hyperdraws import CHUNK_BYTES, Hyperdraws, thinned
-from bayes_mtl.inference.leave_out_mixtures import StoredMixture, noise_of_rows, of_tasks
+from bayes_mtl.inference.leave_out_mixtures import StoredMixture
 from bayes_mtl.inference.pilot import pilot
+from bayes_mtl.inference.rows_left_out import log_density, of_tasks
 from bayes_mtl.inference.stored_draws import levels_of, mean_of, noise_of, read
 from bayes_mtl.model import Population, integrated_population
 from bayes_mtl.spec import ModelSpec
@@ -279,13 +278,11 @@ class LeftOut(Conditional):
         y = data.y[rows] - data.offset[rows]
         if self.levels is not None:
             y = y - data.levels.times(self.hyper.levels)[:, rows]
-        X, variance = data.full_matrix[rows], noise_of_rows(self.hyper.sigma, data, rows)
+        X, precision, sigma = data.full_matrix[rows], data.precision[rows], self.hyper.sigma
         out = np.empty((len(beta), len(X)))
         for t, at in of_tasks(data, rows):
-            x, known = X[at], variance[:, at]
-            error = y[..., at] - beta[:, t] @ x.T
-            spare = 1.0 - np.einsum("nf,dfg,ng->dn", x, covariance[:, t], x, optimize=True) / known
-            out[:, at] = -0.5 * (_LOG_2PI + np.log(known / spare) + error**2 / (known * spare))
+            noise = sigma[:, min(t, sigma.shape[1] - 1)]
+            out[:, at] = log_density(beta[:, t], covariance[:, t], noise, X[at], y[..., at], precision[at])
         return out
 
 

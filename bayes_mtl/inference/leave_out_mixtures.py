@@ -22,6 +22,7 @@ from bayes_mtl._typing import FloatArray
 from bayes_mtl.data import TaskData
 from bayes_mtl.inference.deviations import cluster_weights
 from bayes_mtl.inference.hyperdraws import CHUNK_BYTES, MixtureDraws
+from bayes_mtl.inference.rows_left_out import log_density, of_tasks
 from bayes_mtl.inference.stored_draws import mean_of, noise_of, read
 from bayes_mtl.model.mixture import CLUSTER_COV
 from bayes_mtl.spec import ModelSpec
@@ -141,32 +142,14 @@ class LeftOutOfMixture:
     def row_log_density(self, data: TaskData, rows: slice = slice(None)) -> FloatArray:
         """Return log p(y_i | all other rows, theta) of some rows, (D, n)."""
         X, y, joint = data.full_matrix[rows], data.y[rows] - data.offset[rows], self._joint
-        variance = noise_of_rows(self.hyper.sigma, data, rows)
+        precision, sigma = data.precision[rows], self.hyper.sigma
         P = self.hyper.cholesky.shape[-1]
         out = np.empty((len(joint), len(X)))
         for t, at in of_tasks(data, rows):
-            x, known = X[at], variance[:, at]
-            without = []
+            noise, without = sigma[:, min(t, sigma.shape[1] - 1)], []
             for k, (_, beta, covariance) in enumerate(self._components):
-                spare = np.einsum("nf,dfg,ng->dn", x[:, :P], covariance[:, t], x[:, :P], optimize=True)
-                spare = 1.0 - spare / known
-                error = y[at] - beta[:, t] @ x.T
-                density = -0.5 * (_LOG_2PI + np.log(known / spare) + error**2 / (known * spare))
+                left = y[at] - beta[:, t, P:] @ X[at, P:].T
+                density = log_density(beta[:, t, :P], covariance[:, t], noise, X[at, :P], left, precision[at])
                 without.append(joint[:, t, k, None] - density)
             out[:, at] = logsumexp(joint[:, t], axis=-1)[:, None] - logsumexp(without, axis=0)
         return out
-
-
-def noise_of_rows(sigma: FloatArray, data: TaskData, rows: slice) -> FloatArray:
-    """Return the variance of the noise of some rows, (D, n)."""
-    of_rows = sigma if sigma.shape[1] == 1 else sigma[:, data.task_index[rows]]
-    return np.asarray(of_rows**2 / data.precision[rows])
-
-
-def of_tasks(data: TaskData, rows: slice) -> Iterator[tuple[int, slice]]:
-    """Go through the tasks that some neighbouring rows belong to, with their places among these rows."""
-    first, last, _ = rows.indices(data.n_rows)
-    for t in range(data.n_tasks):
-        begin, end = max(data.starts[t], first) - first, min(data.starts[t + 1], last) - first
-        if begin < end:
-            yield t, slice(int(begin), int(end))

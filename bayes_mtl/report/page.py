@@ -15,7 +15,7 @@ import xarray as xr
 from bayes_mtl.arguments import file_path, whole_number
 from bayes_mtl.data import TaskData
 from bayes_mtl.errors import Finding, SpecError, raise_if_any
-from bayes_mtl.inference.attributes import data_of, given_spec_of, schema_of, spec_of
+from bayes_mtl.inference.attributes import data_of, given_spec_of, reads_data_once, schema_of, spec_of
 from bayes_mtl.inference.diagnostics import kept
 from bayes_mtl.inference.row_correlation import row_correlation
 from bayes_mtl.plots import (
@@ -44,6 +44,7 @@ _KINDS = {
 }
 
 
+@reads_data_once
 def report(
     idata: xr.DataTree,
     path: str | Path,

@@ -22,7 +22,7 @@ from bayes_mtl.prior import Prior
 from bayes_mtl.spec import ModelSpec, PriorEntry, PriorValue, scaled_together
 from bayes_mtl.structures import CompletePooling, NoPooling, StudentT, TaskMixture
 from bayes_mtl.summaries.refit import quick_fit
-from bayes_mtl.summaries.row_scores import BATCHES, RowScores, smoothed_weights
+from bayes_mtl.summaries.row_scores import BATCHES, RowScores, row_densities, smoothed_weights
 
 _STEPS, _MANY = 64, 10_000  # of a grid of the noise scale; half of them for many rows
 _ODD = 5  # rows without which it may be quite another
@@ -202,13 +202,9 @@ def pooled_scores(spec: ModelSpec, data: TaskData) -> RowScores | None:
         about = float(np.sqrt((rows.rest.sum() + (rows.target**2).sum()) / data.n_rows))
         sigma = adaptive_grid(height, about, _STEPS if data.n_rows < _MANY else _STEPS // 2)
         log_weight = height(sigma)[0]
-    density = np.empty(data.n_rows)
-    step = max(1, 2**21 // len(sigma))
-    stored = Stored.at(spec, data, sigma)
-    for start in range(0, data.n_rows, step):
-        at = slice(start, min(start + step, data.n_rows))
-        by_sigma = np.concatenate([piece.row_log_density(data, at) for _, piece in stored.chunks()])
+    density, log_weight = np.empty(data.n_rows), log_weight - logsumexp(log_weight)
+    for at, by_sigma in row_densities(Stored.at(spec, data, sigma), data):
         # p(y_i | rest) = 1 / E[1 / p(y_i | rest, sigma)]
-        density[at] = -logsumexp((log_weight - logsumexp(log_weight))[:, None] - by_sigma, axis=0)
+        density[at] = -logsumexp(log_weight[:, None] - by_sigma, axis=0)
     none = np.zeros((BATCHES, data.n_tasks))
     return RowScores(density, np.ones(data.n_rows), np.zeros(data.n_rows), none)

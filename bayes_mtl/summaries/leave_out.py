@@ -13,7 +13,7 @@ from bayes_mtl.arguments import generator, truth
 from bayes_mtl.data import TaskData
 from bayes_mtl.data.labels import as_coordinate
 from bayes_mtl.errors import Finding, SpecError
-from bayes_mtl.inference.attributes import data_of, schema_of, spec_of
+from bayes_mtl.inference.attributes import data_of, reads_data_once, schema_of, spec_of
 from bayes_mtl.inference.leave_out import Stored
 from bayes_mtl.progress import progress
 from bayes_mtl.structures import TaskMixture
@@ -31,6 +31,7 @@ from bayes_mtl.summaries.row_scores import (
 __all__ = ["leave_one_task_out", "row_elpd", "row_scores"]
 
 
+@reads_data_once
 def leave_one_task_out(
     idata: xr.DataTree, *, refit: bool = True, random_seed: int | None = 1, **sampler: Any
 ) -> xr.Dataset:

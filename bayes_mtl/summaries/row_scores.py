@@ -22,6 +22,7 @@ from bayes_mtl.summaries.refit import exact_rows, log_likelihood_of
 MAX_PARETO_K = 0.7
 _MAX_ENTRIES = 2**24  # draws x rows
 _BLOCK = 2**21  # of these held at a time
+_SMALL_BLOCK = 2**19  # where it costs nothing
 _FEW_DRAWS = 100  # are enough to reweight hyperparameters, which a row of so many hardly moves
 BATCHES = 20  # of consecutive draws, whose spread says how well their mean is known
 _ALIKE = 1.0  # log weights that differ by less have no tail to smooth
@@ -92,7 +93,7 @@ def score_rows(law: RowLaw, data: TaskData, *, also_out: FloatArray | None = Non
     also_out : (D, T), optional
         Log density of what is left out along with each row of a task.
     """
-    return _score(_densities(law, data), data, np.ones(data.n_rows), also_out)
+    return _score(row_densities(law, data), data, np.ones(data.n_rows), also_out)
 
 
 def score_draws(idata: xr.DataTree, data: TaskData, log_ratio: FloatArray | None = None) -> RowScores:
@@ -116,18 +117,46 @@ def _score(
 ) -> RowScores:
     density, k = np.empty((2, data.n_rows))
     error = np.zeros((BATCHES, data.n_tasks))
+    whole = also_out is None and (count >= 1.0).all()
     for at, by_draw in blocks:
-        out = np.minimum(count[at], 1.0) * by_draw
-        if also_out is not None:
-            out += also_out[:, data.task_index[at]]
-        weight, k[at] = smoothed_weights(out)
-        density[at] = logsumexp(weight + by_draw, axis=0)
-        # Of sum_d W_d p_d / sum_d W_d, what draw d adds to the error of its logarithm.
-        pull = (np.exp(weight + by_draw - density[at]) - np.exp(weight)) * count[at]
+        out = by_draw
+        if not whole:
+            out = np.minimum(count[at], 1.0) * by_draw
+            if also_out is not None:
+                out += also_out[:, data.task_index[at]]
+        density[at], k[at], pull = _left_out(by_draw, out)
         task = data.task_index[at]
         for b, batch in enumerate(np.array_split(pull, BATCHES)):
-            error[b] += np.bincount(task, batch.sum(axis=0), minlength=data.n_tasks)
+            error[b] += np.bincount(task, batch.sum(axis=0) * count[at], minlength=data.n_tasks)
     return RowScores(density, count, k, error)
+
+
+def _left_out(by_draw: FloatArray, out: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Predict rows by draws that are weighed by 1 / density of what is left out, both logs (D, n).
+
+    Returns
+    -------
+    density, pareto_k : (n,)
+    pull : (D, n)
+        Of sum_d W_d p_d / sum_d W_d, what draw d adds to the error of its logarithm.
+    """
+    least, k = out.min(axis=0), np.zeros(out.shape[1])
+    density, pull = np.empty_like(least), np.subtract(least, out)
+    np.exp(pull, out=pull)
+    total = pull.sum(axis=0)
+    if out is by_draw:  # what is left out is what is predicted, so that every W_d p_d is the same
+        density[:] = np.log(len(out)) + least - np.log(total)
+        pull /= -total
+        pull += 1.0 / len(out)
+        rest = np.flatnonzero(out.max(axis=0) - least > _ALIKE)
+    else:
+        rest = np.arange(out.shape[1])
+    if len(rest):
+        some = by_draw[:, rest]
+        weight, k[rest] = smoothed_weights(out[:, rest])
+        density[rest] = logsumexp(weight + some, axis=0)
+        pull[:, rest] = np.exp(weight + some - density[rest]) - np.exp(weight)
+    return density, k, pull
 
 
 def row_elpd(idata: xr.DataTree) -> tuple[FloatArray, FloatArray]:
@@ -161,10 +190,17 @@ def enough_draws(data: TaskData) -> int:
     return int(np.clip(_MAX_ENTRIES // max(data.n_rows, 1), _FEW_DRAWS, 1000))
 
 
-def _densities(law: RowLaw, data: TaskData) -> Iterator[tuple[slice, FloatArray]]:
+def row_densities(law: RowLaw, data: TaskData) -> Iterator[tuple[slice, FloatArray]]:
     """Yield log p(y_i | all other rows, hyperparameters) of each draw, (D, block), block by block."""
-    for at in _blocks(data.n_rows, len(law.hyper)):
-        yield at, np.concatenate([piece.row_log_density(data, at) for _, piece in law.chunks()])
+    n_draws = len(law.hyper)
+    at, first = next(iter(law.chunks()))
+    if at.stop == n_draws:  # one law serves all blocks
+        for rows in _blocks(data.n_rows, n_draws, _SMALL_BLOCK):
+            yield rows, first.row_log_density(data, rows)
+        return
+    del first
+    for rows in _blocks(data.n_rows, n_draws, _BLOCK):
+        yield rows, np.concatenate([piece.row_log_density(data, rows) for _, piece in law.chunks()])
 
 
 def _densities_by_draws(
@@ -180,7 +216,7 @@ def _densities_by_draws(
     sizes = posterior.sizes if known is None else known.sizes
     n_draws = sizes["chain"] * (len(at) if known is None else sizes["draw"])
     position = order_by_task(idata)
-    for rows in _blocks(data.n_rows, n_draws):
+    for rows in _blocks(data.n_rows, n_draws, _BLOCK):
         if known is None:
             found = log_likelihood_of(idata, position[rows], thin)
         else:
@@ -189,8 +225,8 @@ def _densities_by_draws(
         yield rows, values.reshape(n_draws, -1) / count[rows]
 
 
-def _blocks(n_rows: int, n_draws: int) -> Iterator[slice]:
-    step = max(1, _BLOCK // max(n_draws, 1))
+def _blocks(n_rows: int, n_draws: int, entries: int) -> Iterator[slice]:
+    step = max(1, entries // max(n_draws, 1))
     for start in range(0, n_rows, step):
         yield slice(start, min(start + step, n_rows))
 

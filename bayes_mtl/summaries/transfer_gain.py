@@ -15,7 +15,7 @@ from bayes_mtl.arguments import generator, whole_number
 from bayes_mtl.data import TaskData, sum_by_task
 from bayes_mtl.data.labels import as_coordinate
 from bayes_mtl.families import Bernoulli
-from bayes_mtl.inference.attributes import data_of, schema_of, spec_of
+from bayes_mtl.inference.attributes import data_of, reads_data_once, schema_of, spec_of
 from bayes_mtl.inference.leave_out import is_closed
 from bayes_mtl.inference.noise_by_task import (
     REMEDY,
@@ -53,6 +53,7 @@ LEAST = 0.5  # nats: a smaller gain or loss of a task matters to nobody
 _LEVEL = 0.05  # of the probability that any task is called hurt, or said to contradict, if none is or does
 
 
+@reads_data_once
 def transfer_gain(
     idata: xr.DataTree,
     *,
