@@ -193,12 +193,13 @@ def enough_draws(data: TaskData) -> int:
 def row_densities(law: RowLaw, data: TaskData) -> Iterator[tuple[slice, FloatArray]]:
     """Yield log p(y_i | all other rows, hyperparameters) of each draw, (D, block), block by block."""
     n_draws = len(law.hyper)
-    at, first = next(iter(law.chunks()))
+    chunks: Iterator[tuple[slice, Any]] = iter(law.chunks())
+    at, first = next(chunks)
     if at.stop == n_draws:  # one law serves all blocks
         for rows in _blocks(data.n_rows, n_draws, _SMALL_BLOCK):
             yield rows, first.row_log_density(data, rows)
         return
-    del first
+    del chunks, first
     for rows in _blocks(data.n_rows, n_draws, _BLOCK):
         yield rows, np.concatenate([piece.row_log_density(data, rows) for _, piece in law.chunks()])
 
