@@ -2,14 +2,50 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import matplotlib as mpl
 import numpy as np
 import pytest
+from scipy.special import expit
 
 import bayes_mtl as mtl
 from tests.exact import sleepstudy
 
 mpl.use("Agg")
+
+
+def exact_rows(beta, n_rows, seed=0, *, noise=1.0, intercept=True):
+    """Return X, y, task: rows whose least squares are `beta`, and whose residual variance is `noise`^2.
+
+    A Gaussian model learns from rows by their cross products alone, which are the same for every seed: so is
+    its posterior, and only the error of its draws is left to chance. The first coefficients are intercepts.
+    """
+    rng = np.random.default_rng(seed)
+    size, rows, outcome = beta.shape[1], [], []
+    for coefficients in beta:
+        white = rng.standard_normal((n_rows, size + 1))
+        if intercept:
+            white[:, 0] = 1.0
+        white = np.linalg.qr(white)[0] * np.sqrt(n_rows)
+        X = white[:, :size]
+        if intercept:
+            X[:, 0] = 1.0
+        outcome.append(X @ coefficients + noise * np.sqrt(1.0 - size / n_rows) * white[:, size])
+        rows.append(X[:, 1:] if intercept else X)
+    return np.concatenate(rows), np.concatenate(outcome), np.repeat(np.arange(len(beta)), n_rows)
+
+
+def exact_binary(beta, n_rows):
+    """Return X, y, task, weights: as many rows as `n_rows` in each task, as often one as `beta` say, exactly.
+
+    The first coefficients are intercepts; of each other column there are three values.
+    """
+    points = np.array(list(product([-1.2, 0.0, 1.2], repeat=beta.shape[1] - 1)))
+    p = expit(beta[:, :1] + beta[:, 1:] @ points.T)
+    weights = n_rows / len(points) * np.stack([1.0 - p, p], axis=2)
+    task, point, y = (a.ravel() for a in np.indices(weights.shape))
+    return points[point], y, task, weights.ravel()
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,12 @@ import pymc as pm
 import pytensor
 import pytensor.tensor as pt
 import pytest
+from scipy.linalg import hadamard
 
 import bayes_mtl as mtl
 from bayes_mtl.structures import TaskCovariance
 from tests import contracts
+from tests.fits import exact_rows
 from tests.test_mixtures import MIXTURES
 from tests.test_structures import STRUCTURES
 
@@ -225,18 +227,17 @@ def test_options_are_checked():
 # What they find.
 
 
-def simulate(corr, n_features=8, n_rows=30, seed=0, tasks=None):
-    """Return data of tasks whose slopes correlate across tasks as given, and the slopes."""
-    rng = np.random.default_rng(seed)
-    n_tasks = len(corr)
-    beta = np.linalg.cholesky(np.asarray(corr) + 1e-9 * np.eye(n_tasks)) @ rng.standard_normal(
-        (n_tasks, n_features)
-    )
-    task = np.repeat(np.arange(n_tasks), n_rows)
-    X = rng.standard_normal((len(task), n_features))
-    y = (X * beta[task]).sum(axis=1) + rng.standard_normal(len(task))
-    labels = np.array(tasks or [f"t{i}" for i in range(n_tasks)])
-    return mtl.TaskData.from_arrays(X, y, labels[task]), beta
+def simulate(corr, n_rows=30, n_features=16):
+    """Return data of tasks whose slopes have exactly these correlations across tasks, and the slopes."""
+    white = hadamard(n_features)[1 : len(corr) + 1]
+    beta = np.linalg.cholesky(np.asarray(corr) + 1e-9 * np.eye(len(corr))) @ white
+    return described(np.column_stack([0.5 * np.ones(len(beta)), beta]), n_rows), beta
+
+
+def described(beta, n_rows):
+    """Return rows that say exactly this of the coefficients, the first of which are intercepts."""
+    X, y, task = exact_rows(beta, n_rows)
+    return mtl.TaskData.from_arrays(X, y, [f"t{i}" for i in task])
 
 
 def fit(data, structure, draws=700, **options):
@@ -256,11 +257,13 @@ def test_relatedness_is_believed_where_it_is_there():
 
 def test_shares_of_levels_are_found():
     groups = np.repeat(np.arange(6), 4)
-    same = (groups[:, None] == groups[None, :]).astype(float)
     tree = mtl.Tree({f"t{i}": f"g{g}" for i, g in enumerate(groups)})
-    data, _ = simulate(0.7 * same + 0.3 * np.eye(24), n_features=6, n_rows=20)
-    share = fit(data, tree)["posterior"]["level_share"].sel(level="level 1")
-    assert abs(float(share.mean()) - 0.7) < 2.5 * float(share.std())
+    # Of each slope, seven tenths of the variance are between groups, and the rest in each of them.
+    between, within = hadamard(8)[1:7, 1:7], hadamard(4)[1:]
+    beta = np.sqrt(0.7) * between[groups] + np.sqrt(0.3) * np.tile(within[[0, 1, 2, 0, 1, 2]].T, (6, 1))
+    share = fit(described(np.column_stack([np.full(24, 0.5), beta]), 20), tree)
+    share = share["posterior"]["level_share"].sel(level="level 1")
+    assert abs(float(share.mean()) - 0.7) < 2.0 * float(share.std())
     assert 0.5 < float(share.mean()) < 0.9
 
 
@@ -269,8 +272,9 @@ def test_few_partial_correlations_are_found():
     precision[0, 1] = precision[1, 0] = -0.85
     covariance = np.linalg.inv(precision)
     sd = np.sqrt(np.diag(covariance))
-    data, _ = simulate(covariance / np.outer(sd, sd), n_features=15, n_rows=60)
-    found = mtl.task_correlation(fit(data, mtl.SparsePrecision()), "partial").to_dataframe()
+    data, _ = simulate(covariance / np.outer(sd, sd), n_rows=60)
+    idata = fit(data, mtl.SparsePrecision(), draws=400, priors={"beta_mean": 0.0})
+    found = mtl.task_correlation(idata, "partial").to_dataframe()
     found = found.set_index(["task_a", "task_b"])["mean"]
     assert found["t0", "t1"] > 0.5
     assert found.drop([("t0", "t1")]).abs().max() < 0.4
@@ -281,7 +285,7 @@ def test_overlapping_groups_are_found():
     weights = np.array([[1.0, 0.0]] * 4 + [[0.7, 0.7]] * 2 + [[0.0, 1.0]] * 4)
     corr = 0.95 * weights @ weights.T
     np.fill_diagonal(corr, 1.0)
-    data, beta = simulate(corr, n_features=12, n_rows=40)
+    data, beta = simulate(corr, n_rows=40)
     # Deviations are from a known mean: an estimated one takes what all tasks have in common.
     idata = fit(data, mtl.SparseBasis(3), priors={"beta_mean": 0.0})
     found = mtl.task_correlation(idata)["mean"].to_numpy()
@@ -297,8 +301,8 @@ def test_disjoint_groups_are_found():
     same = group[:, None] == group
     corr = np.where(same, 0.9, 0.0) * np.outer(sign, sign)
     np.fill_diagonal(corr, 1.0)
-    data, _ = simulate(corr, n_features=12, n_rows=40)
-    idata = fit(data, mtl.SparseBasis(2, overlap=False), draws=300, priors={"beta_mean": 0.0})
+    data, _ = simulate(corr, n_rows=40)
+    idata = fit(data, mtl.SparseBasis(2, overlap=False), draws=600, priors={"beta_mean": 0.0})
     found = mtl.basis(idata)
     overlap, off = found["overlap"].to_numpy(), ~np.eye(10, dtype=bool)
     assert overlap[same & off].min() > 0.9
@@ -314,13 +318,11 @@ def test_disjoint_groups_are_found():
 
 def test_an_outlier_is_left_alone():
     """It is shrunk less, and pulls the others less, than under exchangeable tasks."""
-    rng = np.random.default_rng(3)
-    beta = 1.0 + 0.2 * rng.standard_normal((12, 4))
-    beta[0] = [-6.0, 7.0, -5.0, 6.0]
-    task = np.repeat(np.arange(12), 8)
-    X = rng.standard_normal((len(task), 4))
-    y = (X * beta[task]).sum(axis=1) + rng.standard_normal(len(task))
-    data = mtl.TaskData.from_arrays(X, y, task)
+    signs = hadamard(16)[:12]
+    beta = 1.0 + 0.2 * signs[:, 1:6]
+    beta[0] = [0.5, -6.0, 7.0, -5.0, 6.0]
+    # Least squares are off by one standard error each.
+    data = mtl.TaskData.from_arrays(*exact_rows(beta + signs[:, 6:11] / np.sqrt(8), 8))
     fits = [fit(data, structure) for structure in (mtl.StudentT(), mtl.Exchangeable())]
     robust, plain = (idata["posterior"] for idata in fits)
     reliability = robust["task_reliability"].mean(("chain", "draw")).to_numpy()
@@ -329,7 +331,7 @@ def test_an_outlier_is_left_alone():
 
     def error(posterior, tasks):
         mean = posterior["beta"].mean(("chain", "draw")).to_numpy()[:, 1:]
-        return np.sqrt(((mean - beta)[tasks] ** 2).mean())
+        return np.sqrt(((mean - beta[:, 1:])[tasks] ** 2).mean())
 
     assert error(robust, slice(1, None)) < error(plain, slice(1, None))
     new = pd.DataFrame({"x0": [1.0] * 3, "x1": 0.0, "x2": 0.0, "x3": 0.0, "task": [90, 91, 91]})
