@@ -425,8 +425,8 @@ def items_fit():
     """Sixty persons answer twelve items; items differ, and how much `x` matters differs by item."""
     rng = np.random.default_rng(11)
     person, item = (a.ravel() for a in np.meshgrid(np.arange(60), np.arange(12), indexing="ij"))
-    truth = np.column_stack([1.2 * rng.standard_normal(12), 0.6 * rng.standard_normal(12)])
-    ability, x = 0.8 * rng.standard_normal(60), rng.standard_normal(len(item))
+    truth = np.column_stack([s * rng.permutation(norm_quantiles(12)) for s in (1.2, 0.6)])
+    ability, x = 0.8 * rng.permutation(norm_quantiles(60)), rng.standard_normal(len(item))
     eta = ability[person] + truth[item, 0] + (SLOPE + truth[item, 1]) * x
     table = pd.DataFrame({"person": person, "item": np.array(list("abcdefghijkl"))[item], "x": x})
     table["yes"] = rng.binomial(1, 1 / (1 + np.exp(-eta)))
@@ -438,7 +438,7 @@ def items_fit():
         groupings={"item": ["Intercept", "x"]},
     )
     spec = mtl.ModelSpec("bernoulli", groupings={"item": mtl.LowRank(1)}, independent_features=())
-    return table, data, mtl.fit(data, spec, draws=2000, chains=2, random_seed=1, progressbar=False), truth
+    return table, data, mtl.fit(data, spec, draws=4000, chains=2, random_seed=1, progressbar=False), truth
 
 
 def test_items_and_persons(items_fit):
@@ -447,6 +447,7 @@ def test_items_and_persons(items_fit):
     assert int(idata["sample_stats"]["diverging"].sum()) == 0
     assert not mtl.diagnose(idata).problems
     assert float(idata["sample_stats"]["n_steps"].mean()) < 12  # coordinates are nearly standard normal
+    furthest = stats.norm.isf(1e-7 / 56)  # 28 numbers: by chance once in 10 million runs
     for name, expected in {
         "item_sd": truth.std(axis=0),
         "feature_sd": [0.8],
@@ -454,7 +455,7 @@ def test_items_and_persons(items_fit):
         "item_effects": truth,
     }.items():
         z = (posterior[name].mean(("chain", "draw")) - expected) / posterior[name].std(("chain", "draw"))
-        assert float(np.abs(z).max()) < 3.5, name
+        assert float(np.abs(z).max()) < furthest, name
     assert posterior["item_effects"].dims[2:] == ("item", "item_feature")
     assert posterior["item_feature"].to_numpy().tolist() == ["Intercept", "x"]
 
@@ -463,11 +464,11 @@ def test_prior_draws_have_the_law_of_the_prior(items_fit):
     prior = items_fit[2]["prior"]
     assert set(prior.data_vars) == set(items_fit[2]["posterior"].data_vars)
     white = (prior["item_effects"] / prior["item_sd"]).isel(item=5, item_feature=0).to_numpy().ravel()
-    assert stats.kstest(white, stats.norm.cdf).pvalue > 1e-3
+    assert stats.kstest(white, stats.norm.cdf).pvalue > 1e-7
     product = (prior["item_effects"].sel(item="a") * prior["item_effects"].sel(item="b")).isel(item_feature=1)
     scaled = product / prior["item_sd"].isel(item_feature=1) ** 2
     expected = prior["item_corr"].sel(item="a", item_bis="b")
-    assert float((scaled - expected).mean()) == pytest.approx(0.0, abs=4 * float(scaled.std()) / 1000**0.5)
+    assert float((scaled - expected).mean()) == pytest.approx(0.0, abs=6 * float(scaled.std()) / 1000**0.5)
 
 
 def test_what_is_reported_of_levels(items_fit, tmp_path):
@@ -524,33 +525,45 @@ def test_levels_of_new_rows(items_fit):
     sd = posterior["item_sd"].to_numpy()
     white = deviation / sd[..., [0, 0, 1]]
     for i in range(3):  # a new level has a draw of its own, the same in all of its rows
-        assert stats.kstest(white[..., i].ravel(), stats.norm.cdf).pvalue > 1e-3
+        assert stats.kstest(white[..., i].ravel(), stats.norm.cdf).pvalue > 1e-7
     between = np.corrcoef(white.reshape(-1, 3).T)
-    assert abs(between[0, 1]) < 4 / 4000**0.5
+    assert abs(between[0, 1]) < 6 / 8000**0.5
     corr = float(posterior["item_feature_corr"].sel(item_feature="Intercept", item_feature_bis="x").mean())
-    assert between[0, 2] == pytest.approx(corr, abs=4 / 4000**0.5)
+    assert between[0, 2] == pytest.approx(corr, abs=6 / 8000**0.5)
+
+
+def norm_quantiles(n):
+    """Return n numbers of mean zero and variance one, spread as those of a normal distribution."""
+    found = stats.norm.ppf((np.arange(n) + 0.5) / n)
+    return found / found.std()
 
 
 def test_crossed_and_nested_variances_are_recovered():
     """A Gaussian table whose levels are known well: both variances, and few steps for every draw."""
-    rng = np.random.default_rng(7)
     school = np.repeat(np.arange(40), 30)
-    region, year = school % 8, rng.integers(0, 15, len(school))
-    effects = {"region": 0.9 * rng.standard_normal(8), "year": 1.4 * rng.standard_normal(15)}
-    y = 5 + 0.6 * rng.standard_normal(40)[school] + effects["region"][region] + effects["year"][year]
-    y = y + 0.3 * rng.standard_normal(len(school))
+    rng = np.random.default_rng(7)
+    region, year = school % 8, rng.permuted(np.tile(np.arange(15), (40, 2)), axis=1).ravel()
+    normal = [norm_quantiles(n) for n in (40, 8, 15)]
+    effects = {"region": 0.9 * rng.permutation(normal[1]), "year": 1.4 * rng.permutation(normal[2])}
+    own = 0.6 * rng.permutation(normal[0])
+    # Least squares of these rows are exact: what is left of them has no part in any level, and its variance.
+    levels = np.column_stack([np.equal.outer(school, np.arange(40)), np.equal.outer(year, np.arange(15))])
+    left = rng.standard_normal(len(school))
+    left -= levels @ np.linalg.lstsq(levels.astype(float), left, rcond=None)[0]
+    left *= 0.3 * np.sqrt((len(left) - 54) / (left @ left))
+    y = 5 + own[school] + effects["region"][region] + effects["year"][year] + left
     data = mtl.TaskData.from_arrays(
         np.zeros((len(y), 0)), y, school, groupings={"region": region, "year": year}
     )
-    idata = mtl.fit(data, draws=1000, chains=2, random_seed=1, progressbar=False)
+    idata = mtl.fit(data, draws=4000, chains=2, random_seed=1, progressbar=False)
     posterior = idata["posterior"]
     assert not mtl.diagnose(idata).problems
     assert float(idata["sample_stats"]["n_steps"].mean()) < 8
     truth = {"feature_sd": 0.6, "sigma": 0.3} | {f"{g}_sd": e.std() for g, e in effects.items()}
     for name, expected in truth.items():
         z = (posterior[name].mean(("chain", "draw")) - expected) / posterior[name].std(("chain", "draw"))
-        assert float(np.abs(z).max()) < 3, name
+        assert float(np.abs(z).max()) < 1.5, name
     # Differences of years are as good as known.
     found = posterior["year_effects"].mean(("chain", "draw")).to_numpy()[:, 0]
     away = (found - found.mean()) - (effects["year"] - effects["year"].mean())
-    assert np.abs(away).max() < 4 * 0.3 / np.sqrt(len(y) / 15)
+    assert np.abs(away).max() < 0.3 / np.sqrt(len(y) / 15)
