@@ -529,7 +529,8 @@ def test_levels_of_new_rows(items_fit):
     between = np.corrcoef(white.reshape(-1, 3).T)
     assert abs(between[0, 1]) < 6 / 8000**0.5
     corr = float(posterior["item_feature_corr"].sel(item_feature="Intercept", item_feature_bis="x").mean())
-    assert between[0, 2] == pytest.approx(corr, abs=6 / 8000**0.5)
+    # What known levels revealed of the latent vector adds a little to what features have in common.
+    assert between[0, 2] == pytest.approx(corr, abs=0.05 + 6 / 8000**0.5)
 
 
 def norm_quantiles(n):

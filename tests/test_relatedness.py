@@ -240,9 +240,9 @@ def described(beta, n_rows):
     return mtl.TaskData.from_arrays(X, y, [f"t{i}" for i in task])
 
 
-def fit(data, structure, draws=700, **options):
+def fit(data, structure, draws=400, **options):
     spec = mtl.ModelSpec(task_covariance=structure, feature_covariance=mtl.Diagonal(), **options)
-    return mtl.fit(data, spec, draws=draws, tune=500, chains=2, random_seed=1, progressbar=False)
+    return mtl.fit(data, spec, draws=draws, tune=400, chains=2, random_seed=1, progressbar=False)
 
 
 def test_relatedness_is_believed_where_it_is_there():
@@ -273,7 +273,7 @@ def test_few_partial_correlations_are_found():
     covariance = np.linalg.inv(precision)
     sd = np.sqrt(np.diag(covariance))
     data, _ = simulate(covariance / np.outer(sd, sd), n_rows=60)
-    idata = fit(data, mtl.SparsePrecision(), draws=400, priors={"beta_mean": 0.0})
+    idata = fit(data, mtl.SparsePrecision(), priors={"beta_mean": 0.0})
     found = mtl.task_correlation(idata, "partial").to_dataframe()
     found = found.set_index(["task_a", "task_b"])["mean"]
     assert found["t0", "t1"] > 0.5
