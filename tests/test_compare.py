@@ -9,7 +9,7 @@ from bayes_mtl.summaries.compare import rungs
 from bayes_mtl.summaries.leave_out import row_elpd
 from bayes_mtl.summaries.transfer_gain import alone_spec
 
-SETTINGS = {"draws": 400, "tune": 400, "progressbar": False}
+SETTINGS = {"draws": 400, "tune": 400, "max_refits": 0, "progressbar": False}
 pytestmark = pytest.mark.filterwarnings("ignore::bayes_mtl.errors.ConvergenceWarning")  # short chains
 
 

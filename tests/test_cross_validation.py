@@ -20,6 +20,7 @@ from bayes_mtl.inference.log_likelihood import log_likelihood
 from bayes_mtl.model import default_priors
 from bayes_mtl.summaries.leave_out import row_elpd
 from bayes_mtl.summaries.row_scores import (
+    _score,
     batch_variance,
     row_scores,
     smoothed_weights,
@@ -225,7 +226,7 @@ def test_a_row_that_stands_for_several_is_scored_as_if_it_were_written_out(binom
         tree["posterior"] = xr.DataTree(tree["posterior"].to_dataset().assign(beta=0.9 * beta))
     for tree in rest:
         tree["log_likelihood"] = xr.DataTree(log_likelihood(tree))
-    tables = [mtl.compare({"a": a, "b": b}) for a, b in zip((idata, same), rest, strict=True)]
+    tables = [mtl.compare({"a": a, "b": b}, max_refits=0) for a, b in zip((idata, same), rest, strict=True)]
     columns = ["elpd", "elpd_diff", "dse", "se", "p_worse", "weight"]
     np.testing.assert_allclose(
         tables[0][columns].to_numpy(float), tables[1][columns].to_numpy(float), rtol=1e-6, atol=1e-12
@@ -328,3 +329,22 @@ def test_no_verdict_is_smaller_than_half_a_nat(known):
     assert small.any()
     assert set(found["verdict"].to_numpy()[small].tolist()) == {"no clear difference"}
     assert "a noise scale of its own" in found.attrs["alone"]
+
+
+def test_the_error_of_draws_is_that_of_rows_left_out_by_weights():
+    """What a row whose weights fail adds is kept apart, since a refit makes it void."""
+    rng = np.random.default_rng(0)
+    data = mtl.TaskData.from_arrays(rng.standard_normal((12, 1)), rng.standard_normal(12), np.arange(12) // 6)
+    by_draw = -0.1 * rng.standard_normal((2000, 12)) ** 2
+    bad = [1, 7, 8]
+    by_draw[:, bad] = np.log(rng.pareto(0.7, (2000, 3)) + 1e-3) * -1.0  # weights with infinite mean
+    everything = _score([(slice(0, 12), by_draw)], data, np.ones(12), None)
+    assert (everything.pareto_k[bad] > 0.9).all()  # of a tail index 1 / 0.7, estimated from 270 draws
+    assert set(everything.unsure) == set(bad)
+    others = by_draw.copy()
+    others[:, bad] = 0.0  # weights that are equal, of a density that is known
+    alone = _score([(slice(0, 12), others)], data, np.ones(12), None)
+    error = everything.error.copy()
+    for i, moved in everything.unsure.items():
+        error[:, data.task_index[i]] -= moved
+    np.testing.assert_allclose(error, alone.error, atol=1e-12)

@@ -32,7 +32,14 @@ from bayes_mtl.structures import (
 from bayes_mtl.summaries.baselines import alone_spec, pooled_spec
 from bayes_mtl.summaries.leave_out import leave_one_task_out
 from bayes_mtl.summaries.refit import named_warnings
-from bayes_mtl.summaries.row_scores import BATCHES, MAX_PARETO_K, RowScores, batch_variance, row_scores
+from bayes_mtl.summaries.row_scores import (
+    BATCHES,
+    MAX_PARETO_K,
+    RowScores,
+    batch_variance,
+    row_scores,
+    with_refits,
+)
 
 _FEW_TASKS = 5  # with fewer, neither clusters nor factors can be told from chance
 _DISAGREE = 1.1  # R-hat
@@ -42,7 +49,13 @@ _MATTERS = 4.0  # a difference below means models that predict alike (Sivula et 
 
 
 def compare(
-    fits: Mapping[str, xr.DataTree] | Sequence[xr.DataTree], *, by: str = "row", progressbar: bool = True
+    fits: Mapping[str, xr.DataTree] | Sequence[xr.DataTree],
+    *,
+    by: str = "row",
+    max_refits: int = 10,
+    random_seed: int | None = 1,
+    progressbar: bool = True,
+    **sampler: Any,
 ) -> pd.DataFrame:
     """Compare fits of the same data by how well they predict what they have not seen.
 
@@ -53,8 +66,15 @@ def compare(
     by : {"row", "task"}
         What is left out: one row (prediction for known tasks), or a whole task (prediction for new ones;
         Gaussian outcomes, no mixtures).
+    max_refits : int
+        At most so many fits are repeated for each of `fits`, without the rows that its draws cannot leave out
+        (Pareto k above 0.7). Rows of which there are more share them.
+    random_seed : int, optional
+        Of these.
     progressbar : bool
         Whether to show progress.
+    **sampler
+        Options of `fit` for these (default: 2 chains of 1000 draws).
 
     Returns
     -------
@@ -84,10 +104,11 @@ def compare(
         raise SpecError(Finding("fits", f"should be two fits at least, found {type(fits).__name__}"))
     named = dict(fits) if isinstance(fits, Mapping) else _by_structure(fits)
     _check(named, by)
+    options = {"random_seed": random_seed, "progressbar": progressbar, **sampler}
     scores: dict[str, RowScores] = {}
     with progress("scores of fits", len(named), show=progressbar) as done:
         for name, idata in named.items():
-            scores[name] = _scores(idata, by)
+            scores[name] = _scores(idata, by, max_refits, options)
             done()
     table = arviz_compare(
         {name: _for_arviz(found) for name, found in scores.items()}, method="stacking", round_to="none"
@@ -103,6 +124,7 @@ def choose_structure(
     spec: ModelSpec | None = None,
     *,
     structures: Sequence[TaskCovariance] | None = None,
+    max_refits: int = 10,
     random_seed: int | None = 1,
     **sampler: Any,
 ) -> tuple[pd.DataFrame, dict[str, xr.DataTree]]:
@@ -119,6 +141,8 @@ def choose_structure(
         Everything but the structure.
     structures : sequence of TaskCovariance, optional
         Instead of the ladder.
+    max_refits : int
+        As in `compare`.
     random_seed : int, optional
     **sampler
         Options of `fit` (default: 2 chains).
@@ -149,7 +173,7 @@ def choose_structure(
     ladder, left_out = rungs(data, spec, structures)
     options = {"chains": 2, "random_seed": random_seed, "progressbar": True, **sampler}
     fits = _fit_ladder(data, ladder, options)
-    table = compare(fits, progressbar=options["progressbar"])
+    table = compare(fits, max_refits=max_refits, **options)
     table.attrs["left_out"] = left_out
     if left_out:
         table.attrs["words"] += f" Left out: {', '.join(left_out)} (see attrs['left_out'])."
@@ -259,10 +283,10 @@ def _check(named: Mapping[str, xr.DataTree], by: str) -> None:
             )
 
 
-def _scores(idata: xr.DataTree, by: str) -> RowScores:
+def _scores(idata: xr.DataTree, by: str, max_refits: int, sampler: dict[str, Any]) -> RowScores:
     """Score rows, or whole tasks."""
     if by == "row":
-        return row_scores(idata)
+        return with_refits(idata, row_scores(idata), max_refits, **sampler)[0]
     found = leave_one_task_out(idata)
     elpd, k = found["elpd"].to_numpy(), found["pareto_k"].to_numpy().copy()
     k[found["refitted"].to_numpy()] = 0.0

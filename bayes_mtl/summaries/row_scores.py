@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -49,12 +49,15 @@ class RowScores:
         Of the weights of draws; 0 where the row was left out exactly.
     error : (20, T)
         By how much each batch of draws moves the sum over the rows of each task.
+    unsure : mapping of int to (20,)
+        What the rows whose weights fail add to that: nothing, once they are left out exactly.
     """
 
     density: FloatArray
     count: FloatArray
     pareto_k: FloatArray
     error: FloatArray
+    unsure: Mapping[int, FloatArray] = field(default_factory=dict)
 
     @property
     def elpd(self) -> FloatArray:
@@ -116,7 +119,7 @@ def _score(
     also_out: FloatArray | None,
 ) -> RowScores:
     density, k = np.empty((2, data.n_rows))
-    error = np.zeros((BATCHES, data.n_tasks))
+    error, unsure = np.zeros((BATCHES, data.n_tasks)), {}
     whole = also_out is None and (count >= 1.0).all()
     for at, by_draw in blocks:
         out = by_draw
@@ -126,9 +129,12 @@ def _score(
                 out += also_out[:, data.task_index[at]]
         density[at], k[at], pull = _left_out(by_draw, out)
         task = data.task_index[at]
-        for b, batch in enumerate(np.array_split(pull, BATCHES)):
-            error[b] += np.bincount(task, batch.sum(axis=0) * count[at], minlength=data.n_tasks)
-    return RowScores(density, count, k, error)
+        moved = np.array([batch.sum(axis=0) for batch in np.array_split(pull, BATCHES)]) * count[at]
+        for b, batch in enumerate(moved):
+            error[b] += np.bincount(task, batch, minlength=data.n_tasks)
+        for i in np.flatnonzero(k[at] > MAX_PARETO_K):
+            unsure[at.start + int(i)] = moved[:, i]
+    return RowScores(density, count, k, error, unsure)
 
 
 def _left_out(by_draw: FloatArray, out: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -182,7 +188,11 @@ def with_refits(
         log_ratio=log_ratio,
         **sampler,
     )
-    return replace(scores, density=density, pareto_k=k), used
+    error, exact = scores.error.copy(), [i for i in scores.unsure if k[i] == 0.0]
+    for i in exact:
+        error[:, data_of(idata).task_index[i]] -= scores.unsure[i]
+    unsure = {i: moved for i, moved in scores.unsure.items() if k[i] > 0.0}
+    return replace(scores, density=density, pareto_k=k, error=error, unsure=unsure), used
 
 
 def enough_draws(data: TaskData) -> int:

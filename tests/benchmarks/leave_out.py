@@ -72,7 +72,8 @@ def rows(settings: dict[str, Any]) -> None:
     ):
         data = simulate(np.random.default_rng(4), [2, 3, 4, 6, 8, 12], kind)
         fits = [fit(data, mtl.ModelSpec(family, task_covariance=s), settings) for s in structures]
-        table = mtl.compare({str(s): f for s, f in zip(structures, fits, strict=True)})
+        named = {str(s): f for s, f in zip(structures, fits, strict=True)}
+        table = mtl.compare(named, max_refits=100, **settings)
         exact = [brute_force(f, settings) for f in fits]
         count = row_scores(fits[0]).count
         worst, best = (
