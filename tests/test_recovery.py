@@ -24,10 +24,10 @@ def fit(beta, structure, n_rows):
 
 @pytest.fixture(scope="module")
 def opposed():
-    """Coefficients of four tasks with correlations of exactly 0.8 and -0.8, and the correlations."""
+    """Coefficients of four tasks with correlations of exactly 0.9 and -0.9, and the correlations."""
     truth = np.eye(4)
-    truth[0, 1] = truth[1, 0] = 0.8
-    truth[2, 3] = truth[3, 2] = -0.8
+    truth[0, 1] = truth[1, 0] = 0.9
+    truth[2, 3] = truth[3, 2] = -0.9
     white = hadamard(16)[[1, 2, 4, 8]].astype(float)  # orthogonal, and no feature has a scale of its own
     return np.linalg.cholesky(truth) @ white, truth[np.triu_indices(4, 1)]
 
