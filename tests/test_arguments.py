@@ -57,6 +57,7 @@ def arguments(data, idata):
     own = idata["posterior"].to_dataset().drop_vars("beta")
     special = {
         "choose_structure": (data, FIXED),
+        "compare": ([idata, idata],),
         "fit": (data, FIXED),
         "recover": (own, data, FIXED),
         "plot_correlation_update": (idata, "a", "b", "coefficients"),

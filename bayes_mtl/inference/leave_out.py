@@ -42,12 +42,18 @@ def is_closed(spec: ModelSpec) -> bool:
     return not isinstance(spec.task_covariance, TaskMixture)
 
 
-def law_of_rows(idata: xr.DataTree, draws: int) -> Stored | StoredMixture | None:
-    """Read what says how rows of Gaussian outcomes are predicted; None if that is not stored."""
+def law_of_rows(
+    idata: xr.DataTree, draws: int, data: TaskData | None = None
+) -> Stored | StoredMixture | None:
+    """Read what says how rows of Gaussian outcomes are predicted; None if that is not stored.
+
+    `data` replaces the rows of the fit, not its priors.
+    """
     spec = spec_of(idata)
     if is_closed(spec):
-        return Stored.read(idata, draws=draws)
-    return StoredMixture.read(spec, thinned(idata["posterior"].to_dataset(), draws), data_of(idata))
+        return Stored.read(idata, data=data, draws=draws)
+    posterior = thinned(idata["posterior"].to_dataset(), draws)
+    return StoredMixture.read(spec, posterior, data_of(idata) if data is None else data)
 
 
 _LOG_2PI = float(np.log(2 * np.pi))

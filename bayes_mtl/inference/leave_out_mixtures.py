@@ -139,6 +139,10 @@ class LeftOutOfMixture:
         """Return log p(y_t | theta), (D, T): given theta, other tasks say no more."""
         return np.asarray(logsumexp(self._joint, axis=-1))
 
+    def task_surprise(self) -> FloatArray:
+        """Return NaN, (D, T): there is no one centre that a task could lie far from."""
+        return np.full(self._joint.shape[:2], np.nan)
+
     def row_log_density(self, data: TaskData, rows: slice = slice(None)) -> FloatArray:
         """Return log p(y_i | all other rows, theta) of some rows, (D, n)."""
         X, y, joint = data.full_matrix[rows], data.y[rows] - data.offset[rows], self._joint

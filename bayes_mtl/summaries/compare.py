@@ -13,6 +13,7 @@ import xarray as xr
 from scipy.stats import norm
 
 from bayes_mtl._typing import FloatArray
+from bayes_mtl.arguments import generator, whole_number
 from bayes_mtl.data import TaskData
 from bayes_mtl.errors import ConvergenceWarning, Finding, SpecError, raise_if_any
 from bayes_mtl.inference import fit
@@ -30,10 +31,9 @@ from bayes_mtl.structures import (
     TaskMixture,
 )
 from bayes_mtl.summaries.baselines import alone_spec, pooled_spec
-from bayes_mtl.summaries.leave_out import leave_one_task_out
+from bayes_mtl.summaries.leave_out import without_each_task
 from bayes_mtl.summaries.refit import named_warnings
 from bayes_mtl.summaries.row_scores import (
-    BATCHES,
     MAX_PARETO_K,
     RowScores,
     batch_variance,
@@ -65,7 +65,7 @@ def compare(
         What `fit` returned; a sequence is named by structures.
     by : {"row", "task"}
         What is left out: one row (prediction for known tasks), or a whole task (prediction for new ones;
-        Gaussian outcomes, no mixtures).
+        Gaussian outcomes).
     max_refits : int
         At most so many fits are repeated for each of `fits`, without the rows that its draws cannot leave out
         (Pareto k above 0.7). Rows of which there are more share them.
@@ -102,6 +102,8 @@ def compare(
 
     if not isinstance(fits, Mapping | Sequence) or isinstance(fits, str | xr.DataTree):
         raise SpecError(Finding("fits", f"should be two fits at least, found {type(fits).__name__}"))
+    generator(random_seed)
+    max_refits = whole_number("max_refits", max_refits)
     named = dict(fits) if isinstance(fits, Mapping) else _by_structure(fits)
     _check(named, by)
     options = {"random_seed": random_seed, "progressbar": progressbar, **sampler}
@@ -277,20 +279,15 @@ def _check(named: Mapping[str, xr.DataTree], by: str) -> None:
         if not np.array_equal(data_of(named[name]).y, y):
             found = f"was fitted to other outcomes than {first!r}"
             raise SpecError(Finding(f"fit {name!r}", found, "Compare fits of the same rows"))
-        if by == "task" and isinstance(spec_of(named[name]).task_covariance, TaskMixture):
-            raise SpecError(
-                Finding(f"fit {name!r}", "is a mixture, which by='task' does not know", "by='row'")
-            )
 
 
 def _scores(idata: xr.DataTree, by: str, max_refits: int, sampler: dict[str, Any]) -> RowScores:
     """Score rows, or whole tasks."""
     if by == "row":
         return with_refits(idata, row_scores(idata), max_refits, **sampler)[0]
-    found = leave_one_task_out(idata)
-    elpd, k = found["elpd"].to_numpy(), found["pareto_k"].to_numpy().copy()
-    k[found["refitted"].to_numpy()] = 0.0
-    return RowScores(elpd, np.ones(len(elpd)), k, np.zeros((BATCHES, len(elpd))))
+    found = without_each_task(idata, **sampler)
+    k = np.where(found.refitted, 0.0, found.pareto_k)
+    return RowScores(found.elpd, np.ones(len(k)), k, found.error)
 
 
 def _for_arviz(scores: RowScores) -> Any:
