@@ -15,6 +15,7 @@ from typing import Any
 import tomli_w
 
 from bayes_mtl.data import TaskData
+from bayes_mtl.data.dependence import is_constant
 from bayes_mtl.data.groupings import named
 from bayes_mtl.data.schema import INTERCEPT
 from bayes_mtl.errors import Finding, SpecError, raise_if_any
@@ -343,6 +344,9 @@ class ModelSpec:
             found.append(Finding("feature_scales", "is about features that vary by task, and there are none"))
         else:
             found += self.feature_scales.findings(len(candidates))
+            still = [f for f in candidates if is_constant(data.X[:, data.features.index(f)])]
+            problem = f"never changes, so that {name} has no standard deviation to scale its coefficient by"
+            found += [Finding(f"feature {f!r}", problem, "Leave it out") for f in still]
         if isinstance(self.task_covariance, TaskMixture | CompletePooling | NoPooling):
             hint = "Use a structure under which tasks deviate from a common mean, such as Exchangeable()"
             found.append(Finding("feature_scales", f"has no meaning under {structure}", hint))

@@ -21,6 +21,7 @@ from bayes_mtl.inference.groups import prior_coefficients, with_coefficients
 from bayes_mtl.inference.hyperdraws import evaluate
 from bayes_mtl.model import WHITENED, sampling_model
 from bayes_mtl.model.coords import dims_of
+from bayes_mtl.model.feature_scales import coefficient_sizes
 from bayes_mtl.structures._horseshoe import global_scale
 from tests import contracts
 from tests.test_structures import table
@@ -409,3 +410,16 @@ class TestAfterwards:
         other.attrs.update(describe_fit(mtl.ModelSpec(), data.schema, "test"))
         with pytest.raises(errors.SpecError, match="are not part of this fit"):
             mtl.feature_selection(other)
+
+
+@pytest.mark.parametrize("scales", [mtl.Horseshoe(expected_features=1), mtl.R2D2M2()], ids=str)
+@pytest.mark.filterwarnings("ignore:1 of 3 columns adds nothing")
+def test_a_column_that_never_changes_has_no_scale(scales):
+    """One over its standard deviation is infinite, or 1e16 by rounding: a flat prior beside the intercept."""
+    rng = np.random.default_rng(0)
+    X = np.column_stack([rng.standard_normal(40), np.full(40, 0.1)])
+    data = mtl.TaskData.from_arrays(X, rng.standard_normal(40), np.repeat(list("ab"), 20))
+    with pytest.raises(mtl.errors.SpecError, match=r"'x1': never changes, so that .* no standard deviation"):
+        mtl.build_model(mtl.ModelSpec(feature_scales=scales), data)
+    sizes = coefficient_sizes(mtl.ModelSpec(), data, 2.0)
+    np.testing.assert_allclose(sizes, [np.inf, 2.0 / X[:, 0].std(), np.inf])

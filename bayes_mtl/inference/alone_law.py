@@ -16,7 +16,7 @@ from bayes_mtl.inference.attributes import data_of, spec_of
 from bayes_mtl.inference.hyperdraws import thinned
 from bayes_mtl.inference.stored_draws import read
 from bayes_mtl.model import default_priors, integrated_population, outcome_units
-from bayes_mtl.model.feature_scales import column_sd
+from bayes_mtl.model.feature_scales import coefficient_sizes
 from bayes_mtl.model.mixture import CLUSTER_COV
 from bayes_mtl.prior import Prior
 from bayes_mtl.spec import ModelSpec
@@ -61,7 +61,7 @@ def law_of_prior(
     at = np.isin(data.features, prior["candidate_feature"].to_numpy())
     sigma = read(prior, "sigma") if "task" not in prior["sigma"].dims else read(prior, "sigma_mean")
     unit = getattr(spec.feature_scales, "unit", None) or outcome_units(spec, data).scale
-    size = unit / column_sd(spec, data)[at]
+    size = coefficient_sizes(spec, data, unit)[at]
     of_mean, of_task = read(prior, "beta_mean_sd", "candidate_feature"), read(prior, "feature_sd", "feature")
     relative = np.hypot(of_mean, of_task[:, at]) / size
 

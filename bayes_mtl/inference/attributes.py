@@ -13,10 +13,9 @@ import xarray as xr
 
 from bayes_mtl._typing import FloatArray, IntArray
 from bayes_mtl.data import TaskData, TaskSchema
-from bayes_mtl.data.dependence import is_constant
 from bayes_mtl.data.groupings import Grouping, named
 from bayes_mtl.errors import Finding, SpecError, StorageError
-from bayes_mtl.model.feature_scales import column_sd
+from bayes_mtl.model.feature_scales import coefficient_sizes
 from bayes_mtl.spec import ModelSpec, inside_features
 
 FORMAT = 2
@@ -176,10 +175,8 @@ def coefficient_size(idata: xr.DataTree, unit: float | None = None) -> FloatArra
     Of rows by their weight, as `feature_scales` have it. Default: the unit of the outcome, its standard
     deviation (1 for a logit). Infinite for the intercept and for other columns that never change.
     """
-    spec, data = spec_of(idata), data_of(idata)
     unit = float(idata["constant_data"]["outcome_unit"]) if unit is None else unit
-    sd = column_sd(spec, data)
-    return np.array([np.inf if is_constant(x) else unit / s for x, s in zip(data.X.T, sd, strict=True)])
+    return coefficient_sizes(spec_of(idata), data_of(idata), unit)
 
 
 def _attribute(idata: xr.DataTree, name: str) -> Any:

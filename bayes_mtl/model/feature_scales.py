@@ -12,6 +12,7 @@ import pytensor.tensor as pt
 
 from bayes_mtl._typing import FloatArray, IntArray, Tensor
 from bayes_mtl.data import TaskData
+from bayes_mtl.data.dependence import is_constant
 from bayes_mtl.data.schema import INTERCEPT
 from bayes_mtl.model.coords import CANDIDATE, FEATURE, TASK
 from bayes_mtl.model.numbers import Numbers
@@ -106,6 +107,15 @@ def column_sd(spec: ModelSpec, data: TaskData) -> FloatArray:
     share = spec.family.row_weights(data)
     share = share / share.sum()
     return np.sqrt(share @ (data.X - share @ data.X) ** 2)
+
+
+def coefficient_sizes(spec: ModelSpec, data: TaskData, unit: float) -> FloatArray:
+    """Return the coefficient of each feature that moves the outcome by `unit` for one standard deviation.
+
+    Infinite for the intercept and for other columns that never change.
+    """
+    sd = column_sd(spec, data)
+    return np.array([np.inf if is_constant(x) else unit / s for x, s in zip(data.X.T, sd, strict=True)])
 
 
 def _rows_per_task(data: TaskData) -> float:

@@ -216,6 +216,27 @@ def before_and_after(ax: Any, before: FloatArray, after: FloatArray, bins: Float
     ax.spines[["top", "right", "left"]].set_visible(False)
 
 
+def at_most(order: IntArray, first: int = 0) -> IntArray:
+    """Keep as many rows as a page has room for: the first ones, and of the others evenly spaced ones."""
+    rest = order[first:]
+    return np.concatenate([order[:first], rest[evenly_spaced(len(rest), MAX_ROWS - first)]])
+
+
+def row_axes(ax: Any, labels: Sequence[Any] | np.ndarray, figsize: FigureSize | None) -> tuple[Any, IntArray]:
+    """Return axes with a labelled row for each of these, from the top, and the places of the rows."""
+    ax = axes(ax, 6.4, rows_height(len(labels)), figsize)
+    label_rows(ax, labels)
+    bare(ax)
+    return ax, np.arange(len(labels))
+
+
+def title_rows(ax: Any, title: str, note: str, size: float = 11.0) -> None:
+    """Put a title over such axes, and a note under it."""
+    ax.set_title(title, loc="left", fontsize=size, pad=20)
+    style = {"xycoords": "axes fraction", "textcoords": "offset points", "fontsize": 8, "color": GREY}
+    ax.annotate(note, (0, 1), xytext=(0, 6), **style)
+
+
 def rows_height(n: int) -> float:
     """Return inches for n labelled rows."""
     return float(np.clip(0.24 * n + 1.4, 2.6, 15.0))

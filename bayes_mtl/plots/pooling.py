@@ -10,21 +10,17 @@ import xarray as xr
 
 from bayes_mtl._typing import FloatArray, Label
 from bayes_mtl.errors import Finding, SpecError
-from bayes_mtl.inference.hyperdraws import evenly_spaced
 from bayes_mtl.plots._common import (
     BLUE,
     GREY,
-    MAX_ROWS,
     ORANGE,
     FigureSize,
-    axes,
-    bare,
+    at_most,
     beyond,
     chosen,
-    label_rows,
     limits,
     name,
-    rows_height,
+    row_axes,
     table_of,
 )
 from bayes_mtl.summaries.pooling import pooling
@@ -79,10 +75,10 @@ def plot_pooling(
     total = table.sizes["task"]
     table = table.isel(task=chosen(table["task"].to_numpy(), tasks))
     order = np.argsort(-table["together"].to_numpy(), kind="stable")
-    table = table.isel(task=order[evenly_spaced(len(order), MAX_ROWS)])
+    table = table.isel(task=at_most(order))
     alone, together = table["alone"].to_numpy(), table["together"].to_numpy()
-    at = np.arange(len(together))
-    ax = axes(ax, 6.4, rows_height(len(together)), figsize)
+    rows = zip(table["task"].to_numpy(), table["n_rows"].to_numpy(), strict=True)
+    ax, at = row_axes(ax, [f"{name(t)}  ({n})" for t, n in rows], figsize)
     if "population" in table:
         ax.axvline(float(table["population"]), color=ORANGE, linewidth=1.5, label="population mean")
     low, high = _limits(alone, together)
@@ -99,9 +95,6 @@ def plot_pooling(
         ax.plot(edge, at[outside], "D", color=GREY, markersize=4, clip_on=False, label="alone, further out")
     ax.plot(together, at, "o", color=BLUE, markersize=5, label="together")
     beyond(ax, together, at, low, high, colour=BLUE)
-    rows = table["n_rows"].to_numpy()
-    label_rows(ax, [f"{name(t)}  ({n})" for t, n in zip(table["task"].to_numpy(), rows, strict=True)])
-    bare(ax)
     ax.set_xlabel(f"coefficient of {feature}", fontsize=9)
     ax.set_ylabel(f"{table.attrs.get('task', 'task')} (rows)", fontsize=9)
     shown = f" ({len(together)} of {total} tasks)" if len(together) < total else ""

@@ -11,21 +11,18 @@ import xarray as xr
 
 from bayes_mtl._typing import Label
 from bayes_mtl.errors import Finding, SpecError
-from bayes_mtl.inference.hyperdraws import evenly_spaced
 from bayes_mtl.plots._common import (
     BLUE,
-    GREY,
     MAX_ROWS,
     RED,
     FigureSize,
-    axes,
-    bare,
+    at_most,
     beyond,
     chosen,
-    label_rows,
     limits,
-    rows_height,
+    row_axes,
     table_of,
+    title_rows,
 )
 from bayes_mtl.summaries.task_fit import CHECKS, p_value_in_words, task_fit
 
@@ -85,28 +82,19 @@ def plot_task_fit(
     table = table.isel(task=np.flatnonzero(np.isfinite(table["observed"].to_numpy())))
     total, n_bad = table.sizes["task"], int(table["misfit"].sum())
     order = np.argsort(table["adjusted_p"].to_numpy(), kind="stable")
-    if total > MAX_ROWS:
-        half = MAX_ROWS // 2
-        order = np.concatenate([order[:half], order[half:][evenly_spaced(total - half, MAX_ROWS - half)]])
+    order = at_most(order, first=MAX_ROWS // 2)
     table = table.isel(task=order[np.argsort(-table["observed"].to_numpy()[order], kind="stable")])
     observed, lower, upper = (table[n].to_numpy() for n in ("observed", "lower", "upper"))
-    at, bad = np.arange(len(observed)), table["misfit"].to_numpy()
-    ax = axes(ax, 6.4, rows_height(len(at)), figsize)
+    bad = table["misfit"].to_numpy()
+    ax, at = row_axes(ax, table["task"].to_numpy(), figsize)
     ax.hlines(at, lower, upper, color=BLUE, linewidth=5, alpha=0.3)
     low, high = limits(np.concatenate([observed, lower, upper]))
     for mask, colour in ((~bad, BLUE), (bad, RED)):
         ax.plot(observed[mask], at[mask], "o", color=colour, markersize=4)
         beyond(ax, observed[mask], at[mask], low, high, colour=colour)
-    label_rows(ax, table["task"].to_numpy())
-    bare(ax)
     ax.set_xlabel(CHECKS[check].partition(":")[0], fontsize=9, wrap=True)
     shown = f"; {len(at)} drawn" if len(at) < total else ""
     p = p_value_in_words(p_overall)
-    ax.set_title(
-        f"{check}: {n_bad} of {total} tasks do not fit (p-value {p}{shown})", loc="left",
-        fontsize=10, pad=20,
-    )  # fmt: skip
     note = f"bar: {table.attrs['ci_prob']:.0%} of replicated values   ·   point: observed, orange if a misfit"
-    ax.annotate(note, (0, 1), xytext=(0, 6), xycoords="axes fraction", textcoords="offset points", fontsize=8,
-                color=GREY)  # fmt: skip
+    title_rows(ax, f"{check}: {n_bad} of {total} tasks do not fit (p-value {p}{shown})", note, size=10.0)
     return ax

@@ -9,21 +9,18 @@ import numpy as np
 import xarray as xr
 
 from bayes_mtl._typing import Label
-from bayes_mtl.inference.hyperdraws import evenly_spaced
 from bayes_mtl.plots._common import (
     BLUE,
-    GREY,
     MAX_ROWS,
     RED,
     FigureSize,
-    axes,
-    bare,
+    at_most,
     beyond,
     chosen,
-    label_rows,
     limits,
-    rows_height,
+    row_axes,
     table_of,
+    title_rows,
 )
 from bayes_mtl.summaries.transfer_gain import transfer_gain
 
@@ -65,15 +62,10 @@ def plot_transfer_gain(
     table = table.isel(task=chosen(table["task"].to_numpy(), tasks))
     gain = table["gain"].to_numpy()
     order = np.argsort(-gain, kind="stable")
-    if len(order) > MAX_ROWS:
-        worst = order[-MAX_ROWS // 2 :]
-        spread = evenly_spaced(len(order) - len(worst), MAX_ROWS - len(worst))
-        order = np.concatenate([order[spread], worst])
-    table = table.isel(task=order)
+    table = table.isel(task=at_most(order[::-1], first=MAX_ROWS // 2)[::-1])
     gain, se, hurt = (table[name].to_numpy() for name in ("gain", "gain_se", "hurt"))
     contradicts = np.array([w.startswith("contradicts") for w in table["verdict"].to_numpy().astype(str)])
-    at = np.arange(len(gain))
-    ax = axes(ax, 6.4, rows_height(len(gain)), figsize)
+    ax, at = row_axes(ax, table["task"].to_numpy(), figsize)
     ax.axvline(0.0, color="0.3", linewidth=1.0)
     for mask, colour in ((~hurt, BLUE), (hurt, RED)):
         ax.hlines(at[mask], (gain - 2 * se)[mask], (gain + 2 * se)[mask], color=colour, linewidth=1.0)
@@ -83,14 +75,10 @@ def plot_transfer_gain(
     low, high = limits(gain, 0.0)
     for mask, colour in ((~hurt, BLUE), (hurt, RED)):
         beyond(ax, gain[mask], at[mask], low, high, colour=colour)
-    label_rows(ax, table["task"].to_numpy())
-    bare(ax)
     ax.set_xlabel(
         "gain over learning alone (log predictive density, summed over the task's rows)", fontsize=9
     )
     shown = f" ({len(gain)} of {total} tasks)" if len(gain) < total else ""
-    ax.set_title(f"What each {table.attrs.get('task', 'task')} gains{shown}", loc="left", fontsize=11, pad=20)
     note = f"orange: hurt ({int(hurt.sum())})   ·   cross: contradicts the others   ·   bars: 1 and 2 se"
-    ax.annotate(note, (0, 1), xytext=(0, 6), xycoords="axes fraction", textcoords="offset points", fontsize=8,
-                color=GREY)  # fmt: skip
+    title_rows(ax, f"What each {table.attrs.get('task', 'task')} gains{shown}", note)
     return ax
