@@ -97,7 +97,7 @@ class Prior:
         object.__setattr__(self, "params", tuple((name, float(params[name])) for name in order))
 
     def __repr__(self) -> str:
-        numbers = "".join(f", {name}={value!r}" for name, value in self.params)
+        numbers = "".join(f", {name}={value!r}" for name, value in self.params if abs(value) < inf)
         return f'Prior("{self.distribution}"{numbers})'
 
     @property
