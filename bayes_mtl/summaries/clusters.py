@@ -20,6 +20,7 @@ from bayes_mtl.structures import Clusters
 from bayes_mtl.summaries.correlation import interval_probability
 
 _STABLE = 0.9  # adjusted Rand index
+_CHUNK = 2**22  # memberships at a time
 
 
 def clusters(idata: xr.DataTree, *, ci_prob: float | None = None) -> xr.Dataset:
@@ -70,13 +71,17 @@ def clusters(idata: xr.DataTree, *, ci_prob: float | None = None) -> xr.Dataset:
         hint = "Use Clusters or DirichletProcess; or group tasks by their correlation"
         raise SpecError(Finding("clusters", f"are not part of this fit, whose structure is {name}", hint))
     member = posterior["cluster_probability"].transpose("chain", "draw", "task", "cluster").to_numpy()
-    by_chain = np.array([_together(chain) for chain in member])
-    same = by_chain.mean(axis=0)
-    most = member.shape[3]
+    (n_chains, _, n_tasks, most), of_chains = member.shape, []
+    same, least, largest = np.zeros((n_tasks, n_tasks)), np.inf, -np.inf
+    for chain in member:
+        found = _together(chain)
+        of_chains.append(point_partition(found, most))
+        same += found / n_chains
+        least, largest = np.minimum(least, found), np.maximum(largest, found)
     partition = point_partition(same, most)
-    agreement, words = _stability([point_partition(chain, most) for chain in by_chain], partition)
-    labels = draw_labels(member.reshape(-1, *member.shape[2:]), np.random.default_rng(0))
-    used = np.array([len(np.unique(row)) for row in labels])
+    agreement, words = _stability(of_chains, partition)
+    rng = np.random.default_rng(0)
+    used = np.array([len(np.unique(row)) for some in _pieces(member) for row in draw_labels(some, rng)])
     counts = np.arange(1, member.shape[3] + 1)
     tasks = posterior["task"].to_numpy()
     square = ("task", "task_bis")
@@ -95,7 +100,7 @@ def clusters(idata: xr.DataTree, *, ci_prob: float | None = None) -> xr.Dataset:
     return xr.Dataset(
         {
             "co_clustering": (square, same),
-            "co_clustering_range": (square, np.ptp(by_chain, axis=0)),
+            "co_clustering_range": (square, largest - least),
             "partition": ("task", partition),
             "certainty": ("task", _certainty(same, partition)),
             "n_clusters": ("count", np.array([(used == c).mean() for c in counts])),
@@ -133,13 +138,9 @@ def point_partition(same: FloatArray, most: int | None = None) -> IntArray:
     if n == 1:
         return np.array([1])
     tree = linkage(squareform(np.clip(1.0 - same, 0.0, 1.0), checks=False), "average")
-    cuts = [fcluster(tree, k, criterion="maxclust") for k in range(1, min(n, most or n) + 1)]
-
-    def loss(labels: IntArray) -> float:
-        together = labels[:, None] == labels[None, :]
-        return float(np.where(together, 1.0 - same, same)[np.triu_indices(n, 1)].sum())
-
-    best = min(cuts, key=loss)
+    # Joining two clusters at height h, the mean of 1 - P(together) over their pairs, adds 2 h - 1 to the
+    # loss of each pair; heights rise, so all are joined up to 1/2.
+    best = fcluster(tree, min(n - int((tree[:, 2] <= 0.5).sum()), most or n), criterion="maxclust")
     number = {label: i for i, label in enumerate(dict.fromkeys(best.tolist()), start=1)}
     return np.array([number[label] for label in best.tolist()])
 
@@ -195,15 +196,29 @@ def _coefficients(posterior: xr.Dataset, partition: IntArray, prob: float) -> di
 
 
 def _together(member: FloatArray) -> FloatArray:
-    same = np.einsum("dtk,dsk->ts", member, member) / len(member)
+    """Return the probability that two tasks are in one cluster, from their memberships (D, T, K)."""
+    n_draws, n_tasks, _ = member.shape
+    same = np.zeros((n_tasks, n_tasks))
+    for some in _pieces(member):
+        flat = np.moveaxis(some, 1, 0).reshape(n_tasks, -1)
+        same += flat @ flat.T / n_draws
     np.fill_diagonal(same, 1.0)
     return same
 
 
+def _pieces(member: FloatArray) -> list[FloatArray]:
+    """Split the draws of memberships (..., T, K), chains one after the other, into pieces that are small."""
+    every = member.reshape(-1, *member.shape[-2:])
+    return np.array_split(every, max(1, min(len(every), -(-every.size // _CHUNK))))
+
+
 def _certainty(same: FloatArray, partition: IntArray) -> FloatArray:
     out = np.empty(len(same))
-    for t, label in enumerate(partition):
-        others = np.flatnonzero((partition == label) & (np.arange(len(same)) != t))
-        rest = np.delete(same[t], t)
-        out[t] = same[t, others].mean() if len(others) else (1.0 - rest).min(initial=1.0)
+    for label in np.unique(partition):
+        own = np.flatnonzero(partition == label)
+        if len(own) > 1:
+            out[own] = (same[np.ix_(own, own)].sum(axis=1) - np.diagonal(same)[own]) / (len(own) - 1)
+        else:
+            rest = np.delete(same[own[0]], own[0])
+            out[own] = (1.0 - rest).min(initial=1.0)
     return out
