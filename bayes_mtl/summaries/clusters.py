@@ -72,12 +72,13 @@ def clusters(idata: xr.DataTree, *, ci_prob: float | None = None) -> xr.Dataset:
         raise SpecError(Finding("clusters", f"are not part of this fit, whose structure is {name}", hint))
     member = posterior["cluster_probability"].transpose("chain", "draw", "task", "cluster").to_numpy()
     (n_chains, _, n_tasks, most), of_chains = member.shape, []
-    same, least, largest = np.zeros((n_tasks, n_tasks)), np.inf, -np.inf
+    same, least, largest = (np.full((n_tasks, n_tasks), start) for start in (0.0, np.inf, -np.inf))
     for chain in member:
         found = _together(chain)
         of_chains.append(point_partition(found, most))
         same += found / n_chains
-        least, largest = np.minimum(least, found), np.maximum(largest, found)
+        np.minimum(least, found, out=least)
+        np.maximum(largest, found, out=largest)
     partition = point_partition(same, most)
     agreement, words = _stability(of_chains, partition)
     rng = np.random.default_rng(0)

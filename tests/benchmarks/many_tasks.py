@@ -104,14 +104,15 @@ def main() -> None:
 
 
 def answers(name: str, idata: xr.DataTree) -> None:
-    """Measure what is asked of a fit."""
+    """Measure what is asked of a fit; correlations are those of 2,000 tasks at most."""
+    tasks = idata["posterior"]["task"].to_numpy()[:2000].tolist()
     steps: dict[str, Callable[[], Any]] = {
-        "task_correlation": partial(mtl.task_correlation, idata, kind="coefficients"),
+        "task_correlation": partial(mtl.task_correlation, idata, "coefficients", tasks=tasks),
         "pooling": partial(mtl.pooling, idata),
         "transfer_gain": partial(mtl.transfer_gain, idata, max_refits=0),
     }
     if name == "LowRank":
-        steps["task_correlation, structural"] = partial(mtl.task_correlation, idata)
+        steps["task_correlation, structural"] = partial(mtl.task_correlation, idata, tasks=tasks)
     if name == "Clusters":
         steps = {"clusters": partial(mtl.clusters, idata)}
     with tempfile.TemporaryDirectory() as folder:
