@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,11 +13,6 @@ from bayes_mtl._typing import FloatArray, Label, Tensor
 from bayes_mtl.errors import Finding, SpecError
 from bayes_mtl.structures._new_tasks import draw_from_basis
 from bayes_mtl.structures.base import FeatureCovariance, KnownTasks, Namer, TaskCovariance, TaskLoadings
-
-# Of the column scales of features. In terms of b_j = sd_j Lambda_j and u_j = sd_j delta_j, the prior of a
-# direction of size s in P features behaves as s^(P - nu) where s is far above u: a half-normal scale would
-# forbid such directions, and take the scales down with them, as `LKJ` does.
-_TAILS = 3.0
 
 
 @dataclass(frozen=True)
@@ -30,9 +25,9 @@ class LowRank(TaskCovariance, FeatureCovariance):
         Lambda_t = a_t / sqrt(1 + |a_t|^2)        delta_t = 1 / sqrt(1 + |a_t|^2)
 
     As a task covariance, that is Omega: tasks combine `rank` latent coefficient vectors. As a feature
-    covariance it is the correlation R of the coefficients of one task, with `feature_loadings` and column
-    scales c_k ~ HalfStudentT(3, 1): suited where coefficients move along few directions, which `LKJ` takes
-    for unlikely (see there).
+    covariance it is the correlation R of the coefficients of one task, with `feature_loadings` and
+    a_jk = c_k sinh(z_jk), of which many may be large at once: suited where coefficients move along few
+    directions, which `LKJ` takes for unlikely (see there).
 
     The rotation of the columns is left free: it does not matter for Omega or R, and fixing it makes the
     sampler slow. Read the correlations and the coefficients, not single loadings.
@@ -71,16 +66,24 @@ class LowRank(TaskCovariance, FeatureCovariance):
             return None
         model, dim = pm.modelcontext(None), name("feature_factor")
         model.add_coord(dim, range(self.rank))
-        options = {"shape": self.rank, "dims": dim}
-        scale = pm.HalfStudentT(name("feature_loadings_scale"), nu=_TAILS, sigma=1.0, **options)
-        return self._loadings(n_features, scale, name("feature_loadings"))
+        scale = pm.HalfNormal(name("feature_loadings_scale"), 1.0, shape=self.rank, dims=dim)
+        return self._loadings(n_features, scale, name("feature_loadings"), stretch=pt.sinh)
 
     def correlation_cholesky(self, n_features: int, name: Namer) -> Tensor | None:
         """Return None: one feature has the identity, and of more `feature_loadings` says all."""
         return None
 
-    def _loadings(self, n: int, scale: Tensor, name: str) -> TaskLoadings:
-        raw = scale * pm.Normal(f"{name}_offset", 0.0, 1.0, shape=(n, self.rank))
+    def _loadings(
+        self, n: int, scale: Tensor, name: str, stretch: Callable[[Tensor], Tensor] | None = None
+    ) -> TaskLoadings:
+        """Return the factor model.
+
+        Where coefficients move along one direction, with little of their own (delta -> 0), loadings a are
+        large. Linear in z they would need large c, and the posterior would have a wall of width 1 / c between
+        z and -z, on which long steps diverge. With sinh(z), log delta is linear in z instead.
+        """
+        z = pm.Normal(f"{name}_offset", 0.0, 1.0, shape=(n, self.rank))
+        raw = scale * (z if stretch is None else stretch(z))
         unique_sd = 1.0 / pt.sqrt(1.0 + (raw**2).sum(axis=1))
         return TaskLoadings(loadings=raw * unique_sd[:, None], unique_sd=unique_sd)
 

@@ -24,6 +24,7 @@ _MAX_ENTRIES = 2**24  # draws x rows
 _BLOCK = 2**21  # of these held at a time
 _SMALL_BLOCK = 2**19  # where it costs nothing
 _FEW_DRAWS = 100  # are enough to reweight hyperparameters, which a row of so many hardly moves
+_MANY_DRAWS = 4000  # where a row moves them: the error of the draws is to be small beside that of the rows
 BATCHES = 20  # of consecutive draws, whose spread says how well their mean is known
 _ALIKE = 1.0  # log weights that differ by less have no tail to smooth
 
@@ -197,7 +198,7 @@ def with_refits(
 
 def enough_draws(data: TaskData) -> int:
     """Return how many draws: a single row hardly moves the hyperparameters, so few will do for many rows."""
-    return int(np.clip(_MAX_ENTRIES // max(data.n_rows, 1), _FEW_DRAWS, 1000))
+    return int(np.clip(_MAX_ENTRIES // max(data.n_rows, 1), _FEW_DRAWS, _MANY_DRAWS))
 
 
 def row_densities(law: RowLaw, data: TaskData) -> Iterator[tuple[slice, FloatArray]]:

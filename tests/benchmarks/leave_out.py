@@ -1,6 +1,7 @@
 """Are scores of what is left out those of fits that did not see it, and are alarms rare?
 
-    python -m tests.benchmarks.leave_out [--part rows tasks alone alarms] [--simulations 20] [--draws 500]
+    python -m tests.benchmarks.leave_out [--part rows tasks alone alarms] [--simulations 20] [--draws 1000]
+        [--chains 4]
 
 `rows`: `compare` of two structures on three data sets (Gaussian, a mixture, binary with weights) against a
 refit without each row: differences in units of their standard errors, and the ratio of standard errors.
@@ -150,9 +151,10 @@ def main() -> None:
     parts = ("rows", "tasks", "alone", "alarms")
     parser.add_argument("--part", nargs="+", choices=parts, default=parts)
     parser.add_argument("--simulations", type=int, default=20)
-    parser.add_argument("--draws", type=int, default=500)
+    parser.add_argument("--draws", type=int, default=1000)
+    parser.add_argument("--chains", type=int, default=4)
     options = parser.parse_args()
-    settings = {"draws": options.draws, "tune": options.draws, "chains": 2}
+    settings = {"draws": options.draws, "tune": options.draws, "chains": options.chains}
     for part in options.part:
         if part == "alarms":
             alarms(settings, options.simulations)
