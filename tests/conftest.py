@@ -39,16 +39,27 @@ def pytest_configure(config):
         settings.load_profile("shifted")
         config.option.hypothesis_seed = str(shift)
         np.random.default_rng = _shifted(np.random.default_rng, shift)
+        np.random.SeedSequence = _shifted_sequence(np.random.SeedSequence, shift)
 
 
 def _shifted(default_rng, shift):
-    """Return a `default_rng` of other streams; the tests and the package make all random numbers by it."""
+    """Return a `default_rng` of other streams; the tests and the package make their random numbers by it."""
+    return lambda seed=None: default_rng(_other(seed, shift))
 
-    def shifted(seed=None):
-        integers = isinstance(seed, int | np.integer) and not isinstance(seed, bool) and seed >= 0
-        return default_rng([int(seed), shift] if integers else seed)
 
-    return shifted
+def _shifted_sequence(sequence, shift):
+    """Return a `SeedSequence` of other streams; PyMC makes its random numbers by it."""
+
+    class Shifted(sequence):
+        def __init__(self, entropy=None, **options):
+            super().__init__(_other(entropy, shift), **options)
+
+    return Shifted
+
+
+def _other(seed, shift):
+    integer = isinstance(seed, int | np.integer) and not isinstance(seed, bool) and seed >= 0
+    return [int(seed), shift] if integer else seed
 
 
 def pytest_collection_modifyitems(config, items):

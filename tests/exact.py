@@ -27,7 +27,7 @@ class Case:
     data: mtl.TaskData
     spec: mtl.ModelSpec
     parameters: Mapping[str, Draws]
-    draws: int = 4000
+    draws: int = 9000
 
 
 def normal(mu: float, sigma: float) -> Prior:

@@ -59,7 +59,7 @@ def sleepstudy_fit(sleepstudy_case):
     return mtl.fit(
         sleepstudy_case.data,
         sleepstudy_case.spec,
-        draws=3000,
+        draws=6000,
         target_accept=0.95,
         random_seed=2,
         progressbar=False,
@@ -83,7 +83,7 @@ def related_fit():
     spec = mtl.ModelSpec(
         task_covariance=mtl.LowRank(2), feature_covariance=mtl.Diagonal(), priors={"beta_mean": 0.0}
     )
-    idata = mtl.fit(data, spec, draws=1000, chains=2, random_seed=1, target_accept=0.95, progressbar=False)
+    idata = mtl.fit(data, spec, draws=3000, chains=2, random_seed=1, target_accept=0.95, progressbar=False)
     return idata, truth
 
 
@@ -98,5 +98,5 @@ def binary_fit():
     y = rng.binomial(1, 1 / (1 + np.exp(-eta)))
     data = mtl.TaskData.from_arrays(X, y, task)
     spec = mtl.ModelSpec(family="bernoulli", feature_covariance=mtl.Diagonal())
-    idata = mtl.fit(data, spec, draws=1000, chains=2, random_seed=1, progressbar=False)
+    idata = mtl.fit(data, spec, draws=3000, chains=2, random_seed=1, target_accept=0.9, progressbar=False)
     return idata, beta, data

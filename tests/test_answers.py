@@ -1,6 +1,7 @@
 """What a fit of each structure is said to have found, and its pictures."""
 
 from functools import cache
+from unittest.mock import patch
 
 import matplotlib as mpl
 import numpy as np
@@ -22,17 +23,18 @@ PAIRS = {"task_correlation.csv", "task_correlation.png"}
 COEFFICIENTS = {"task_coefficients.csv", "task_coefficients.png"}
 
 
-def without_data(name):
+def without_data(name, n=PRIOR_DRAWS):
     """What the fit of a recipe would be had the data said nothing."""
-    return drawn_twice(name).copy(deep=True)
+    return drawn_twice(name, n).copy(deep=True)
 
 
 @cache
-def drawn_twice(name):
+def drawn_twice(name, n):
     """Draws from the prior of a recipe as prior, and others as posterior."""
     data, spec = load_recipe(name).load()
-    drawn = prior_draws(sampling_model(spec, data, collapsed=True, rows=data.pseudo_rows), data, 1)
-    half = PRIOR_DRAWS // 2
+    with patch("bayes_mtl.inference.groups.PRIOR_DRAWS", n):
+        drawn = prior_draws(sampling_model(spec, data, collapsed=True, rows=data.pseudo_rows), data, 1)
+    half = n // 2
     # Chains that differ by chance alone.
     posterior = xr.concat(
         [drawn.isel(draw=slice(k * half // 2, (k + 1) * half // 2)) for k in (0, 1)], "chain", join="override"
@@ -90,9 +92,9 @@ def test_every_structure_has_its_answer(name, headings, files, tmp_path, capsys)
 
 
 def test_where_the_data_say_nothing_the_answers_say_so():
-    (_, table), *_ = answers(without_data("countries"), load_recipe("countries").relations)[0].tables
-    assert abs(int(table["contraction"][0].removesuffix("%"))) < 15
-    answer = answers(without_data("barley"), load_recipe("barley").relations)[0]
+    (_, table), *_ = answers(without_data("countries", 20_000), load_recipe("countries").relations)[0].tables
+    assert abs(int(table["contraction"][0].split("%")[0])) < 15
+    answer = answers(without_data("barley", 20_000), load_recipe("barley").relations)[0]
     before = float(answer.text[0].rpartition("that was ")[2].split()[0])
     assert before == pytest.approx(1 - np.exp(-0.25), abs=0.03)  # Gamma(1, 1) below 0.25
     np.testing.assert_allclose(answer.tables[0][1]["P(<0.25)"].astype(float), before, atol=0.08)

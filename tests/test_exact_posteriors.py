@@ -1,4 +1,4 @@
-"""Fits agree with posteriors that are known by quadrature: means within 4 MCSE, sds within 5 %."""
+"""Fits agree with posteriors that are known by quadrature: means within 6 MCSE, sds within 5 %."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ QUICK = {("sleepstudy-lkj2", False), ("mtrl2_diabetes_by_sex_n40-lkj1", True)}
 def assert_agrees(case, idata, reference):
     table = compare(case, idata, reference)
     assert set(reference) == set(case.parameters)
-    right = (table["error_in_mcse"].abs() < 4) & ((table["sd_ratio"] - 1).abs() < 0.05)
+    right = (table["error_in_mcse"].abs() < 6) & ((table["sd_ratio"] - 1).abs() < 0.05)
     assert right.all(), table[~right].to_string()
 
 

@@ -65,9 +65,9 @@ def test_log_likelihood_is_the_normal_density(sleepstudy_fit, sleepstudy_case):
 def test_prior_draws_follow_the_prior(sleepstudy_fit):
     prior = sleepstudy_fit["prior"]
     n = prior.sizes["draw"]
-    assert stats.kstest(prior["sigma"].to_numpy().ravel(), stats.halfnorm(scale=50).cdf).pvalue > 1e-3
+    assert stats.kstest(prior["sigma"].to_numpy().ravel(), stats.halfnorm(scale=50).cdf).pvalue > 1e-7
     r = prior["feature_corr"].isel(feature=0, feature_bis=1).to_numpy().ravel()
-    assert stats.kstest((1 + r) / 2, stats.beta(2, 2).cdf).pvalue > 1e-3
+    assert stats.kstest((1 + r) / 2, stats.beta(2, 2).cdf).pvalue > 1e-7
     # beta - mean, in units of feature_sd, is standard normal whatever the correlation
     z = (
         ((prior["beta"] - prior["beta_mean"]) / prior["feature_sd"])
@@ -76,7 +76,7 @@ def test_prior_draws_follow_the_prior(sleepstudy_fit):
         .ravel()
     )
     assert len(z) == n
-    assert stats.kstest(z, stats.norm.cdf).pvalue > 1e-3
+    assert stats.kstest(z, stats.norm.cdf).pvalue > 1e-7
 
 
 def test_diagnosis_and_summary(sleepstudy_fit):
@@ -115,14 +115,15 @@ def test_round_trip_in_a_new_process(sleepstudy_fit, tmp_path, suffix):
     table = pd.DataFrame({"Subject": [308, 372, 308], "Days": [0, 4, 11]})
     table.to_csv(tmp_path / "new.csv", index=False)
     here = mtl.predict(sleepstudy_fit, table)["predictions"]["y"].to_numpy()
-    response = mtl.predict(sleepstudy_fit, table, kind="response", random_seed=3)["predictions"][
-        "y"
-    ].to_numpy()
+    seed = np.random.Generator(np.random.PCG64(3))
+    response = mtl.predict(sleepstudy_fit, table, kind="response", random_seed=seed)
+    response = response["predictions"]["y"].to_numpy()
     script = """
 import sys, numpy as np, pandas as pd, bayes_mtl as mtl
 idata, table = mtl.load(sys.argv[1]), pd.read_csv(sys.argv[2])
 np.save(sys.argv[3], mtl.predict(idata, table)["predictions"]["y"].to_numpy())
-response = mtl.predict(idata, table, kind="response", random_seed=3)
+seed = np.random.Generator(np.random.PCG64(3))
+response = mtl.predict(idata, table, kind="response", random_seed=seed)
 np.save(sys.argv[4], response["predictions"]["y"].to_numpy())
 np.save(sys.argv[5], idata["log_likelihood"]["y"].to_numpy())
 """
@@ -297,7 +298,7 @@ def test_many_related_tasks_are_sampled_as_well_as_integrated_out():
     data = mtl.TaskData.from_arrays(x[:, None], y, task)
     spec = mtl.ModelSpec(task_covariance=mtl.LKJ(5.0), independent_features=())
     both = [
-        mtl.fit(data, spec, draws=1000, chains=2, marginal=m, random_seed=1, progressbar=False)
+        mtl.fit(data, spec, draws=3500, chains=2, marginal=m, random_seed=1, progressbar=False)
         for m in ("auto", True)
     ]
     assert [idata.attrs["collapsed"] for idata in both] == [0, 1]
@@ -306,15 +307,17 @@ def test_many_related_tasks_are_sampled_as_well_as_integrated_out():
         means = [d[name].mean(("chain", "draw")) for d in draws]
         mcse = [az.mcse(d)[name] for d in draws]
         z = (means[0] - means[1]) / np.sqrt(mcse[0] ** 2 + mcse[1] ** 2)
-        assert float(np.abs(z).max()) < 4.5, name
+        assert float(np.abs(z).max()) < 6.0, name
 
 
 def test_bernoulli_recovers_and_predicts(binary_fit):
     idata, beta, data = binary_fit
     found = idata["posterior"]["beta"]
     z = (found.mean(("chain", "draw")) - beta) / found.std(("chain", "draw"))
-    assert float(np.abs(z).max()) < 4.0
-    assert 0.7 < float(np.sqrt((z**2).mean())) < 1.35
+    # Of 36 standard normals, each fails by chance with a probability below 1e-6.
+    assert float(np.abs(z).max()) < stats.norm.isf(1e-7 / 72)
+    low, high = np.sqrt(stats.chi2(36).ppf([1e-7, 1 - 1e-7]) / 36)
+    assert low < float(np.sqrt((z**2).mean())) < high
     table = pd.DataFrame(data.X[:5, 1:], columns=list(data.features[1:])).assign(
         task=[data.tasks[t] for t in data.task_index[:5]]
     )
@@ -352,12 +355,12 @@ def test_no_pooling_with_nothing_to_sample(family):
         return
     data = mtl.TaskData.from_arrays(X, y, np.repeat([1, 2], 30), noise=noise)
     spec = mtl.ModelSpec(task_covariance=mtl.NoPooling(), priors={"beta_mean": 0.5, "feature_sd": 2.0})
-    idata = mtl.fit(data, spec, draws=5000, chains=4, random_seed=1, progressbar=False)
+    idata = mtl.fit(data, spec, draws=12_000, chains=4, random_seed=1, progressbar=False)
     for t in (0, 1):
         rows = data.task_index == t
         precision = (data.X[rows] / noise[rows, None] ** 2).T @ data.X[rows] + np.eye(2) / 4
         mean = np.linalg.solve(precision, (data.X[rows] / noise[rows, None] ** 2).T @ data.y[rows] + 0.5 / 4)
         draws = idata["posterior"]["beta"].isel(task=t).to_numpy().reshape(-1, 2)
         sd = np.sqrt(np.diag(np.linalg.inv(precision)))
-        np.testing.assert_allclose((draws.mean(axis=0) - mean) / sd, 0, atol=4 / np.sqrt(len(draws)))
+        np.testing.assert_allclose((draws.mean(axis=0) - mean) / sd, 0, atol=6 / np.sqrt(len(draws)))
         np.testing.assert_allclose(np.cov(draws.T), np.linalg.inv(precision), atol=0.06 * sd.max() ** 2)

@@ -152,7 +152,7 @@ def test_new_levels_load_on_the_basis_that_the_known_ones_revealed():
 def test_new_tasks_share_the_basis_and_have_loadings_of_their_own():
     # Loadings so large that nothing is a task's own: a deviation is the basis, or minus the basis.
     known = known_tasks(
-        2 * D, 20_000, task_loadings=A * DELTA[:, None], task_unique_sd=DELTA, task_loadings_scale=[1e9]
+        2 * D, 20_000, task_loadings=A * DELTA[:, None], task_unique_sd=DELTA, task_loadings_scale=[1e12]
     )
     drawn = mtl.LowRank(1).draw_new(["n", "m"], known, np.random.default_rng(1))
     np.testing.assert_allclose(np.abs(drawn[:, 0]), np.abs(drawn[:, 1]), rtol=0, atol=1e-3)

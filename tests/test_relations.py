@@ -7,6 +7,7 @@ import xarray as xr
 
 import bayes_mtl as mtl
 from bayes_mtl.summaries.conflict import conflict_draws
+from tests.fits import exact_rows
 
 
 @pytest.fixture(autouse=True)
@@ -17,18 +18,17 @@ def _close_figures():
 
 def opposed(seed=0):
     """Draw six tasks of which the last has the opposite slopes."""
-    rng = np.random.default_rng(seed)
-    task = np.repeat(list("abcdez"), 80)
-    X = rng.standard_normal((480, 4)) * np.array([1.0, 10.0, 0.1, 1.0])
-    sign = np.where(task == "z", -1.0, 1.0)
-    y = sign * (X / np.array([1.0, 10.0, 0.1, 1.0])).sum(axis=1) + rng.standard_normal(480)
-    return mtl.TaskData.from_arrays(X, y, task)
+    beta = np.column_stack([np.zeros(6), np.repeat([[1.0], [-1.0]], [5, 1], axis=0) * np.ones(4)])
+    X, y, task = exact_rows(beta, 80, seed)
+    return mtl.TaskData.from_arrays(X * [1.0, 10.0, 0.1, 1.0], y, np.array(list("abcdez"))[task])
 
 
 @pytest.fixture(scope="module")
 def opposed_fit():
     spec = mtl.ModelSpec(feature_covariance=mtl.Diagonal())
-    return mtl.fit(opposed(), spec, chains=2, random_seed=1, target_accept=0.95, progressbar=False)
+    return mtl.fit(
+        opposed(), spec, draws=4000, chains=2, random_seed=1, target_accept=0.95, progressbar=False
+    )
 
 
 class TestConflict:

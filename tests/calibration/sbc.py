@@ -170,7 +170,7 @@ def _assembled(spec: mtl.ModelSpec, data: mtl.TaskData):
 def _fit(spec: mtl.ModelSpec, data: mtl.TaskData, seed: int) -> xr.Dataset:
     """Do as `fit` does, without prior draws, diagnostics and log-likelihood."""
     assembled, rows, collapsed = _assembled(spec, data)
-    graph = density_graph(assembled, spec)
+    graph = density_graph(assembled, spec, data)
     assert isinstance(graph, DensityGraph)
     settings = {"draws": KEPT * _THIN, "tune": _TUNE, "chains": 1, "cores": 1, "seed": seed}
     trace = sample(graph, "numba", False, settings | {"target_accept": 0.9})
