@@ -15,6 +15,10 @@ from bayes_mtl.structures._new_tasks import draw_from_basis
 from bayes_mtl.structures.base import FeatureCovariance, KnownTasks, Namer, TaskCovariance, TaskLoadings
 
 
+def _stretched(z: Tensor) -> Tensor:
+    return pt.sinh(2.0 * z) / 2.0
+
+
 @dataclass(frozen=True)
 class LowRank(TaskCovariance, FeatureCovariance):
     """A factor model with a unit diagonal, Lambda Lambda' + diag(delta^2): of tasks, or of features.
@@ -26,7 +30,7 @@ class LowRank(TaskCovariance, FeatureCovariance):
 
     As a task covariance, that is Omega: tasks combine `rank` latent coefficient vectors. As a feature
     covariance it is the correlation R of the coefficients of one task, with `feature_loadings` and
-    a_jk = c_k sinh(z_jk), of which many may be large at once: suited where coefficients move along few
+    a_jk = c_k sinh(2 z_jk) / 2, of which many may be large at once: suited where coefficients move along few
     directions, which `LKJ` takes for unlikely (see there).
 
     The rotation of the columns is left free: it does not matter for Omega or R, and fixing it makes the
@@ -67,7 +71,7 @@ class LowRank(TaskCovariance, FeatureCovariance):
         model, dim = pm.modelcontext(None), name("feature_factor")
         model.add_coord(dim, range(self.rank))
         scale = pm.HalfNormal(name("feature_loadings_scale"), 1.0, shape=self.rank, dims=dim)
-        return self._loadings(n_features, scale, name("feature_loadings"), stretch=pt.sinh)
+        return self._loadings(n_features, scale, name("feature_loadings"), stretch=_stretched)
 
     def correlation_cholesky(self, n_features: int, name: Namer) -> Tensor | None:
         """Return None: one feature has the identity, and of more `feature_loadings` says all."""
@@ -80,7 +84,8 @@ class LowRank(TaskCovariance, FeatureCovariance):
 
         Where coefficients move along one direction, with little of their own (delta -> 0), loadings a are
         large. Linear in z they would need large c, and the posterior would have a wall of width 1 / c between
-        z and -z, on which long steps diverge. With sinh(z), log delta is linear in z instead.
+        z and -z, on which long steps diverge. With sinh(2 z) / 2, log delta is linear in z instead, and
+        the prior of a hardly prefers one size of large loadings to another.
         """
         z = pm.Normal(f"{name}_offset", 0.0, 1.0, shape=(n, self.rank))
         raw = scale * (z if stretch is None else stretch(z))
