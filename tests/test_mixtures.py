@@ -8,6 +8,7 @@ import pymc as pm
 import pytensor
 import pytest
 import xarray as xr
+from scipy.linalg import hadamard
 from scipy.special import expit, log_expit, logsumexp
 from scipy.stats import multivariate_normal, norm
 
@@ -28,6 +29,7 @@ from bayes_mtl.model import sampling_model
 from bayes_mtl.structures import TaskCovariance
 from bayes_mtl.summaries.clusters import _stability, adjusted_rand, point_partition
 from tests import contracts
+from tests.fits import exact_binary, exact_rows
 from tests.test_structures import table
 
 GROUPS = {"t0": "a", "t1": "b", "t2": "a", "t3": "b", "t4": "b"}
@@ -349,19 +351,15 @@ def test_labels_of_tasks_do_not_matter(name):
 # Fits.
 
 
-def two_kinds(family, n_tasks=10, n_rows=30, seed=0):
-    """Return data of tasks of two kinds, the kinds, and the coefficients."""
-    rng = np.random.default_rng(seed)
+def two_kinds(family, n_tasks=10, n_rows=30, noise=1.0):
+    """Return data of tasks of two kinds, the kinds, and the coefficients, which are exactly what rows say."""
     kind = np.arange(n_tasks) % 2
     beta = np.where(kind[:, None] == 0, [[1.0, 2.0, -1.0]], [[-1.0, 0.0, 1.5]])
-    beta = beta + 0.15 * rng.standard_normal(beta.shape)
-    task = np.repeat(np.arange(n_tasks), n_rows)
-    X = rng.standard_normal((len(task), 2))
-    eta = beta[task, 0] + (X * beta[task, 1:]).sum(axis=1)
-    y = eta + rng.standard_normal(len(task))
+    beta = beta + 0.15 * hadamard(16)[:n_tasks, 5:8]
     if family == "bernoulli":
-        y = (rng.random(len(task)) < expit(eta)).astype(int)
-    return mtl.TaskData.from_arrays(X, y, task), kind, beta
+        X, y, task, weights = exact_binary(beta, n_rows)
+        return mtl.TaskData.from_arrays(X, y, task, weights=weights), kind, beta
+    return mtl.TaskData.from_arrays(*exact_rows(beta, n_rows, noise=noise)), kind, beta
 
 
 def chains_of(idata):
@@ -411,12 +409,11 @@ def test_every_chain_finds_the_two_kinds(family):
 
 
 def test_gating_tells_kinds_that_rows_do_not():
-    """Three rows a task say little; how large each is says nearly all, of a new task too."""
-    data, kind, _ = two_kinds("gaussian", n_tasks=14, n_rows=3, seed=4)
-    rng = np.random.default_rng(0)
-    size = 1000.0 * (kind + 0.15 * rng.standard_normal(14))
-    gating = {int(t): [s, z] for t, s, z in zip(data.tasks, size, rng.standard_normal(14), strict=True)}
-    settings = {"draws": 1500, "target_accept": 0.95, "random_seed": 1, "progressbar": False}
+    """Four rows a task say little; how large each is says nearly all, of a new task too."""
+    data, kind, _ = two_kinds("gaussian", n_tasks=14, n_rows=4, noise=2.5)
+    size = 1000.0 * (kind + 0.15 * hadamard(16)[:14, 3])
+    gating = {int(t): [s, z] for t, s, z in zip(data.tasks, size, hadamard(16)[1:15, 8], strict=True)}
+    settings = {"draws": 3000, "target_accept": 0.95, "random_seed": 1, "progressbar": False}
     plain, gated = (
         mtl.fit(data, mtl.ModelSpec(task_covariance=structure), **settings)
         for structure in (mtl.Clusters(2), mtl.Clusters(2, gating=gating | {"new": [1000.0, 0.0]}))
@@ -452,7 +449,7 @@ def test_gating_of_new_tasks_is_read_from_the_table():
     data = mtl.TaskData.from_table(frame, task="task", outcome="y", features=["x0", "x1"])
     gated = mtl.Clusters.from_table(frame, task="task", columns=["size"], n=2)
     spec = mtl.ModelSpec(task_covariance=gated)
-    idata = mtl.fit(data, spec, target_accept=0.95, random_seed=1, progressbar=False)
+    idata = mtl.fit(data, spec, draws=3000, target_accept=0.95, random_seed=1, progressbar=False)
     new = pd.DataFrame({"x0": 1.0, "x1": 0.0, "task": ["small", "large"], "size": [10.0, 990.0]})
     y = mtl.predict(idata, new, new_tasks="population", random_seed=1)["predictions"]["y"]
     assert (y.isel(row=0) > 1.0).mean() > 0.75
