@@ -9,7 +9,14 @@ import numpy as np
 import xarray as xr
 
 from bayes_mtl.errors import Finding
-from bayes_mtl.inference.attributes import FORMAT_KEY, check_groups, data_of, schema_of, spec_of
+from bayes_mtl.inference.attributes import (
+    FORMAT_KEY,
+    check_groups,
+    data_of,
+    reads_data_once,
+    schema_of,
+    spec_of,
+)
 from bayes_mtl.inference.hyperdraws import is_auxiliary
 from bayes_mtl.inference.noise_by_task import noise_findings
 from bayes_mtl.inference.prechecks import noise_is_confounded
@@ -91,6 +98,7 @@ class Diagnosis:
         return f"{len(self.problems)} problem(s) found in {size}:\n{lines}"
 
 
+@reads_data_once
 def diagnose(idata: xr.DataTree) -> Diagnosis:
     """Check divergences, tree depth, energy, R-hat and effective sample size, and `feature_sd`.
 

@@ -10,7 +10,7 @@ from scipy.stats import chi2
 from bayes_mtl._typing import FloatArray
 from bayes_mtl.data import TaskData
 from bayes_mtl.errors import Finding
-from bayes_mtl.inference.attributes import data_of, spec_of
+from bayes_mtl.inference.attributes import data_of, reads_data_once, spec_of
 from bayes_mtl.spec import ModelSpec
 
 REMEDY = "try Gaussian(task_noise=True)"
@@ -76,6 +76,7 @@ def noise_cost(fitted: xr.DataTree) -> tuple[FloatArray, FloatArray]:
     return share, np.where(np.isnan(cost), 0.0, cost)
 
 
+@reads_data_once
 def noise_findings(fitted: xr.DataTree) -> list[Finding]:
     """Say which tasks differ by their noise, where the model has one for all and that costs something."""
     data = data_of(fitted)
