@@ -73,7 +73,7 @@ class ModelSpec:
         ``"gaussian"``, ``"bernoulli"``, or for example ``Gaussian(task_noise=True)``.
     task_covariance : TaskCovariance
         How tasks co-vary. Default `Exchangeable()`.
-    feature_covariance : FeatureCovariance
+    feature_covariance : FeatureCovariance, optional
         How the coefficients of one task co-vary: `LKJ`, `Diagonal` or `LowRank`. Default: ``LKJ(2.0)`` for
         up to three coefficients that vary by task (or by level), ``LowRank(2)`` from four on, where `LKJ`
         takes strong correlations for so unlikely that it makes intervals for new tasks too narrow (see

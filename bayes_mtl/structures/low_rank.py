@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,10 +13,6 @@ from bayes_mtl._typing import FloatArray, Label, Tensor
 from bayes_mtl.errors import Finding, SpecError
 from bayes_mtl.structures._new_tasks import draw_from_basis
 from bayes_mtl.structures.base import FeatureCovariance, KnownTasks, Namer, TaskCovariance, TaskLoadings
-
-
-def _stretched(z: Tensor) -> Tensor:
-    return pt.sinh(2.0 * z) / 2.0
 
 
 @dataclass(frozen=True)
@@ -62,38 +58,38 @@ class LowRank(TaskCovariance, FeatureCovariance):
         model, dim = pm.modelcontext(None), name("factor")
         model.add_coord(dim, range(self.rank))
         scale = pm.HalfNormal(name("task_loadings_scale"), 1.0, shape=self.rank, dims=dim)
-        return self._loadings(len(tasks), scale, name("task_loadings"))
+        return _of_unit_variance(scale * self._offsets(len(tasks), name("task_loadings")))
 
     def feature_loadings(self, n_features: int, name: Namer) -> TaskLoadings | None:
-        """Register the loadings of features; one feature has nothing to correlate with."""
-        if n_features == 1:
-            return None
-        model, dim = pm.modelcontext(None), name("feature_factor")
-        model.add_coord(dim, range(self.rank))
-        scale = pm.HalfNormal(name("feature_loadings_scale"), 1.0, shape=self.rank, dims=dim)
-        return self._loadings(n_features, scale, name("feature_loadings"), stretch=_stretched)
-
-    def correlation_cholesky(self, n_features: int, name: Namer) -> Tensor | None:
-        """Return None: one feature has the identity, and of more `feature_loadings` says all."""
-        return None
-
-    def _loadings(
-        self, n: int, scale: Tensor, name: str, stretch: Callable[[Tensor], Tensor] | None = None
-    ) -> TaskLoadings:
-        """Return the factor model.
+        """Register the loadings of features; one feature has nothing to correlate with.
 
         Where coefficients move along one direction, with little of their own (delta -> 0), loadings a are
         large. Linear in z they would need large c, and the posterior would have a wall of width 1 / c between
         z and -z, on which long steps diverge. With sinh(2 z) / 2, log delta is linear in z instead, and
         the prior of a hardly prefers one size of large loadings to another.
         """
-        z = pm.Normal(f"{name}_offset", 0.0, 1.0, shape=(n, self.rank))
-        raw = scale * (z if stretch is None else stretch(z))
-        unique_sd = 1.0 / pt.sqrt(1.0 + (raw**2).sum(axis=1))
-        return TaskLoadings(loadings=raw * unique_sd[:, None], unique_sd=unique_sd)
+        if n_features == 1:
+            return None
+        model, dim = pm.modelcontext(None), name("feature_factor")
+        model.add_coord(dim, range(self.rank))
+        scale = pm.HalfNormal(name("feature_loadings_scale"), 1.0, shape=self.rank, dims=dim)
+        z = self._offsets(n_features, name("feature_loadings"))
+        return _of_unit_variance(scale * pt.sinh(2.0 * z) / 2.0)
+
+    def correlation_cholesky(self, n_features: int, name: Namer) -> Tensor | None:
+        """Return None: one feature has the identity, and of more `feature_loadings` says all."""
+        return None
+
+    def _offsets(self, n: int, name: str) -> Tensor:
+        return pm.Normal(f"{name}_offset", 0.0, 1.0, shape=(n, self.rank))
 
     def draw_new(self, new: Sequence[Label], known: KnownTasks, rng: np.random.Generator) -> FloatArray:
         """Draw loadings from their law given the column scales; the basis is the one of the known tasks."""
         scale = known.read("task_loadings_scale")[:, None, :]
         raw = scale * rng.standard_normal((known.n_draws, len(new), self.rank))
         return draw_from_basis(raw, known, rng)
+
+
+def _of_unit_variance(a: Tensor) -> TaskLoadings:
+    unique_sd = 1.0 / pt.sqrt(1.0 + (a**2).sum(axis=1))
+    return TaskLoadings(loadings=a * unique_sd[:, None], unique_sd=unique_sd)
