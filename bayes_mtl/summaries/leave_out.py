@@ -19,14 +19,13 @@ from bayes_mtl.inference.attributes import data_of, reads_data_once, schema_of, 
 from bayes_mtl.inference.leave_out import Stored, law_of_rows
 from bayes_mtl.model.mixture import CLUSTER_COV
 from bayes_mtl.progress import progress
-from bayes_mtl.structures import TaskMixture
 from bayes_mtl.summaries.refit import fit_without, keep_rows
 from bayes_mtl.summaries.row_scores import (
-    BATCHES,
     MAX_PARETO_K,
     RowLaw,
     RowScores,
     batch_variance,
+    by_batch,
     enough_draws,
     row_elpd,
     row_scores,
@@ -138,7 +137,7 @@ def without_each_task(
         raise SpecError(Finding("leave_one_task_out", f"needs Gaussian outcomes, found {name}"))
     data = data_of(idata)
     check_several_tasks(data, "leave_one_task_out")
-    scores = task_scores(_law(idata), data)
+    scores = task_scores(law_of_tasks(idata), data)
     far = np.flatnonzero(refit & (scores.pareto_k > MAX_PARETO_K))
     with progress("refits without a task", len(far), show=sampler.get("progressbar", True)) as done:
         for t in far:
@@ -160,7 +159,7 @@ def task_scores(law: RowLaw, data: TaskData) -> TaskScores:
         surprise_of_others = np.exp(logsumexp(weight + np.log(surprise), axis=0))
     elpd = logsumexp(weight + density, axis=0)
     # Of sum_d W_d p_d / sum_d W_d, what draw d adds to the error of its logarithm.
-    error = _by_batch(np.exp(weight + density - elpd) - np.exp(weight))
+    error = by_batch(np.exp(weight + density - elpd) - np.exp(weight))
     return TaskScores(elpd, surprise_of_others, k, error, np.zeros(n_tasks, dtype=bool))
 
 
@@ -171,21 +170,16 @@ def score_of_absent(rest: xr.DataTree, data: TaskData, t: int) -> tuple[float, f
 
 def _score_of_absent(rest: xr.DataTree, data: TaskData, t: int) -> tuple[float, float, FloatArray]:
     density, surprise = [], []
-    for _, piece in _law(rest, data).chunks():
+    for _, piece in law_of_tasks(rest, data).chunks():
         density.append(piece.task_log_density(data)[:, t])
         surprise.append(piece.task_surprise()[:, t])
     every = np.concatenate(density)
     elpd = float(logsumexp(every) - np.log(len(every)))
-    error = _by_batch((np.exp(every - elpd) - 1.0) / len(every))
+    error = by_batch((np.exp(every - elpd) - 1.0) / len(every))
     return elpd, float(np.concatenate(surprise).mean()), error
 
 
-def _by_batch(pull: FloatArray) -> FloatArray:
-    """Return what each batch of consecutive draws adds to an error."""
-    return np.stack([batch.sum(axis=0) for batch in np.array_split(pull, BATCHES)])
-
-
-def _law(idata: xr.DataTree, data: TaskData | None = None) -> RowLaw:
+def law_of_tasks(idata: xr.DataTree, data: TaskData | None = None) -> RowLaw:
     """Read the law of the coefficients of a fit, or say that it is not stored."""
     law = law_of_rows(idata, _DRAWS, data)
     if law is None:
@@ -202,7 +196,8 @@ def row_scores_without(idata: xr.DataTree, t: int) -> RowScores:
     """
     data = data_of(idata)
     draws = enough_draws(data)
-    whole, rest = (read_stored(idata, d, draws=draws) for d in (data, keep_rows(data, data.task_index != t)))
+    without = keep_rows(data, data.task_index != t)
+    whole, rest = (Stored.read(idata, data=d, draws=draws) for d in (data, without))
     of_task = np.concatenate([piece.task_log_density(data)[:, t] for _, piece in whole.chunks()])
     return score_rows(rest, rest.data, also_out=np.repeat(of_task[:, None], data.n_tasks, axis=1))
 
@@ -211,14 +206,3 @@ def check_several_tasks(data: TaskData, who: str) -> None:
     """Say so if there is no other task to learn from."""
     if data.n_tasks == 1:
         raise SpecError(Finding(who, "needs two tasks at least, found one", "There is nothing to compare"))
-
-
-def read_stored(
-    idata: xr.DataTree, data: TaskData | None = None, *, draws: int = 1000, who: str = "leave_one_task_out"
-) -> Stored:
-    """Read the law of the coefficients of a fit, or say, for `who` asks, that it has no closed form."""
-    spec = spec_of(idata)
-    if isinstance(spec.task_covariance, TaskMixture):
-        found = f"under {type(spec.task_covariance).__name__} a task is in one of several populations"
-        raise SpecError(Finding(who, found, "Look at `clusters` instead"))
-    return Stored.read(idata, data=data, draws=draws)

@@ -8,8 +8,7 @@ from scipy.stats import chi2
 
 from bayes_mtl._typing import FloatArray
 from bayes_mtl.data import TaskData
-from bayes_mtl.inference.leave_out import LeftOut
-from bayes_mtl.summaries.leave_out import read_stored
+from bayes_mtl.inference.leave_out import LeftOut, Stored
 from bayes_mtl.summaries.row_scores import smoothed_weights
 
 _OWN = 0.1  # prior probability that the noise of a task is its own
@@ -33,7 +32,7 @@ def surprise_given_noise(fitted: xr.DataTree, data: TaskData, t: int, *, absent:
     absent : bool
         Whether the fit did not see them; otherwise draws are reweighted.
     """
-    stored = read_stored(fitted, data, draws=_DRAWS)
+    stored = Stored.read(fitted, data=data, draws=_DRAWS)
     found = [(piece.task_log_density(data)[:, t], _surprise(piece, data, t)) for _, piece in stored.chunks()]
     density, surprise = (np.concatenate(parts) for parts in zip(*found, strict=True))
     weight = np.full(len(density), 1.0 / len(density))

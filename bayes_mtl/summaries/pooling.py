@@ -11,11 +11,11 @@ import xarray as xr
 from bayes_mtl._typing import FloatArray
 from bayes_mtl.data import TaskData, sum_by_task
 from bayes_mtl.data.labels import as_coordinate
+from bayes_mtl.errors import Finding, SpecError
 from bayes_mtl.inference.attributes import schema_of, spec_of
 from bayes_mtl.inference.leave_out import LeftOut, Stored
 from bayes_mtl.spec import ModelSpec
-from bayes_mtl.structures import CompletePooling, NoPooling
-from bayes_mtl.summaries.leave_out import read_stored
+from bayes_mtl.structures import CompletePooling, NoPooling, TaskMixture
 
 _DRAWS = 200
 _MAX_TASKS = 150  # with more, who lends to whom is left out: it is a number per pair, of a matrix per pair
@@ -66,8 +66,12 @@ def pooling(idata: xr.DataTree) -> xr.Dataset:
     --------
     >>> mtl.pooling(idata)["factor"].to_pandas()  # doctest: +SKIP
     """
-    stored = read_stored(idata, draws=_DRAWS, who="pooling")
-    spec, data = spec_of(idata), stored.data
+    spec = spec_of(idata)
+    if isinstance(spec.task_covariance, TaskMixture):
+        found = f"under {type(spec.task_covariance).__name__} a task is in one of several populations"
+        raise SpecError(Finding("pooling", found, "Look at `clusters` instead"))
+    stored = Stored.read(idata, draws=_DRAWS)
+    data = stored.data
     n_varying, n_tasks = data.n_features, data.n_tasks
     count = spec.family.copies(data.weights)
     n_rows = sum_by_task(count, data.starts)

@@ -77,6 +77,11 @@ def batch_variance(error: FloatArray) -> FloatArray:
     return (error**2).sum(axis=0) * n / (n - 1) if n > 1 else np.zeros(error.shape[1:])
 
 
+def by_batch(pull: FloatArray) -> FloatArray:
+    """Return what each batch of consecutive draws (first axis) adds to an error."""
+    return np.stack([batch.sum(axis=0) for batch in np.array_split(pull, BATCHES)])
+
+
 def row_scores(idata: xr.DataTree) -> RowScores:
     """Score every row of a fit given all others.
 
@@ -130,7 +135,7 @@ def _score(
                 out += also_out[:, data.task_index[at]]
         density[at], k[at], pull = _left_out(by_draw, out)
         task = data.task_index[at]
-        moved = np.array([batch.sum(axis=0) for batch in np.array_split(pull, BATCHES)]) * count[at]
+        moved = by_batch(pull) * count[at]
         for b, batch in enumerate(moved):
             error[b] += np.bincount(task, batch, minlength=data.n_tasks)
         for i in np.flatnonzero(k[at] > MAX_PARETO_K):

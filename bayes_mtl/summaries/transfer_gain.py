@@ -31,7 +31,7 @@ from bayes_mtl.structures import CompletePooling, NoPooling, StudentT, TaskCovar
 from bayes_mtl.summaries.baselines import alone_fit, alone_scores, alone_spec, pooled_scores, pooled_spec
 from bayes_mtl.summaries.leave_out import (
     check_several_tasks,
-    read_stored,
+    law_of_tasks,
     row_scores_without,
     score_of_absent,
     task_scores,
@@ -149,7 +149,7 @@ def transfer_gain(
     noisy = stands_out(ratio, by_chance)
     surprise, others, others_se = np.full((3, n_tasks), np.nan)
     if is_closed(spec):
-        scores = task_scores(read_stored(idata), data)
+        scores = task_scores(law_of_tasks(idata), data)
         surprise, unreliable = scores.surprise, scores.pareto_k
         suspects = np.flatnonzero((surprise < 2 * _LEVEL / n_tasks) | (unreliable > MAX_PARETO_K) | noisy)
         with progress("tasks that stand out", len(suspects), show=show) as done:
