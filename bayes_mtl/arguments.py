@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from bayes_mtl._typing import IntArray, Label
 from bayes_mtl.errors import Finding, FindingsError, SpecError, StorageError
 
 
@@ -32,6 +35,32 @@ def truth(name: str, value: Any) -> bool:
     if not isinstance(value, bool | np.bool_):
         raise SpecError(Finding(name, f"should be True or False, found {value!r}"))
     return bool(value)
+
+
+def task_positions(
+    known: Sequence[Label] | np.ndarray, tasks: Sequence[Label] | None, *, least: int = 1
+) -> IntArray:
+    """Return the positions of the tasks that were asked for, each once, or of all.
+
+    Raises
+    ------
+    SpecError
+        If these are no labels, one is not known, or there are fewer than `least`, which is one or two.
+    """
+    labels = np.asarray(known, dtype=object).tolist()
+    if tasks is None:
+        return np.arange(len(labels))
+    if isinstance(tasks, str) or not isinstance(tasks, Sequence | np.ndarray | pd.Index | pd.Series):
+        raise SpecError(Finding("tasks", f"should be a list of labels, found {tasks!r}"))
+    asked = list(dict.fromkeys(t.item() if isinstance(t, np.generic) else t for t in tasks))
+    place = {label: i for i, label in enumerate(labels)}
+    findings = [Finding("tasks", f"{t!r} is not known") for t in asked if t not in place]
+    if not findings and len(asked) < least:
+        some = "two tasks" if least == 2 else "one task"
+        findings = [Finding("tasks", f"should name {some} at least, found {len(asked)}")]
+    if findings:
+        raise SpecError(findings)
+    return np.array([place[t] for t in asked])
 
 
 def file_path(path: Any) -> Path:

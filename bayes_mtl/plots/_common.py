@@ -8,10 +8,9 @@ from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
-from bayes_mtl._typing import FloatArray, IntArray, Label
+from bayes_mtl._typing import FloatArray, IntArray
 from bayes_mtl.data.frames import as_names
 from bayes_mtl.errors import Finding, SpecError
 from bayes_mtl.inference.hyperdraws import evenly_spaced
@@ -132,30 +131,6 @@ def square_axes(ax: Any, n: int, figsize: FigureSize | None = None) -> Any:
     """Return the given axes, or new ones for a square picture of n tasks with a colour bar."""
     side = float(np.clip(0.17 * n + 2.2, 4.8, 13.0))
     return axes(ax, side + 1.2, side, figsize)
-
-
-def chosen(known: Sequence[Label] | np.ndarray, tasks: Sequence[Label] | None) -> IntArray:
-    """Return the positions of the tasks that were asked for, or of all.
-
-    Raises
-    ------
-    SpecError
-        If one is not known.
-    """
-    labels = np.asarray(known, dtype=object).tolist()
-    if tasks is None:
-        return np.arange(len(labels))
-    if (
-        isinstance(tasks, str)
-        or not isinstance(tasks, Sequence | np.ndarray | pd.Index | pd.Series)
-        or not len(tasks)
-    ):
-        raise SpecError(Finding("tasks", f"should be a list of labels, found {tasks!r}"))
-    asked = list(dict.fromkeys(t.item() if isinstance(t, np.generic) else t for t in tasks))
-    place = {label: i for i, label in enumerate(labels)}
-    if unknown := [Finding("tasks", f"{t!r} is not known") for t in asked if t not in place]:
-        raise SpecError(unknown)
-    return np.array([place[t] for t in asked])
 
 
 def name(label: Any) -> str:

@@ -9,8 +9,9 @@ import numpy as np
 import xarray as xr
 
 from bayes_mtl._typing import FloatArray, Label
+from bayes_mtl.arguments import task_positions
 from bayes_mtl.errors import Finding, SpecError
-from bayes_mtl.plots._common import FigureSize, chosen, colour_bar, frame, panels, table_of, ticks
+from bayes_mtl.plots._common import FigureSize, colour_bar, frame, panels, table_of, ticks
 from bayes_mtl.plots.task_correlation import clustered_order
 from bayes_mtl.summaries.basis import basis
 
@@ -52,7 +53,7 @@ def plot_basis(
     >>> mtl.plot_basis(idata)  # doctest: +SKIP
     """
     table = table_of(found, "basis", basis, "loading", "overlap")
-    at = chosen(table["task"].to_numpy(), tasks)
+    at = task_positions(table["task"].to_numpy(), tasks)
     table = table.isel(task=at, task_bis=at)
     shown, features, factors = (table[d].to_numpy() for d in ("task", "feature", "factor"))
     height = float(np.clip(0.19 * max(len(shown), len(features)) + 2.0, 3.2, 13.0))

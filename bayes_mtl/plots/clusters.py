@@ -9,7 +9,8 @@ import numpy as np
 import xarray as xr
 
 from bayes_mtl._typing import Label
-from bayes_mtl.plots._common import FigureSize, chosen, colour_bar, label_square, square_axes, table_of
+from bayes_mtl.arguments import task_positions
+from bayes_mtl.plots._common import FigureSize, colour_bar, label_square, square_axes, table_of
 from bayes_mtl.plots.task_correlation import clustered_order
 from bayes_mtl.summaries.clusters import clusters
 
@@ -46,7 +47,7 @@ def plot_clusters(
     >>> mtl.plot_clusters(idata)  # doctest: +SKIP
     """
     table = table_of(found, "clusters", clusters, "co_clustering", "partition")
-    at = chosen(table["task"].to_numpy(), tasks)
+    at = task_positions(table["task"].to_numpy(), tasks)
     table = table.isel(task=at, task_bis=at)
     same, partition = table["co_clustering"].to_numpy(), table["partition"].to_numpy()
     near = np.argsort(clustered_order(2.0 * same - 1.0))  # place of each task in a tree

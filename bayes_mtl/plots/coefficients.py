@@ -9,10 +9,11 @@ import numpy as np
 import xarray as xr
 
 from bayes_mtl._typing import FloatArray, Label
+from bayes_mtl.arguments import task_positions
 from bayes_mtl.data.groupings import named
 from bayes_mtl.errors import Finding, SpecError, raise_if_any
 from bayes_mtl.inference.attributes import check_grouping, schema_of, spec_of
-from bayes_mtl.plots._common import LABELS_UP_TO, FigureSize, beyond, chosen, limits, name_list, ticks
+from bayes_mtl.plots._common import LABELS_UP_TO, FigureSize, beyond, limits, name_list, ticks
 from bayes_mtl.plots._common import panels as new_panels
 from bayes_mtl.structures import NoPooling, TaskMixture
 from bayes_mtl.summaries.correlation import interval_probability
@@ -80,7 +81,7 @@ def plot_coefficients(
         check_grouping(idata, grouping)
         renamed = {named(grouping, "beta"): "beta", grouping: "task", named(grouping, "feature"): "feature"}
         posterior = posterior[[named(grouping, "beta")]].rename(renamed)
-    posterior = posterior.isel(task=chosen(posterior["task"].to_numpy(), tasks))
+    posterior = posterior.isel(task=task_positions(posterior["task"].to_numpy(), tasks))
     known = [str(f) for f in posterior["feature"].to_numpy()]
     drawn = known[:MAX_PANELS] if features is None else name_list("features", features)
     findings = []

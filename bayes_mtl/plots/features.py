@@ -9,7 +9,8 @@ import numpy as np
 import xarray as xr
 
 from bayes_mtl._typing import Label
-from bayes_mtl.plots._common import FigureSize, chosen, colour_bar, frame, panels, table_of, ticks
+from bayes_mtl.arguments import task_positions
+from bayes_mtl.plots._common import FigureSize, colour_bar, frame, panels, table_of, ticks
 from bayes_mtl.summaries.features import feature_selection
 
 
@@ -47,7 +48,7 @@ def plot_feature_selection(
     """
     table = table_of(found, "feature_selection", feature_selection, "shrinkage", "p_used")
     table = table.isel(feature=np.argsort(table["shrinkage"].to_numpy(), kind="stable"))
-    table = table.isel(task=chosen(table["task"].to_numpy(), tasks))
+    table = table.isel(task=task_positions(table["task"].to_numpy(), tasks))
     features = [str(f) for f in table["feature"].to_numpy()]
     shown = [str(t) for t in table["task"].to_numpy()]
     n = len(features)

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from bayes_mtl._typing import FloatArray, Label
+from bayes_mtl.arguments import task_positions
 from bayes_mtl.errors import Finding, SpecError
 from bayes_mtl.plots._common import (
     BLUE,
@@ -17,7 +18,6 @@ from bayes_mtl.plots._common import (
     FigureSize,
     at_most,
     beyond,
-    chosen,
     limits,
     name,
     row_axes,
@@ -73,7 +73,7 @@ def plot_pooling(
         raise SpecError(Finding("feature", f"should be one of {features}, found {feature!r}"))
     table = table.sel(feature=feature)
     total = table.sizes["task"]
-    table = table.isel(task=chosen(table["task"].to_numpy(), tasks))
+    table = table.isel(task=task_positions(table["task"].to_numpy(), tasks))
     order = np.argsort(-table["together"].to_numpy(), kind="stable")
     table = table.isel(task=at_most(order))
     alone, together = table["alone"].to_numpy(), table["together"].to_numpy()

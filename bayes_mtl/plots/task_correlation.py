@@ -10,8 +10,9 @@ import numpy as np
 import xarray as xr
 
 from bayes_mtl._typing import FloatArray, Label
+from bayes_mtl.arguments import task_positions
 from bayes_mtl.errors import Finding, SpecError
-from bayes_mtl.plots._common import FigureSize, chosen, colour_bar, label_square, square_axes, table_of
+from bayes_mtl.plots._common import FigureSize, colour_bar, label_square, square_axes, table_of
 from bayes_mtl.summaries.contraction import contraction_in_words
 from bayes_mtl.summaries.correlation import Kind, task_correlation
 
@@ -143,7 +144,7 @@ def pair_matrices(
     p = table["p_positive"].to_numpy()
     mean[i, j] = mean[j, i] = table["mean"].to_numpy()
     sure[i, j] = sure[j, i] = 2 * np.maximum(p, 1 - p) - 1
-    at = chosen(known, tasks)
+    at = task_positions(known, tasks)
     if len(at) < 2:
         raise SpecError(Finding("tasks", f"should name two tasks at least, found {len(at)}"))
     return [known[i] for i in at], mean[np.ix_(at, at)], sure[np.ix_(at, at)]

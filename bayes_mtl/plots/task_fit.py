@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from bayes_mtl._typing import Label
+from bayes_mtl.arguments import task_positions
 from bayes_mtl.errors import Finding, SpecError
 from bayes_mtl.plots._common import (
     BLUE,
@@ -18,7 +19,6 @@ from bayes_mtl.plots._common import (
     FigureSize,
     at_most,
     beyond,
-    chosen,
     limits,
     row_axes,
     table_of,
@@ -78,7 +78,7 @@ def plot_task_fit(
     if check not in known:
         raise SpecError(Finding("check", f"should be one of {', '.join(known)}, found {check!r}"))
     p_overall = float(table["p_overall"].sel(check=check))
-    table = table.sel(check=check).isel(task=chosen(table["task"].to_numpy(), tasks))
+    table = table.sel(check=check).isel(task=task_positions(table["task"].to_numpy(), tasks))
     table = table.isel(task=np.flatnonzero(np.isfinite(table["observed"].to_numpy())))
     total, n_bad = table.sizes["task"], int(table["misfit"].sum())
     order = np.argsort(table["adjusted_p"].to_numpy(), kind="stable")

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from bayes_mtl._typing import Label
+from bayes_mtl.arguments import task_positions
 from bayes_mtl.plots._common import (
     BLUE,
     MAX_ROWS,
@@ -16,7 +17,6 @@ from bayes_mtl.plots._common import (
     FigureSize,
     at_most,
     beyond,
-    chosen,
     limits,
     row_axes,
     table_of,
@@ -59,7 +59,7 @@ def plot_transfer_gain(
     """
     table = table_of(found, "transfer_gain", transfer_gain, "gain", "gain_se", "verdict")
     total = table.sizes["task"]
-    table = table.isel(task=chosen(table["task"].to_numpy(), tasks))
+    table = table.isel(task=task_positions(table["task"].to_numpy(), tasks))
     gain = table["gain"].to_numpy()
     order = np.argsort(-gain, kind="stable")
     table = table.isel(task=at_most(order[::-1], first=MAX_ROWS // 2)[::-1])

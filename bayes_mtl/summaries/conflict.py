@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from bayes_mtl._typing import FloatArray, IntArray, Label
+from bayes_mtl.arguments import task_positions
 from bayes_mtl.data import sum_by_task
 from bayes_mtl.errors import Finding, SpecError
 from bayes_mtl.inference.attributes import data_of, rows_by_task, schema_of, spec_of
@@ -20,7 +21,7 @@ from bayes_mtl.summaries.correlation import (
     pair_coords,
     pair_summaries,
 )
-from bayes_mtl.summaries.pair_draws import PairDraws, positions
+from bayes_mtl.summaries.pair_draws import PairDraws
 
 _DRAWS = 500
 
@@ -78,7 +79,7 @@ def gradient_conflict(
     """
     prob = interval_probability(ci_prob)
     known = np.array(data_of(idata).tasks, dtype=object)
-    at = np.arange(len(known)) if tasks is None else positions(known, tasks)
+    at = task_positions(known, tasks, least=2)
     check_number(len(at), "task", "gradient_conflict")
     values = pair_summaries(_gradients(idata, at), prob, "gradients of tasks", show=progressbar)
     values["p_conflict"] = values.pop("p_negative")

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from bayes_mtl._typing import FloatArray, IntArray, Label
+from bayes_mtl.arguments import task_positions
 from bayes_mtl.errors import Finding, SpecError, raise_if_any
 from bayes_mtl.inference.attributes import check_grouping, inside_of, schema_of, spec_of
 from bayes_mtl.inference.hyperdraws import evenly_spaced
@@ -21,7 +22,6 @@ from bayes_mtl.summaries.pair_draws import (
     Kind,
     PairDraws,
     pair_draws,
-    positions,
     reference_rows,
 )
 
@@ -120,7 +120,7 @@ def task_correlation(
     if noun not in drawn.dims:
         check_grouping(idata, noun)
     known = drawn[noun].to_numpy()
-    labels = known if tasks is None else known[positions(known, tasks)]
+    labels = known if tasks is None else known[task_positions(known, tasks, least=2)]
     n = len(labels)
     n_pairs = check_number(n, noun, "task_correlation")
 

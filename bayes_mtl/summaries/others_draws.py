@@ -9,8 +9,9 @@ import numpy as np
 import xarray as xr
 
 from bayes_mtl._typing import FloatArray, Label
+from bayes_mtl.arguments import task_positions
 from bayes_mtl.errors import Finding, SpecError, raise_if_any
-from bayes_mtl.summaries.pair_draws import PairDraws, cosines, positions
+from bayes_mtl.summaries.pair_draws import PairDraws, cosines
 
 
 def pairs_of(
@@ -47,7 +48,7 @@ def pairs_of(
     labels = draws[task].to_numpy() if task in draws.coords else np.arange(draws.sizes[task])
     if len(labels) < 2:
         raise SpecError(Finding("draws", f"should have two tasks at least, found {len(labels)} on {task!r}"))
-    at = None if tasks is None else positions(labels, tasks)
+    at = None if tasks is None else task_positions(labels, tasks, least=2)
     labels = labels if at is None else labels[at]
     shape = (draws.sizes["chain"], draws.sizes["draw"])
     if feature == f"{task}_bis":

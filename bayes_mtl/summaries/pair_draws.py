@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
 from bayes_mtl._typing import FloatArray, IntArray, Label
+from bayes_mtl.arguments import task_positions
 from bayes_mtl.data.groupings import named
 from bayes_mtl.errors import Finding, SpecError
 from bayes_mtl.inference.attributes import check_grouping, inside_of, rows_by_task, spec_of
@@ -129,7 +129,7 @@ def pair_draws(
     elif draws.sizes["task"] < 2:
         raise SpecError(Finding("task_correlation", "needs two tasks at least, found one"))
     task = "task" if grouping is None else grouping
-    at = None if tasks is None else positions(draws[task].to_numpy(), tasks)
+    at = None if tasks is None else task_positions(draws[task].to_numpy(), tasks, least=2)
     if grouping is not None:
         return _of_levels(idata, draws, kind, grouping, at, budget)
     if kind in ("structural", "partial"):
@@ -140,20 +140,6 @@ def pair_draws(
         draws = _thinned(draws, len(inside_of(idata)) * draws.sizes["task"], budget)
         return cosines(deviations(idata, draws), at)
     return _functions(idata, draws, at, budget)
-
-
-def positions(known: np.ndarray, chosen: Sequence[Label]) -> IntArray:
-    """Return where the chosen labels are; two at least."""
-    if isinstance(chosen, str) or not isinstance(chosen, Sequence | np.ndarray | pd.Index | pd.Series):
-        raise SpecError(Finding("tasks", f"should be a list of labels, found {chosen!r}"))
-    place = {label: i for i, label in enumerate(known.tolist())}
-    labels = list(dict.fromkeys(c.item() if isinstance(c, np.generic) else c for c in chosen))
-    findings = [Finding("tasks", f"{c!r} is not known") for c in labels if c not in place]
-    if not findings and len(labels) < 2:
-        findings = [Finding("tasks", f"should name two tasks at least, found {len(labels)}")]
-    if findings:
-        raise SpecError(findings)
-    return np.array([place[c] for c in labels])
 
 
 def _thinned(draws: xr.Dataset, per_draw: int, budget: Budget) -> xr.Dataset:
