@@ -6,6 +6,8 @@ a model's value variables (the unconstrained ones) to arrays.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -56,38 +58,48 @@ REPORTED = (
 
 
 class Evaluator:
-    """A model as one function of a point: log density, data term, reported values and, if asked, gradient."""
+    """A model at points: log density, gradient, data term and reported values, each by its own function."""
 
-    def __init__(self, model: pm.Model, *, gradient: bool = False):
+    def __init__(self, model: pm.Model):
         self.model = model
         self.names = [v.name for v in model.value_vars]
         self.start = {k: np.asarray(v, dtype=float) for k, v in model.initial_point().items()}
-        terms = dict(zip(model.basic_RVs, model.logp(vars=model.basic_RVs, sum=False), strict=True))
+        self._terms = dict(zip(model.basic_RVs, model.logp(vars=model.basic_RVs, sum=False), strict=True))
         potentials = [t.sum() for t in model.replace_rvs_by_values(model.potentials)]
+        self._logp = pt.add(*[t.sum() for t in self._terms.values()], *potentials)
         self.reported = [name for name in REPORTED if name in model.named_vars]
-        values = model.replace_rvs_by_values([model[name] for name in self.reported])
-        logp = pt.add(*[t.sum() for t in terms.values()], *potentials)
-        outputs = [logp, terms[model["y"]].sum(), *values]
-        self.has_gradient = gradient
-        if gradient:
-            outputs += pytensor.grad(logp, model.value_vars)
-        self._function = pytensor.function(model.value_vars, outputs, mode=MODE, on_unused_input="ignore")
 
-    def _call(self, point: dict[str, Any]) -> list[Any]:
-        return self._function(*(np.asarray(point[name], dtype=float) for name in self.names))
+    def _function(self, outputs: list[Any]) -> Callable[[dict[str, Any]], list[Any]]:
+        function = pytensor.function(self.model.value_vars, outputs, mode=MODE, on_unused_input="ignore")
+        return lambda point: function(*(np.asarray(point[name], dtype=float) for name in self.names))
+
+    @cached_property
+    def _logp_at(self) -> Callable[[dict[str, Any]], list[Any]]:
+        return self._function([self._logp])
+
+    @cached_property
+    def _data_term_at(self) -> Callable[[dict[str, Any]], list[Any]]:
+        return self._function([self._terms[self.model["y"]].sum()])
+
+    @cached_property
+    def _values_at(self) -> Callable[[dict[str, Any]], list[Any]]:
+        return self._function(self.model.replace_rvs_by_values([self.model[name] for name in self.reported]))
+
+    @cached_property
+    def _gradient_at(self) -> Callable[[dict[str, Any]], list[Any]]:
+        return self._function(pytensor.grad(self._logp, self.model.value_vars))
 
     def logp(self, point: dict[str, Any]) -> float:
-        return float(self._call(point)[0])
+        return float(self._logp_at(point)[0])
 
     def data_term(self, point: dict[str, Any]) -> float:
-        return float(self._call(point)[1])
+        return float(self._data_term_at(point)[0])
 
     def values(self, point: dict[str, Any]) -> dict[str, np.ndarray]:
-        return dict(zip(self.reported, self._call(point)[2 : 2 + len(self.reported)], strict=True))
+        return dict(zip(self.reported, self._values_at(point), strict=True))
 
     def gradient(self, point: dict[str, Any]) -> dict[str, np.ndarray]:
-        assert self.has_gradient
-        return dict(zip(self.names, self._call(point)[2 + len(self.reported) :], strict=True))
+        return dict(zip(self.names, self._gradient_at(point), strict=True))
 
     def random_point(self, rng: np.random.Generator, size: float = 0.5) -> dict[str, np.ndarray]:
         """Return the start, moved at random."""
@@ -207,30 +219,34 @@ def dense_log_density(spec: mtl.ModelSpec, data: mtl.TaskData, values: dict[str,
 def integrated_log_density(latent: Evaluator, point: dict[str, Any], offsets: list[str]) -> float:
     """Integrate the `offsets` out of a log density that is quadratic in them, exactly.
 
-    The coefficients of the quadratic come from its values at 0, +-e_i and e_i + e_j.
+    Its gradient g is linear in them, so that column i of the precision is g(0) - g(e_i).
     """
     shapes = {name: latent.start[name].shape for name in offsets}
     size = sum(int(np.prod(s)) for s in shapes.values())
 
-    def at(z: np.ndarray) -> float:
+    def at(z: np.ndarray) -> dict[str, Any]:
         full, used = dict(point), 0
         for name, shape in shapes.items():
             n = int(np.prod(shape))
             full[name] = z[used : used + n].reshape(shape)
             used += n
-        return latent.logp(full)
+        return full
 
-    unit = np.eye(size)
-    middle = at(np.zeros(size))
+    middle = latent.logp(at(np.zeros(size)))
     if not size:
         return middle
-    ahead = np.array([at(e) for e in unit])
-    behind = np.array([at(-e) for e in unit])
-    gradient = (ahead - behind) / 2
-    precision = np.diag(2 * middle - ahead - behind)
-    for i in range(size):
-        for j in range(i):
-            precision[i, j] = precision[j, i] = -(at(unit[i] + unit[j]) - ahead[i] - ahead[j] + middle)
+
+    def slope(z: np.ndarray) -> np.ndarray:
+        found = latent.gradient(at(z))
+        return np.concatenate([np.ravel(found[name]) for name in shapes])
+
+    gradient = slope(np.zeros(size))
+    precision = np.array([gradient - slope(e) for e in np.eye(size)])
+    # What a step of e_i adds to the value is told by the gradient: this one is the slope of that value.
+    ahead = np.array([latent.logp(at(e)) for e in np.eye(size)])
+    np.testing.assert_allclose(
+        ahead - middle, gradient - np.diag(precision) / 2, rtol=1e-9, atol=1e-9 * max(1.0, abs(middle))
+    )
     assert np.linalg.eigvalsh(precision).min() > 0
     _, log_det = np.linalg.slogdet(precision)
     return (

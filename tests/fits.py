@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
 from itertools import product
 
 import matplotlib as mpl
 import numpy as np
 import pytest
+from filelock import FileLock
 from scipy.special import expit
 
 import bayes_mtl as mtl
@@ -54,20 +56,31 @@ def sleepstudy_case():
 
 
 @pytest.fixture(scope="session")
-def sleepstudy_fit(sleepstudy_case):
-    """Reaction times of 18 subjects; coefficients integrated out."""
-    return mtl.fit(
-        sleepstudy_case.data,
-        sleepstudy_case.spec,
-        draws=6000,
-        target_accept=0.95,
-        random_seed=2,
-        progressbar=False,
-    )
+def once(tmp_path_factory, request):
+    """Make something once for all processes of a test run: the first makes it, the others read it."""
+    folder = tmp_path_factory.getbasetemp()
+    if hasattr(request.config, "workerinput"):
+        folder = folder.parent  # each process has a folder of its own in it
+
+    def get(name, make):
+        path = folder / f"{name}.pickle"
+        with FileLock(f"{path}.lock"):
+            if not path.exists():
+                path.write_bytes(pickle.dumps(make()))
+        return pickle.loads(path.read_bytes())
+
+    return get
 
 
 @pytest.fixture(scope="session")
-def related_fit():
+def sleepstudy_fit(sleepstudy_case, once):
+    """Reaction times of 18 subjects; coefficients integrated out."""
+    options = {"draws": 6000, "target_accept": 0.95, "random_seed": 2, "progressbar": False}
+    return once("sleepstudy", lambda: mtl.fit(sleepstudy_case.data, sleepstudy_case.spec, **options))
+
+
+@pytest.fixture(scope="session")
+def related_fit(once):
     """Four tasks with known correlations (two groups that oppose each other) and fifteen slopes."""
     rng = np.random.default_rng(3)
     truth = np.array(
@@ -83,12 +96,12 @@ def related_fit():
     spec = mtl.ModelSpec(
         task_covariance=mtl.LowRank(2), feature_covariance=mtl.Diagonal(), priors={"beta_mean": 0.0}
     )
-    idata = mtl.fit(data, spec, draws=3000, chains=2, random_seed=1, target_accept=0.95, progressbar=False)
-    return idata, truth
+    options = {"draws": 3000, "chains": 2, "random_seed": 1, "target_accept": 0.95, "progressbar": False}
+    return once("related", lambda: mtl.fit(data, spec, **options)), truth
 
 
 @pytest.fixture(scope="session")
-def binary_fit():
+def binary_fit(once):
     """Twelve tasks of a binary outcome, with the coefficients that made it."""
     rng = np.random.default_rng(5)
     beta = np.array([-0.3, 1.0, -0.5]) + 0.7 * rng.standard_normal((12, 3))
@@ -98,5 +111,5 @@ def binary_fit():
     y = rng.binomial(1, 1 / (1 + np.exp(-eta)))
     data = mtl.TaskData.from_arrays(X, y, task)
     spec = mtl.ModelSpec(family="bernoulli", feature_covariance=mtl.Diagonal())
-    idata = mtl.fit(data, spec, draws=3000, chains=2, random_seed=1, target_accept=0.9, progressbar=False)
-    return idata, beta, data
+    options = {"draws": 3000, "chains": 2, "random_seed": 1, "target_accept": 0.9, "progressbar": False}
+    return once("binary", lambda: mtl.fit(data, spec, **options)), beta, data

@@ -47,8 +47,7 @@ def test_centered_and_not_are_one_model(structure):
     """The densities differ by the Jacobian of the map from one to the other, at every point."""
     rng = np.random.default_rng(1)
     plain, moved = (
-        contracts.Evaluator(block_and_outcome(c, structure=structure, n=20), gradient=True)
-        for c in (True, "auto")
+        contracts.Evaluator(block_and_outcome(c, structure=structure, n=20)) for c in (True, "auto")
     )
     assert "beta" in plain.names
     assert "beta_offset__" in moved.names
@@ -56,8 +55,8 @@ def test_centered_and_not_are_one_model(structure):
     point = plain.random_point(rng)
     same = {("beta_offset__" if k == "beta" else k): v for k, v in point.items()}
     contracts.assert_close(moved.logp(same), plain.logp(point))
-    few = contracts.Evaluator(block_and_outcome("auto", structure=structure), gradient=True)
-    far = contracts.Evaluator(block_and_outcome(True, structure=structure), gradient=True)
+    few = contracts.Evaluator(block_and_outcome("auto", structure=structure))
+    far = contracts.Evaluator(block_and_outcome(True, structure=structure))
     for evaluator in (few, far):
         contracts.assert_finite_at_the_start(evaluator)
     # With few rows it is not: a step in the offset moves beta by the scale, and the density as the law says.
@@ -218,7 +217,7 @@ class TestFeatureScales:
     def test_every_variable_reaches_the_data(self, scales):
         model = self.block(scales)
         contracts.assert_every_free_variable_is_an_ancestor_of_the_data(model)
-        evaluator = contracts.Evaluator(model, gradient=True)
+        evaluator = contracts.Evaluator(model)
         contracts.assert_finite_at_the_start(evaluator)
         rng = np.random.default_rng(0)
         contracts.assert_gradient_is_the_slope(evaluator, evaluator.random_point(rng), rng)

@@ -5,8 +5,12 @@ import importlib.util
 import os
 import subprocess
 import sys
+from threading import Thread
 
+import numpy as np
 import pytest
+
+from bayes_mtl.kernels.compile import MachineCode
 
 BESIDE = """
 import subprocess, sys
@@ -48,6 +52,19 @@ def test_a_kernel_is_compiled_whatever_becomes_of_the_other_process(setting, fou
     program = [sys.executable, "-c", BESIDE.format(setting=setting)]
     run = subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
     assert run.stdout.strip() == found, run.stderr
+
+
+def test_what_another_process_compiles_is_waited_for():
+    matrices = ("float64", "float64")
+    first, second = (MachineCode("_product:forward", "(n,m),(m,k)->(n,k)", matrices) for _ in range(2))
+    with first._alone():
+        waiting = Thread(target=second.ready)
+        waiting.start()
+        waiting.join(0.3)
+        assert waiting.is_alive()
+    waiting.join(60.0)
+    x, y = np.arange(6.0).reshape(2, 3), np.arange(12.0).reshape(3, 4)
+    np.testing.assert_array_equal(second(x, y)[0], x @ y)
 
 
 def test_code_from_disk_finds_the_objects_of_the_python_that_it_calls(tmp_path):

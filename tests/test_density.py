@@ -185,7 +185,7 @@ def test_the_mode_is_found_with_millions_of_rows():
 
 def test_a_bad_pilot_does_not_make_the_answer_wrong(monkeypatch):
     data, spec = binary(3, n_tasks=5, n_rows=15), mtl.ModelSpec(family="bernoulli")
-    good = mtl.fit(data, spec, draws=4000, chains=2, random_seed=1, progressbar=False)
+    good = mtl.fit(data, spec, draws=1500, chains=2, random_seed=1, progressbar=False)
 
     def bad(spec, data):
         rng = np.random.default_rng(0)
@@ -201,7 +201,7 @@ def test_a_bad_pilot_does_not_make_the_answer_wrong(monkeypatch):
         return PseudoRows.compress(nonsense)
 
     monkeypatch.setattr(import_module("bayes_mtl.inference.fit"), "pilot", bad)
-    other = mtl.fit(data, spec, draws=8000, chains=2, random_seed=2, target_accept=0.95, progressbar=False)
+    other = mtl.fit(data, spec, draws=3000, chains=2, random_seed=2, target_accept=0.95, progressbar=False)
     for name in ("beta_mean", "feature_sd", "beta"):
         means = [idata["posterior"][name].mean(("chain", "draw")) for idata in (good, other)]
         mcse = [az.mcse(idata["posterior"].to_dataset())[name] for idata in (good, other)]

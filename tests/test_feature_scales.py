@@ -83,7 +83,7 @@ COMBINATIONS = [
 def test_the_two_paths_are_one_model(name, option):
     rng = np.random.default_rng(len(name) + len(option))
     spec, data = describe(SCALES[name], option)
-    collapsed = contracts.Evaluator(mtl.build_model(spec, data, marginal=True), gradient=True)
+    collapsed = contracts.Evaluator(mtl.build_model(spec, data, marginal=True))
     latent = contracts.Evaluator(mtl.build_model(spec, data, marginal=False))
     for evaluator in (collapsed, latent):
         contracts.assert_every_free_variable_is_an_ancestor_of_the_data(evaluator.model)
@@ -110,7 +110,7 @@ def test_gradient_of_what_fit_samples(name):
     for collapsed in (True, False):
         model = sampling_model(spec, data, collapsed=collapsed, rows=data.pseudo_rows).model
         contracts.assert_every_free_variable_is_an_ancestor_of_the_data(model)
-        evaluator = contracts.Evaluator(model, gradient=True)
+        evaluator = contracts.Evaluator(model)
         contracts.assert_finite_at_the_start(evaluator)
         contracts.assert_gradient_is_the_slope(evaluator, evaluator.random_point(rng), rng)
 
@@ -366,7 +366,7 @@ class TestRecovery:
 
     def test_binary_outcomes_and_a_budget_of_variance(self):
         bare = {"log_likelihood": False, "posterior_predictive": False}
-        idata, _, _ = fit(mtl.R2D2M2(), "bernoulli", 100, draws=3000, chains=4, **bare)
+        idata, _, _ = fit(mtl.R2D2M2(), "bernoulli", 100, draws=1500, chains=4, **bare)
         assert mtl.diagnose(idata).divergences == 0
         posterior = idata["posterior"].to_dataset()
         share = posterior["variance_share"].sum("term").mean(("chain", "draw")).to_series()

@@ -298,7 +298,7 @@ def test_many_related_tasks_are_sampled_as_well_as_integrated_out():
     data = mtl.TaskData.from_arrays(x[:, None], y, task)
     spec = mtl.ModelSpec(task_covariance=mtl.LKJ(5.0), independent_features=())
     both = [
-        mtl.fit(data, spec, draws=3500, chains=2, marginal=m, random_seed=1, progressbar=False)
+        mtl.fit(data, spec, draws=1500, chains=2, marginal=m, random_seed=1, progressbar=False)
         for m in ("auto", True)
     ]
     assert [idata.attrs["collapsed"] for idata in both] == [0, 1]

@@ -212,14 +212,14 @@ def test_every_hyperparameter_reaches_the_likelihood():
         spec = mtl.ModelSpec(family=family, groupings={"item": mtl.LowRank(1)})
         model = mtl.build_model(spec, data)
         contracts.assert_every_free_variable_is_an_ancestor_of_the_data(model)
-        evaluator = contracts.Evaluator(model, gradient=True)
+        evaluator = contracts.Evaluator(model)
         contracts.assert_finite_at_the_start(evaluator)
         rng = np.random.default_rng(1)
         contracts.assert_every_element_moves_the_data_term(evaluator, evaluator.random_point(rng))
         rows, levels = level_pilot(spec, data)
         sampled = sampling_model(spec, data, collapsed=family == "gaussian", rows=rows, levels=levels).model
         contracts.assert_every_free_variable_is_an_ancestor_of_the_data(sampled)
-        evaluator = contracts.Evaluator(sampled, gradient=True)
+        evaluator = contracts.Evaluator(sampled)
         contracts.assert_gradient_is_the_slope(evaluator, evaluator.random_point(rng), rng)
 
 

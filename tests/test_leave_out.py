@@ -79,9 +79,10 @@ def selected(task_specific):
     frame, _ = crossed()
     data = mtl.TaskData.from_table(frame, task="task", outcome="y", features=["x0", "x1", "x2"])
     spec = mtl.ModelSpec(feature_scales=mtl.Horseshoe(expected_features=1, task_specific=task_specific))
-    options = {"draws": 1500, "target_accept": 0.99, "random_seed": 1, "progressbar": False}
+    options = {"draws": 1000, "random_seed": 1, "progressbar": False}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", mtl.errors.ConvergenceWarning)  # the horseshoe's funnels
+        # The law of coefficients given hyperparameters is looked at, wherever chains have been.
+        warnings.simplefilter("ignore", mtl.errors.ConvergenceWarning)
         return mtl.fit(data, spec, **options)
 
 
@@ -269,7 +270,7 @@ def test_what_others_gain_is_what_a_fit_without_the_task_says(sleepstudy_fit):
 class TestRefits:
     def test_say_what_importance_sampling_says(self, sleepstudy_fit):
         density, k = row_elpd(sleepstudy_fit)
-        claimed = k.copy()
+        claimed = np.zeros_like(k)
         claimed[[5, 60]] = 2.0
         changed = np.where(claimed > 1.0, -99.0, density)
         found, left, used = exact_rows(sleepstudy_fit, changed, claimed, 0.7, 10, draws=1000, random_seed=3)

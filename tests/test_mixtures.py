@@ -227,7 +227,7 @@ def test_gaussian_outcomes(name, option):
     rng = np.random.default_rng(len(name))
     spec, data = describe(name, family=mtl.Gaussian(task_noise=option == "task_noise"))
     model = mtl.build_model(spec, data)
-    collapsed = contracts.Evaluator(model, gradient=True)
+    collapsed = contracts.Evaluator(model)
     contracts.assert_every_free_variable_is_an_ancestor_of_the_data(model)
     contracts.assert_finite_at_the_start(collapsed)
     point = collapsed.random_point(rng)
@@ -316,7 +316,7 @@ def test_binary_outcomes(name):
     spec = mtl.ModelSpec(family="bernoulli", task_covariance=MIXTURES[name])
     rows = pilot(spec, data)
     assembled = sampling_model(spec, data, collapsed=False, rows=rows)
-    whitened = contracts.Evaluator(assembled.model, gradient=True)
+    whitened = contracts.Evaluator(assembled.model)
     contracts.assert_finite_at_the_start(whitened)
     point = whitened.random_point(rng)
     contracts.assert_gradient_is_the_slope(whitened, point, rng)
@@ -413,7 +413,7 @@ def test_gating_tells_kinds_that_rows_do_not():
     data, kind, _ = two_kinds("gaussian", n_tasks=14, n_rows=4, noise=2.5)
     size = 1000.0 * (kind + 0.15 * hadamard(16)[:14, 3])
     gating = {int(t): [s, z] for t, s, z in zip(data.tasks, size, hadamard(16)[1:15, 8], strict=True)}
-    settings = {"draws": 3000, "target_accept": 0.95, "random_seed": 1, "progressbar": False}
+    settings = {"draws": 2000, "target_accept": 0.95, "random_seed": 1, "progressbar": False}
     plain, gated = (
         mtl.fit(data, mtl.ModelSpec(task_covariance=structure), **settings)
         for structure in (mtl.Clusters(2), mtl.Clusters(2, gating=gating | {"new": [1000.0, 0.0]}))
@@ -449,7 +449,7 @@ def test_gating_of_new_tasks_is_read_from_the_table():
     data = mtl.TaskData.from_table(frame, task="task", outcome="y", features=["x0", "x1"])
     gated = mtl.Clusters.from_table(frame, task="task", columns=["size"], n=2)
     spec = mtl.ModelSpec(task_covariance=gated)
-    idata = mtl.fit(data, spec, draws=3000, target_accept=0.95, random_seed=1, progressbar=False)
+    idata = mtl.fit(data, spec, draws=1500, target_accept=0.95, random_seed=1, progressbar=False)
     new = pd.DataFrame({"x0": 1.0, "x1": 0.0, "task": ["small", "large"], "size": [10.0, 990.0]})
     y = mtl.predict(idata, new, new_tasks="population", random_seed=1)["predictions"]["y"]
     assert (y.isel(row=0) > 1.0).mean() > 0.75

@@ -58,7 +58,7 @@ def test_the_density_is_that_of_the_law(priors):
 def test_coordinates_are_standard_normal_where_rows_are_many(spread):
     """Given the spread, curvatures are 1 and nothing is correlated, be the spread small or large."""
     data = make_data((1000, 2000, 4000, 1500), (0.6, 0.6, 0.6, 0.6))
-    sampled = Evaluator(assemble(describe(sigma_spread=spread), data).model, gradient=True)
+    sampled = Evaluator(assemble(describe(sigma_spread=spread), data).model)
     names = ("log_sigma_mean_offset", "log_sigma_offset")
 
     def gradient(z):

@@ -90,7 +90,7 @@ def test_density_and_gradient(n, noise, near, far, high, weights, tolerance):
     }
     spec = mtl.ModelSpec(feature_covariance=mtl.Diagonal(), priors=priors)
     model = sampling_model(spec, data, collapsed=True, rows=data.pseudo_rows).model
-    evaluator = contracts.Evaluator(model, gradient=True)
+    evaluator = contracts.Evaluator(model)
     names = {
         value: next(k for k in evaluator.names if k.startswith(value)) for value in ("sigma", "feature_sd")
     }

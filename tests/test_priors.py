@@ -435,7 +435,7 @@ class TestRegister:
             }
         )
         data = make_data(task_features=[], shared_features=[])
-        evaluator = contracts.Evaluator(mtl.build_model(spec, data), gradient=True)
+        evaluator = contracts.Evaluator(mtl.build_model(spec, data))
         free = {v.name for v in evaluator.model.free_RVs}
         assert free == {
             "beta_mean_normal_part",
@@ -502,7 +502,7 @@ class TestTaskCoefficients:
             beta = mtl.task_coefficients("beta", task_covariance=mtl.LKJ(), dims=("clinic", "term"))
             sigma = pm.Exponential("sigma", 1.0)
             pm.Normal("y", (data.X * beta[data.task_index]).sum(axis=1), sigma, observed=data.y)
-        ours = contracts.Evaluator(model, gradient=True)
+        ours = contracts.Evaluator(model)
         contracts.assert_every_free_variable_is_an_ancestor_of_the_data(model)
         contracts.assert_finite_at_the_start(ours)
         point = ours.random_point(rng)
@@ -531,7 +531,7 @@ class TestTaskCoefficients:
             *model.named_vars,
             *model.coords,
         }
-        evaluator = contracts.Evaluator(model, gradient=True)
+        evaluator = contracts.Evaluator(model)
         contracts.assert_every_free_variable_is_an_ancestor_of_the_data(model)
         contracts.assert_finite_at_the_start(evaluator)
         point = evaluator.random_point(rng)

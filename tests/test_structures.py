@@ -120,13 +120,13 @@ def combinations():
 def test_the_two_paths_are_one_model(structure, feature_covariance, option):
     rng = np.random.default_rng(zlib.crc32(f"{structure}{feature_covariance}{option}".encode()))
     spec, data = describe(STRUCTURES[structure], FEATURE_COVARIANCES[feature_covariance], option)
-    collapsed = contracts.Evaluator(mtl.build_model(spec, data, marginal=True), gradient=True)
-    latent = contracts.Evaluator(mtl.build_model(spec, data, marginal=False), gradient=option == "scattered")
+    collapsed = contracts.Evaluator(mtl.build_model(spec, data, marginal=True))
+    latent = contracts.Evaluator(mtl.build_model(spec, data, marginal=False))
 
     for evaluator in (collapsed, latent):
         contracts.assert_every_free_variable_is_an_ancestor_of_the_data(evaluator.model)
     contracts.assert_finite_at_the_start(collapsed)
-    if latent.has_gradient:
+    if option == "scattered":
         contracts.assert_finite_at_the_start(latent)
 
     point = collapsed.random_point(rng)
@@ -153,7 +153,7 @@ def test_tasks_one_after_the_other_are_the_same_model(option, monkeypatch):
     spec, data = describe(mtl.LKJ(1.5), mtl.LKJ(2.5), option)
     chained = sampling_model(spec, data, collapsed=False, rows=data.pseudo_rows)
     assert chained.chained
-    evaluator = contracts.Evaluator(chained.model, gradient=True)
+    evaluator = contracts.Evaluator(chained.model)
     collapsed = contracts.Evaluator(sampling_model(spec, data, collapsed=True, rows=data.pseudo_rows).model)
     rng = np.random.default_rng(11)
     point = collapsed.random_point(rng)
@@ -183,7 +183,7 @@ def test_edges(name, edge):
     size, columns = EDGES[edge]
     data = mtl.TaskData.from_table(table(**size), task="task", outcome="y", **columns)
     spec = mtl.ModelSpec(task_covariance=STRUCTURES[name])
-    collapsed = contracts.Evaluator(mtl.build_model(spec, data, marginal=True), gradient=True)
+    collapsed = contracts.Evaluator(mtl.build_model(spec, data, marginal=True))
     latent = contracts.Evaluator(mtl.build_model(spec, data, marginal=False))
     contracts.assert_every_free_variable_is_an_ancestor_of_the_data(collapsed.model)
     contracts.assert_every_free_variable_is_an_ancestor_of_the_data(latent.model)
@@ -363,7 +363,7 @@ class TestBernoulli:
             offset="o",
         )
         spec = mtl.ModelSpec(family="bernoulli", task_covariance=mtl.LowRank(1))
-        latent = contracts.Evaluator(mtl.build_model(spec, data), gradient=True)
+        latent = contracts.Evaluator(mtl.build_model(spec, data))
         contracts.assert_every_free_variable_is_an_ancestor_of_the_data(latent.model)
         contracts.assert_finite_at_the_start(latent)
         rng = np.random.default_rng(7)

@@ -187,11 +187,25 @@ class MachineCode:
         if self._process:
             self._process.wait()
             self._process = None
-        self._function = self._compile()
+        with self._alone():
+            self._function = self._compile()
         (compiled,) = self._function.overloads.values()
         name = compiled.fndesc.llvm_func_name
         own = own_address(self._function._cache, compiled.signature, name)
         self._cell.value = own or compiled.library.get_pointer_to_function(name)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Let other processes that need the same kernel wait, and then read it."""
+        from filelock import FileLock
+        from pytensor import config
+        from pytensor.link.numba.cache import NUMBA_CACHE_PATH
+
+        with contextlib.ExitStack() as held:
+            if config.numba__cache:
+                with contextlib.suppress(OSError):  # a folder that may not be written to: each by itself
+                    held.enter_context(FileLock(NUMBA_CACHE_PATH / f"{self.symbol}.lock"))
+            yield
 
     @property
     def _arguments(self) -> tuple[Any, ...]:
