@@ -254,9 +254,7 @@ def test_gaussian_outcomes(name, option):
 
     # What `fit` samples, and in coordinates that are standard normal since the rows are said exactly.
     sampled = contracts.Evaluator(sampling_model(spec, data, collapsed=True, rows=data.pseudo_rows).model)
-    whitened = contracts.Evaluator(
-        sampling_model(spec, data, collapsed=False, rows=data.pseudo_rows).model, gradient=True
-    )
+    whitened = contracts.Evaluator(sampling_model(spec, data, collapsed=False, rows=data.pseudo_rows).model)
     there = sampled.random_point(rng)
     natural, log_jacobian = contracts.with_natural_noise(sampled, there)
     contracts.assert_close(sampled.logp(there), collapsed.logp(natural) + log_jacobian)

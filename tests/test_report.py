@@ -173,7 +173,8 @@ def test_equations_are_those_of_the_model(structure, options, there, not_there):
 def test_the_call_that_reads_the_data_can_be_repeated(options):
     rng = np.random.default_rng(0)
     table = pd.DataFrame(rng.standard_normal((12, 6)), columns=["x", "x2", "y", "w", "w2", "a b"])
-    table[["w", "w2"]] = np.exp(table[["w", "w2"]])
+    table = (table - table.mean()) / table.std()  # outcomes on scales too unlike are warned of
+    table[["w", "w2"]] = np.exp(0.5 * table[["w", "w2"]])
     table = table.assign(g=list("aabb") * 3, z=[1.0, 1, 2, 2] * 3, it=list("ccd") * 4, c=list("uuvvvv") * 2)
     table["same"] = (table.g == "a") & (table.x > 0)
     data = mtl.TaskData.from_table(table, **options)

@@ -58,6 +58,11 @@ CALLS = {
 }
 
 
+@pytest.fixture(scope="module")
+def few_draws(sleepstudy_fit):
+    return sleepstudy_fit.isel(draw=slice(None, None, 20), missing_dims="ignore")
+
+
 @pytest.fixture
 def other_backend():
     """A backend that nothing here would choose."""
@@ -72,9 +77,9 @@ def other_backend():
 
 
 @pytest.mark.parametrize("function", CALLS)
-def test_the_session_stays_as_it_was(function, sleepstudy_fit, tmp_path, other_backend):
+def test_the_session_stays_as_it_was(function, few_draws, tmp_path, other_backend):
     before = session()
-    CALLS[function](sleepstudy_fit, tmp_path)
+    CALLS[function](few_draws, tmp_path)
     after = session()
     assert after["backend"] == other_backend
     assert [key for key in before if before[key] != after[key]] == []
@@ -91,11 +96,11 @@ def test_a_fit_leaves_the_session_as_it_was(sleepstudy_case, other_backend):
     assert [key for key in before if before[key] != after[key]] == []
 
 
-def test_a_report_needs_no_pyplot_figures(sleepstudy_fit, tmp_path):
+def test_a_report_needs_no_pyplot_figures(few_draws, tmp_path):
     import matplotlib.pyplot as plt
 
     plt.close("all")
     mine = plt.figure()
-    mtl.report(sleepstudy_fit, tmp_path / "report.html")
+    mtl.report(few_draws, tmp_path / "report.html")
     assert plt.get_fignums() == [mine.number]
     plt.close(mine)
