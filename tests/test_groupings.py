@@ -528,9 +528,28 @@ def test_levels_of_new_rows(items_fit):
         assert stats.kstest(white[..., i].ravel(), stats.norm.cdf).pvalue > 1e-7
     between = np.corrcoef(white.reshape(-1, 3).T)
     assert abs(between[0, 1]) < 6 / 8000**0.5
-    corr = float(posterior["item_feature_corr"].sel(item_feature="Intercept", item_feature_bis="x").mean())
-    # What known levels revealed of the latent vector adds a little to what features have in common.
-    assert between[0, 2] == pytest.approx(corr, abs=0.05 + 6 / 8000**0.5)
+    expected = second_moments_of_a_new_level(posterior, sd)
+    expected /= np.sqrt(np.outer(np.diag(expected), np.diag(expected)))
+    assert between[0, 2] == pytest.approx(expected[0, 1], abs=6 / 8000**0.5)
+
+
+def second_moments_of_a_new_level(posterior, sd):
+    """Return E[z z'] of a new level's effects over `sd`, under one factor.
+
+    z = l b + sqrt(1 - l^2) e with e ~ N(0, R), l = a / sqrt(1 + a^2), a ~ N(0, c^2) and the vector b, which
+    effects u of known levels (loadings l_i, own sd d_i) reveal: b ~ N(m, R / k), k = 1 + sum l_i^2 / d_i^2
+    and m = sum l_i u_i / d_i^2 / k.
+    """
+    u = posterior["item_effects"].to_numpy() / sd[..., None, :]
+    loading, own = posterior["item_loadings"].to_numpy()[..., 0], posterior["item_unique_sd"].to_numpy()
+    c, R = posterior["item_loadings_scale"].to_numpy(), posterior["item_feature_corr"].to_numpy()
+    points, weights = np.polynomial.hermite_e.hermegauss(60)
+    a = c * points
+    squared = ((a**2 / (1.0 + a**2)) @ (weights / weights.sum()))[..., None, None]
+    k = 1.0 + (loading**2 / own**2).sum(axis=-1)
+    m = ((loading / own**2)[..., None] * u).sum(axis=-2) / k[..., None]
+    revealed = m[..., :, None] * m[..., None, :] + R / k[..., None, None]
+    return (squared * revealed + (1.0 - squared) * R).mean(axis=(0, 1))
 
 
 def norm_quantiles(n):

@@ -1,7 +1,7 @@
 """Are scores of what is left out those of fits that did not see it, and are alarms rare?
 
-    python -m tests.benchmarks.leave_out [--part rows tasks alone alarms] [--simulations 20] [--draws 1000]
-        [--chains 4]
+    python -m tests.benchmarks.leave_out [--part rows tasks alone alarms] [--simulations 20]
+        [--tasks 3 20 200] [--draws 1000] [--chains 4]
 
 `rows`: `compare` of two structures on three data sets (Gaussian, a mixture, binary with weights) against a
 refit without each row: differences in units of their standard errors, and the ratio of standard errors.
@@ -129,9 +129,9 @@ def alone(settings: dict[str, Any]) -> None:
             )
 
 
-def alarms(settings: dict[str, Any], simulations: int) -> None:
-    """Count simulations in which a task is named, though all are alike."""
-    for n_tasks in (3, 20, 200):
+def alarms(settings: dict[str, Any], simulations: int, numbers: list[int]) -> None:
+    """Count simulations in which a task is named, and tasks that are named, though all are alike."""
+    for n_tasks in numbers:
         named = []
         for seed in range(simulations):
             rng = np.random.default_rng([n_tasks, seed])
@@ -141,8 +141,12 @@ def alarms(settings: dict[str, Any], simulations: int) -> None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 found = mtl.transfer_gain(idata, max_refits=3, **settings)
-            named.append(bool((found["hurt"] | found["hurts_others"]).any()))
-        print(f"{n_tasks} tasks: any named in {np.mean(named):.0%} of {simulations}", flush=True)
+            named.append(int((found["hurt"] | found["hurts_others"]).sum()))
+        print(
+            f"{n_tasks} tasks: any named in {np.mean(np.array(named) > 0):.0%} of {simulations} simulations, "
+            f"{np.sum(named) / (n_tasks * simulations):.2%} of all tasks",
+            flush=True,
+        )
 
 
 def main() -> None:
@@ -151,13 +155,14 @@ def main() -> None:
     parts = ("rows", "tasks", "alone", "alarms")
     parser.add_argument("--part", nargs="+", choices=parts, default=parts)
     parser.add_argument("--simulations", type=int, default=20)
+    parser.add_argument("--tasks", nargs="+", type=int, default=[3, 20, 200], help="for alarms")
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--chains", type=int, default=4)
     options = parser.parse_args()
     settings = {"draws": options.draws, "tune": options.draws, "chains": options.chains}
     for part in options.part:
         if part == "alarms":
-            alarms(settings, options.simulations)
+            alarms(settings, options.simulations, options.tasks)
         else:
             {"rows": rows, "tasks": tasks, "alone": alone}[part](settings)
 
