@@ -6,8 +6,7 @@ a model's value variables (the unconstrained ones) to arrays.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache, cached_property
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import numpy as np
@@ -58,7 +57,7 @@ REPORTED = (
 
 
 class Evaluator:
-    """A model at points: log density, gradient, data term and reported values, each by its own function."""
+    """A model at points: log density, gradient, data term, reported values; each compiled when asked for."""
 
     def __init__(self, model: pm.Model):
         self.model = model
@@ -68,40 +67,35 @@ class Evaluator:
         potentials = [t.sum() for t in model.replace_rvs_by_values(model.potentials)]
         self._logp = pt.add(*[t.sum() for t in self._terms.values()], *potentials)
         self.reported = [name for name in REPORTED if name in model.named_vars]
+        self._functions: dict[Hashable, Any] = {}
 
-    def _function(self, outputs: list[Any]) -> Callable[[dict[str, Any]], list[Any]]:
-        function = pytensor.function(self.model.value_vars, outputs, mode=MODE, on_unused_input="ignore")
-        return lambda point: function(*(np.asarray(point[name], dtype=float) for name in self.names))
-
-    @cached_property
-    def _logp_at(self) -> Callable[[dict[str, Any]], list[Any]]:
-        return self._function([self._logp])
-
-    @cached_property
-    def _data_term_at(self) -> Callable[[dict[str, Any]], list[Any]]:
-        return self._function([self._terms[self.model["y"]].sum()])
-
-    @cached_property
-    def _values_at(self) -> Callable[[dict[str, Any]], list[Any]]:
-        return self._function(self.model.replace_rvs_by_values([self.model[name] for name in self.reported]))
-
-    @cache  # noqa: B019 - an evaluator lives as long as a test
-    def _gradient_at(self, *names: str) -> Callable[[dict[str, Any]], list[Any]]:
-        by_name = {v.name: v for v in self.model.value_vars}
-        return self._function(pytensor.grad(self._logp, [by_name[name] for name in names]))
+    def _call(self, key: Hashable, outputs: Callable[[], list[Any]], point: dict[str, Any]) -> list[Any]:
+        """Evaluate outputs; they are compiled when they are first asked for."""
+        if key not in self._functions:
+            options = {"mode": MODE, "on_unused_input": "ignore"}
+            self._functions[key] = pytensor.function(self.model.value_vars, outputs(), **options)
+        return self._functions[key](*(np.asarray(point[name], dtype=float) for name in self.names))
 
     def logp(self, point: dict[str, Any]) -> float:
-        return float(self._logp_at(point)[0])
+        return float(self._call("logp", lambda: [self._logp], point)[0])
 
     def data_term(self, point: dict[str, Any]) -> float:
-        return float(self._data_term_at(point)[0])
+        return float(self._call("data term", lambda: [self._terms[self.model["y"]].sum()], point)[0])
 
     def values(self, point: dict[str, Any]) -> dict[str, np.ndarray]:
-        return dict(zip(self.reported, self._values_at(point), strict=True))
+        def outputs() -> list[Any]:
+            return self.model.replace_rvs_by_values([self.model[name] for name in self.reported])
+
+        return dict(zip(self.reported, self._call("values", outputs, point), strict=True))
 
     def gradient(self, point: dict[str, Any], names: list[str] | None = None) -> dict[str, np.ndarray]:
         names = self.names if names is None else names
-        return dict(zip(names, self._gradient_at(*names)(point), strict=True))
+
+        def outputs() -> list[Any]:
+            by_name = {v.name: v for v in self.model.value_vars}
+            return pytensor.grad(self._logp, [by_name[name] for name in names])
+
+        return dict(zip(names, self._call(("gradient", *names), outputs, point), strict=True))
 
     def random_point(self, rng: np.random.Generator, size: float = 0.5) -> dict[str, np.ndarray]:
         """Return the start, moved at random."""

@@ -314,7 +314,7 @@ def components():
     return both([*inputs, *data, *cotangents], [*outputs, *pytensor.grad(total, inputs)])
 
 
-@pytest.mark.parametrize("sizes", test_mixtures.SIZES[::2])
+@pytest.mark.parametrize("sizes", test_mixtures.SIZES)
 def test_components(sizes):
     rng, law, _, _, rows, exact = test_mixtures.problem(1, *sizes)
     density = rng.standard_normal((test_mixtures.T, test_mixtures.K))

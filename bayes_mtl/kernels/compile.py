@@ -203,7 +203,8 @@ class MachineCode:
 
         with contextlib.ExitStack() as held:
             if config.numba__cache:
-                with contextlib.suppress(OSError):  # a folder that may not be written to: each by itself
+                # A folder without locks, or that may not be written to: each compiles by itself.
+                with contextlib.suppress(OSError, NotImplementedError):
                     held.enter_context(FileLock(NUMBA_CACHE_PATH / f"{self.symbol}.lock"))
             yield
 
