@@ -53,6 +53,9 @@ def test_tasks_of_other_noise_are_named_with_the_remedy():
     gain = mtl.transfer_gain(idata, single_task=alone, progressbar=False)
     assert float(gain["gain"].sum()) < 0
     assert "try Gaussian(task_noise=True)" in gain.attrs["remedy"]
+    # Their noise explains them, so that nobody needs to ask what the others would gain without them.
+    assert (gain["surprise"] > 0.5).all()
+    assert np.isnan(gain["gain_of_others"]).all()
 
 
 def test_nothing_is_said_of_tasks_whose_noise_is_alike():

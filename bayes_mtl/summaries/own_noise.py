@@ -6,9 +6,10 @@ import numpy as np
 import xarray as xr
 from scipy.stats import chi2
 
-from bayes_mtl._typing import FloatArray
+from bayes_mtl._typing import FloatArray, IntArray
 from bayes_mtl.data import TaskData
 from bayes_mtl.inference.leave_out import LeftOut, Stored
+from bayes_mtl.spec import ModelSpec
 from bayes_mtl.summaries.row_scores import smoothed_weights
 
 _OWN = 0.1  # prior probability that the noise of a task is its own
@@ -17,28 +18,37 @@ _NODES = 41
 _DRAWS = 400
 
 
-def surprise_given_noise(fitted: xr.DataTree, data: TaskData, t: int, *, absent: bool) -> float:
-    """Return P(a task of the population of the others lies further out than task t), whatever t's noise is.
+def may_have_own_noise(spec: ModelSpec, data: TaskData) -> bool:
+    """Return whether outcomes have noise that is not known, so that a task could have one of its own."""
+    return spec.family.gaussian_coefficients and data.noise is None
 
-    With probability 0.1 the noise of t is its own, a priori within a factor of about 4 of that of the others
-    (log-normal); what is left of its rows around its own least squares says how large. Without degrees of
-    freedom it says nothing, and the noise is that of all.
+
+def surprise_given_noise(fitted: xr.DataTree, data: TaskData, tasks: IntArray, *, absent: bool) -> FloatArray:
+    """Return P(a task of the population of the others lies further out) of some tasks, whatever their noise.
+
+    With probability 0.1 the noise of a task is its own, a priori within a factor of about 4 of that of the
+    others (log-normal); what is left of its rows around its own least squares says how large. Without degrees
+    of freedom it says nothing, and the noise is that of all.
 
     Parameters
     ----------
     fitted : DataTree
     data : TaskData
-        With the rows of task t.
+        With the rows of these tasks.
+    tasks : (K,)
+        Their places among the tasks of `data`.
     absent : bool
-        Whether the fit did not see them; otherwise draws are reweighted.
+        Whether the fit did not see them; otherwise draws are reweighted, for each task by itself.
     """
     stored = Stored.read(fitted, data=data, draws=_DRAWS)
-    found = [(piece.task_log_density(data)[:, t], _surprise(piece, data, t)) for _, piece in stored.chunks()]
-    density, surprise = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    weight = np.full(len(density), 1.0 / len(density))
-    if not absent:
-        weight = np.exp(smoothed_weights(density[:, None])[0][:, 0])
-    return float(weight @ surprise)
+    density, surprise = np.empty((2, len(stored.hyper), len(tasks)))
+    for at, piece in stored.chunks():
+        density[at] = piece.task_log_density(data)[:, tasks]
+        for k, t in enumerate(tasks):
+            surprise[at, k] = _surprise(piece, data, int(t))
+    if absent:
+        return np.asarray(surprise.mean(axis=0))
+    return np.asarray((np.exp(smoothed_weights(density)[0]) * surprise).sum(axis=0))
 
 
 def _surprise(piece: LeftOut, data: TaskData, t: int) -> FloatArray:

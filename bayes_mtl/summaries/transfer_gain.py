@@ -36,7 +36,7 @@ from bayes_mtl.summaries.leave_out import (
     score_of_absent,
     task_scores,
 )
-from bayes_mtl.summaries.own_noise import surprise_given_noise
+from bayes_mtl.summaries.own_noise import may_have_own_noise, surprise_given_noise
 from bayes_mtl.summaries.refit import fit_without, quick_fit
 from bayes_mtl.summaries.row_scores import (
     MAX_PARETO_K,
@@ -51,7 +51,9 @@ from bayes_mtl.summaries.row_scores import (
 __all__ = ["alone_spec", "pooled_spec", "transfer_gain"]
 
 LEAST = 0.5  # nats: a smaller gain or loss of a task matters to nobody
-_LEVEL = 0.05  # of the probability that any task is called hurt, or said to contradict, if none is or does
+# Of the probability that any task is called hurt by its gain, if none is, and as much again that any is said
+# to contradict, if none does: 5 % together.
+_LEVEL = 0.025
 
 
 @reads_data_once
@@ -107,16 +109,16 @@ def transfer_gain(
     the rest is exact. Standard errors are those of a sum of as many rows as there are, and of the draws.
 
     There is no verdict below half a nat. A task is called hurt if ``gain`` is below that and by so many
-    standard errors below zero that chance would do it with a probability of 0.05 / number of tasks (10 tasks:
-    2.6), or if the others contradict it, unless ``gain`` says otherwise (more than a standard error above
-    zero: with few rows a task may be unlike the others and yet be better off than alone). It is not called so
-    if the loss is what it costs that one noise scale stands for all; ``verdict`` names that. Contradicted is
-    a ``surprise`` below 0.05 / number of tasks, so that with tasks that are all alike the chance of calling
-    any one so is about 5 %; a task that stands out is first allowed a noise of its own. It hurts others if
-    they contradict it, since it makes their population look wider than it is and keeps them from leaning on
-    each other, unless `gain_of_others` says otherwise (more than a standard error, or half a nat, below
-    zero). For outcomes that are not Gaussian the surprise rests on a normal approximation of what a task's
-    rows say.
+    standard errors below zero that chance would do it with a probability of 0.025 / number of tasks (10
+    tasks: 2.8), or if the others contradict it, unless ``gain`` says otherwise (more than a standard error
+    above zero: with few rows a task may be unlike the others and yet be better off than alone). It is not
+    called so if the loss is what it costs that one noise scale stands for all; ``verdict`` names that.
+    Contradicted is a ``surprise`` below 0.025 / number of tasks, so that with tasks that are all alike the
+    chance of naming any one, on either ground, is about 5 %; a task that stands out is first allowed a noise
+    of its own. It hurts others if they contradict it, since it makes their population look wider than it is
+    and keeps them from leaning on each other, unless `gain_of_others` says otherwise (more than a standard
+    error, or half a nat, below zero). For outcomes that are not Gaussian the surprise rests on a normal
+    approximation of what a task's rows say.
 
     References
     ----------
@@ -151,10 +153,16 @@ def transfer_gain(
     if is_closed(spec):
         scores = task_scores(law_of_tasks(idata), data)
         surprise, unreliable = scores.surprise, scores.pareto_k
-        suspects = np.flatnonzero((surprise < 2 * _LEVEL / n_tasks) | (unreliable > MAX_PARETO_K) | noisy)
+        reliable = (unreliable <= MAX_PARETO_K) & spec.family.gaussian_coefficients
+        suspect = (surprise < 2 * _LEVEL / n_tasks) | (unreliable > MAX_PARETO_K) | noisy
+        if may_have_own_noise(spec, data):
+            some = np.flatnonzero(suspect & reliable)
+            surprise[some] = surprise_given_noise(idata, data, some, absent=False)
+            suspect &= (surprise < 2 * _LEVEL / n_tasks) | ~reliable
+        suspects = np.flatnonzero(suspect)
         with progress("tasks that stand out", len(suspects), show=show) as done:
             for t in suspects[np.argsort(surprise[suspects], kind="stable")]:
-                _look_closely(idata, data, int(t), own, unreliable[t], refits, surprise, others, others_se)
+                _look_closely(idata, data, int(t), own, reliable[t], refits, surprise, others, others_se)
                 done()
     contradicted = surprise < _LEVEL / n_tasks
     z, limit = gain / np.maximum(gain_se, 1e-12), float(norm.ppf(_LEVEL / n_tasks))
@@ -254,25 +262,26 @@ def _look_closely(
     data: TaskData,
     t: int,
     own: RowScores,
-    k: float,
+    reliable: bool,
     refits: _Refits,
     surprise: FloatArray,
     others: FloatArray,
     others_se: FloatArray,
 ) -> None:
-    """Ask of a task that stands out whether its noise explains it, and what the others gain without it."""
-    spec, rest = spec_of(idata), data.task_index != t
-    if k <= MAX_PARETO_K and spec.family.gaussian_coefficients:
-        without, fitted = row_scores_without(idata, t), idata
+    """Ask what the others gain without a task that stands out; if weights fail, by a fit without it."""
+    rest = data.task_index != t
+    if reliable:
+        without = row_scores_without(idata, t)
     elif refits.left > 0:
         refits.left -= 1
         fitted = fit_without(idata, t, **refits.sampler)
         without = row_scores(fitted)
-        surprise[t] = score_of_absent(fitted, data, t)[1]
+        if may_have_own_noise(spec_of(idata), data):
+            surprise[t] = surprise_given_noise(fitted, data, np.array([t]), absent=True)[0]
+        else:
+            surprise[t] = score_of_absent(fitted, data, t)[1]
     else:
         return
-    if spec.family.gaussian_coefficients and data.noise is None:
-        surprise[t] = surprise_given_noise(fitted, data, t, absent=fitted is not idata)
     count, change = own.count[rest], without.density - own.density[rest]
     n, total = count.sum(), (count * change).sum()
     variance = np.maximum((count * change**2).sum() - total**2 / n, 0.0) / max(n - 1.0, 1.0) * n
