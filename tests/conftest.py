@@ -1,5 +1,6 @@
 """Options of the test run, and the fixtures that all tests have."""
 
+import gc
 import os
 
 import numpy as np
@@ -65,10 +66,19 @@ def _other(seed, shift):
     return [int(seed), shift] if integer else seed
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _little_to_collect():
+    """Look once per file for what can be collected, and never again at what stays."""
+    gc.set_threshold(100_000, 50, 50)
+    yield
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_collection_modifyitems(config, items):
     if config.getoption("--runslow"):
         return
-    skip = pytest.mark.skip(reason="takes minutes; run it with --runslow")
+    skip = pytest.mark.skip(reason="a long check: run it with --runslow")
     for item in items:
         if "slow" in item.keywords:
             item.add_marker(skip)

@@ -6,6 +6,7 @@ from tests.calibration.sbc import calibrate
 
 
 @pytest.mark.parametrize("structure", ["Tree"])
+@pytest.mark.slow
 def test_ranks_are_uniform(structure):
     found = calibrate(structure, "gaussian", replications=40, seed=1).p_values(bins=5)
     assert len(found) > 8

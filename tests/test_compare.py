@@ -26,6 +26,7 @@ def describe(**options):
     return mtl.TaskData.from_table(table(**options), task="task", outcome="y", features=["x"])
 
 
+@pytest.mark.slow
 def test_the_ladder_finds_that_tasks_differ_but_not_without_relation():
     """Priors that a rung has no use for are left out there, not an error after the others were sampled."""
     narrow = mtl.Prior("HalfNormal", sigma=1)

@@ -22,9 +22,9 @@ def blocks(path):
     ("path", "count"),
     [
         ("docs/guide.md", None),
-        ("docs/structures.md", None),
-        ("docs/features.md", None),
-        ("docs/relations.md", None),
+        pytest.param("docs/structures.md", None, marks=pytest.mark.slow),
+        pytest.param("docs/features.md", None, marks=pytest.mark.slow),
+        pytest.param("docs/relations.md", None, marks=pytest.mark.slow),
         ("README.md", 1),
     ],
 )

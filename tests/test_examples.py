@@ -32,12 +32,14 @@ def test_schools(tmp_path):
     assert (tmp_path / "schools_task_correlation.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_own_likelihood(tmp_path):
     out = run("own_likelihood.py", tmp_path)
     assert out.count("clinic_") == 12
     assert "slopes differ between clinics with sd" in out
 
 
+@pytest.mark.slow
 def test_which_structure(tmp_path, monkeypatch):
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     monkeypatch.setenv("BAYES_MTL_EXAMPLE_DRAWS", "30")
@@ -57,6 +59,7 @@ def test_every_example_is_run_here(path):
     assert f'run("{path.name}"' in text or f'EXAMPLES / "{path.name}"' in text
 
 
+@pytest.mark.slow
 def test_who_is_hurt(tmp_path):
     pytest.importorskip("marimo")
     out = run("who_is_hurt.py", tmp_path)

@@ -356,6 +356,7 @@ class TestRecovery:
         ours = idata["posterior"]["beta"].mean(("chain", "draw")).to_numpy()[:, 1:]
         assert effect_error(ours, truth, data) < 0.33 * effect_error(alone, truth, data)
 
+    @pytest.mark.slow
     def test_single_tasks_may_use_a_feature(self, dirty):
         idata, *_ = dirty
         assert mtl.diagnose(idata).divergences <= 30  # of 6,000 draws
@@ -364,6 +365,7 @@ class TestRecovery:
         assert own[FOR_ONE] > 1.2 * own.drop(FOR_ONE).max()
         assert set(found["feature"].to_numpy()[found["used_by"].to_numpy() == "all tasks"]) <= set(FOR_ALL)
 
+    @pytest.mark.slow
     def test_binary_outcomes_and_a_budget_of_variance(self):
         bare = {"log_likelihood": False, "posterior_predictive": False}
         idata, _, _ = fit(mtl.R2D2M2(), "bernoulli", 100, draws=1500, chains=4, **bare)
@@ -385,6 +387,7 @@ class TestAfterwards:
         again = mtl.load(mtl.save(idata, tmp_path / "fit.nc"))
         xr.testing.assert_equal(mtl.feature_selection(again), mtl.feature_selection(idata))
 
+    @pytest.mark.slow
     def test_new_tasks(self, dirty):
         """A new task has the population's means, its deviations, and exceptions of its own."""
         idata, _, data = dirty

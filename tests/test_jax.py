@@ -243,7 +243,14 @@ def chained():
 
 
 class TestChain:
-    @pytest.mark.parametrize(("inside", "by_task"), [((0, 1, 2), True), ((0, 2), False), ((1,), True)])
+    @pytest.mark.parametrize(
+        ("inside", "by_task"),
+        [
+            ((0, 2), False),
+            pytest.param((0, 1, 2), True, marks=pytest.mark.slow),
+            pytest.param((1,), True, marks=pytest.mark.slow),
+        ],
+    )
     def test_agrees(self, inside, by_task):
         rng = np.random.default_rng(1)
         problem = triangular(Problem(2, 5, 3, 1, 1, inside, 20, n_effects=3, by_task=by_task), rng)
@@ -314,7 +321,10 @@ def components():
     return both([*inputs, *data, *cotangents], [*outputs, *pytensor.grad(total, inputs)])
 
 
-@pytest.mark.parametrize("sizes", test_mixtures.SIZES)
+@pytest.mark.parametrize(
+    "sizes",
+    [*test_mixtures.SIZES[:2], *(pytest.param(s, marks=pytest.mark.slow) for s in test_mixtures.SIZES[2:])],
+)
 def test_components(sizes):
     rng, law, _, _, rows, exact = test_mixtures.problem(1, *sizes)
     density = rng.standard_normal((test_mixtures.T, test_mixtures.K))

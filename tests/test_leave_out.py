@@ -96,7 +96,10 @@ def exceptions_fit():
     return selected(task_specific=True)
 
 
-@pytest.mark.parametrize("fixture", ["sleepstudy_fit", "crossed_fit", "selected_fit", "exceptions_fit"])
+SELECTED = [pytest.param(f"{name}_fit", marks=pytest.mark.slow) for name in ("selected", "exceptions")]
+
+
+@pytest.mark.parametrize("fixture", ["sleepstudy_fit", "crossed_fit", *SELECTED])
 def test_coefficients_given_what_is_read_are_those_of_the_posterior(fixture, request):
     """E[beta] = E[E[beta | theta, y]] and Var(beta) = E[Var(beta | theta, y)] + Var(E[beta | theta, y])."""
     idata = request.getfixturevalue(fixture)
@@ -111,9 +114,7 @@ def test_coefficients_given_what_is_read_are_those_of_the_posterior(fixture, req
     np.testing.assert_allclose(np.sqrt(whole) / sd, 1.0, atol=0.1)
 
 
-@pytest.mark.parametrize(
-    "fixture", ["sleepstudy_fit", "related_fit", "crossed_fit", "selected_fit", "exceptions_fit"]
-)
+@pytest.mark.parametrize("fixture", ["sleepstudy_fit", "related_fit", "crossed_fit", *SELECTED])
 def test_densities_are_those_of_the_joint_normal_law(fixture, request):
     idata = request.getfixturevalue(fixture)
     stored = Stored.read(idata[0] if fixture == "related_fit" else idata, draws=5)

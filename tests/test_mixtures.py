@@ -368,6 +368,7 @@ def chains_of(idata):
 
 @pytest.mark.filterwarnings("ignore::bayes_mtl.errors.ConvergenceWarning")  # the third cluster comes and goes
 @pytest.mark.parametrize("family", ["gaussian", "bernoulli"])
+@pytest.mark.slow
 def test_every_chain_finds_the_two_kinds(family):
     """With room for more clusters than there are: chains begin apart, and none is trapped elsewhere."""
     data, kind, beta = two_kinds(family, n_rows=30 if family == "gaussian" else 100)
@@ -406,6 +407,7 @@ def test_every_chain_finds_the_two_kinds(family):
     assert 0.2 < (drawn > (low + high) / 2).mean() < 0.8
 
 
+@pytest.mark.slow
 def test_gating_tells_kinds_that_rows_do_not():
     """Four rows a task say little; how large each is says nearly all, of a new task too."""
     data, kind, _ = two_kinds("gaussian", n_tasks=14, n_rows=4, noise=2.5)

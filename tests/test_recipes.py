@@ -196,6 +196,11 @@ def test_a_structure_that_is_read_from_the_table(name, options, structure):
     assert Recipe.from_dict(tomllib.loads(recipe.to_toml()), name="tiny") == recipe
 
 
+def _has_users_of_one_class(data):
+    """Whose few mails are all spam, or none."""
+    return any(np.ptp(y) == 0 for y in np.split(data.y, data.starts[1:-1]))
+
+
 @pytest.mark.parametrize("name", SHIPPED)
 @pytest.mark.parametrize("structure", ["NoPooling", "CompletePooling"])
 def test_every_recipe_has_its_two_baselines(name, structure):
@@ -203,7 +208,7 @@ def test_every_recipe_has_its_two_baselines(name, structure):
     data, spec = recipe.load()
     assert type(spec.task_covariance).__name__ == structure
     found = [finding.problem for finding in spec.findings(data)]
-    if (structure, name) == ("NoPooling", "few_mails"):  # users whose few mails are all spam, or none
+    if (structure, name) == ("NoPooling", "few_mails") and _has_users_of_one_class(data):
         assert len(found) == 1
         assert "has one class only" in found[0]
     else:

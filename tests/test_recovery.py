@@ -32,7 +32,10 @@ def opposed():
     return np.linalg.cholesky(truth) @ white, truth[np.triu_indices(4, 1)]
 
 
-@pytest.mark.parametrize("structure", [mtl.LKJ(1.0), mtl.LowRank(2), mtl.SparsePrecision()], ids=str)
+SLOW = pytest.param(mtl.SparsePrecision(), marks=pytest.mark.slow, id="SparsePrecision")
+
+
+@pytest.mark.parametrize("structure", [mtl.LKJ(1.0), mtl.LowRank(2), SLOW], ids=str)
 def test_correlations_of_either_sign_and_none(structure, opposed):
     beta, truth = opposed
     found = fit(beta, structure, n_rows=200)
@@ -45,6 +48,7 @@ def test_correlations_of_either_sign_and_none(structure, opposed):
     assert certain[strong].min() > 0.98
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("structure", [mtl.LKJ(1.0), mtl.LowRank(2), mtl.SparseBasis(2)], ids=str)
 def test_one_feature_says_nothing_of_twenty_tasks(structure):
     """However well each coefficient is known: correlations have as many replicates as there are features."""
@@ -55,6 +59,7 @@ def test_one_feature_says_nothing_of_twenty_tasks(structure):
     assert (found["upper"] > 0).mean() > 0.95
 
 
+@pytest.mark.slow
 def test_many_features_do_not_make_tasks_more_alike_than_they_are():
     """A scale has a value per task to go by; were the priors of all of them wide, rho would be 0.9."""
     white = hadamard(32)[[1, 2]].astype(float)

@@ -245,6 +245,7 @@ def fit(data, structure, draws=400, **options):
     return mtl.fit(data, spec, draws=draws, tune=400, chains=2, random_seed=1, progressbar=False)
 
 
+@pytest.mark.slow
 def test_relatedness_is_believed_where_it_is_there():
     near = np.exp(-np.abs(np.subtract.outer(np.arange(10), np.arange(10))) / 3.0)
     positions = {f"t{i}": float(i) for i in range(10)}
@@ -255,6 +256,7 @@ def test_relatedness_is_believed_where_it_is_there():
     assert unrelated.mean() < 0.4
 
 
+@pytest.mark.slow
 def test_shares_of_levels_are_found():
     groups = np.repeat(np.arange(6), 4)
     tree = mtl.Tree({f"t{i}": f"g{g}" for i, g in enumerate(groups)})
@@ -267,6 +269,7 @@ def test_shares_of_levels_are_found():
     assert 0.5 < float(share.mean()) < 0.9
 
 
+@pytest.mark.slow
 def test_few_partial_correlations_are_found():
     precision = np.eye(4)
     precision[0, 1] = precision[1, 0] = -0.85
@@ -280,6 +283,7 @@ def test_few_partial_correlations_are_found():
     assert found.drop([("t0", "t1")]).abs().max() < 0.4
 
 
+@pytest.mark.slow
 def test_overlapping_groups_are_found():
     """Tasks 0-3 use one basis task, 6-9 another, 4 and 5 both."""
     weights = np.array([[1.0, 0.0]] * 4 + [[0.7, 0.7]] * 2 + [[0.0, 1.0]] * 4)
@@ -295,6 +299,7 @@ def test_overlapping_groups_are_found():
     assert np.corrcoef(found, realised)[0, 1] > 0.95
 
 
+@pytest.mark.slow
 def test_disjoint_groups_are_found():
     """Tasks 0-4 are multiples of one basis task, with either sign, 5-9 of another: each loads on one."""
     group, sign = np.repeat([0, 1], 5), np.array([1, 1, -1, 1, -1] * 2)

@@ -104,7 +104,8 @@ def describe(structure, feature_covariance, option, **table_size):
 
 
 def combinations():
-    for s in STRUCTURES:
+    """Every other one in the ordinary run, so that each structure meets half of the options there."""
+    for i, s in enumerate(STRUCTURES):
         for f in FEATURE_COVARIANCES:
             if s == "CompletePooling" and f == "Diagonal":
                 continue  # no feature covariance is used
@@ -112,8 +113,9 @@ def combinations():
                 if s in _WITH_LOADINGS:
                     yield pytest.param(s, f, _WITH_LOADINGS[s], id=f"{s}-{f}")
                 continue
-            for o in OPTIONS if f == "LKJ" else ("inside", "outside"):
-                yield pytest.param(s, f, o, id=f"{s}-{f}-{o}")
+            for j, o in enumerate(OPTIONS if f == "LKJ" else ("inside", "outside")):
+                marks = pytest.mark.slow if (i + j) % 2 else ()
+                yield pytest.param(s, f, o, id=f"{s}-{f}-{o}", marks=marks)
 
 
 @pytest.mark.parametrize(("structure", "feature_covariance", "option"), list(combinations()))

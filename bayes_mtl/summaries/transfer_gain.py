@@ -54,6 +54,8 @@ LEAST = 0.5  # nats: a smaller gain or loss of a task matters to nobody
 # Of the probability that any task is called hurt by its gain, if none is, and as much again that any is said
 # to contradict, if none does: 5 % together.
 _LEVEL = 0.025
+# A tail probability, averaged over draws, is below alpha with a probability of at most 2 alpha (Meng 1994).
+_SURPRISE = _LEVEL / 2
 
 
 @reads_data_once
@@ -113,17 +115,18 @@ def transfer_gain(
     tasks: 2.8), or if the others contradict it, unless ``gain`` says otherwise (more than a standard error
     above zero: with few rows a task may be unlike the others and yet be better off than alone). It is not
     called so if the loss is what it costs that one noise scale stands for all; ``verdict`` names that.
-    Contradicted is a ``surprise`` below 0.025 / number of tasks, so that with tasks that are all alike the
-    chance of naming any one, on either ground, is about 5 %; a task that stands out is first allowed a noise
-    of its own. It hurts others if they contradict it, since it makes their population look wider than it is
-    and keeps them from leaning on each other, unless `gain_of_others` says otherwise (more than a standard
-    error, or half a nat, below zero). For outcomes that are not Gaussian the surprise rests on a normal
-    approximation of what a task's rows say.
+    Contradicted is a ``surprise`` below 0.0125 / number of tasks (it is an average over draws, and so up to
+    twice as often small as it says), so that with tasks that are all alike the chance of naming any one, on
+    either ground, is about 5 %; a task that stands out is first allowed a noise of its own. It hurts others
+    if they contradict it, since it makes their population look wider than it is and keeps them from leaning
+    on each other, unless `gain_of_others` says otherwise (more than a standard error, or half a nat, below
+    zero). For outcomes that are not Gaussian the surprise rests on a normal approximation of what a task's
+    rows say.
 
     References
     ----------
     Vehtari, Gelman & Gabry (2017), Statistics and Computing 27; Marshall & Spiegelhalter (2007), Bayesian
-    Analysis 2.
+    Analysis 2; Meng (1994), Annals of Statistics 22.
 
     Examples
     --------
@@ -154,17 +157,17 @@ def transfer_gain(
         scores = task_scores(law_of_tasks(idata), data)
         surprise, unreliable = scores.surprise, scores.pareto_k
         reliable = (unreliable <= MAX_PARETO_K) & spec.family.gaussian_coefficients
-        suspect = (surprise < 2 * _LEVEL / n_tasks) | (unreliable > MAX_PARETO_K) | noisy
+        suspect = (surprise < 2 * _SURPRISE / n_tasks) | (unreliable > MAX_PARETO_K) | noisy
         if may_have_own_noise(spec, data):
             some = np.flatnonzero(suspect & reliable)
             surprise[some] = surprise_given_noise(idata, data, some, absent=False)
-            suspect &= (surprise < 2 * _LEVEL / n_tasks) | ~reliable
+            suspect &= (surprise < 2 * _SURPRISE / n_tasks) | ~reliable
         suspects = np.flatnonzero(suspect)
         with progress("tasks that stand out", len(suspects), show=show) as done:
             for t in suspects[np.argsort(surprise[suspects], kind="stable")]:
                 _look_closely(idata, data, int(t), own, reliable[t], refits, surprise, others, others_se)
                 done()
-    contradicted = surprise < _LEVEL / n_tasks
+    contradicted = surprise < _SURPRISE / n_tasks
     z, limit = gain / np.maximum(gain_se, 1e-12), float(norm.ppf(_LEVEL / n_tasks))
     worse = (gain < -LEAST) & (z < limit)
     # What it costs alone that tasks have one noise scale.
