@@ -405,7 +405,7 @@ def test_posteriors_do_not_move_with_levels_and_weights():
         mtl.fit(
             data,
             mtl.ModelSpec(feature_covariance=mtl.Diagonal()),
-            draws=1000,
+            draws=3000,
             tune=500,
             chains=2,
             random_seed=1,

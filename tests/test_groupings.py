@@ -438,7 +438,7 @@ def items_fit():
         groupings={"item": ["Intercept", "x"]},
     )
     spec = mtl.ModelSpec("bernoulli", groupings={"item": mtl.LowRank(1)}, independent_features=())
-    return table, data, mtl.fit(data, spec, draws=2000, chains=2, random_seed=1, progressbar=False), truth
+    return table, data, mtl.fit(data, spec, draws=4000, chains=2, random_seed=1, progressbar=False), truth
 
 
 def test_items_and_persons(items_fit):

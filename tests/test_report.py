@@ -41,7 +41,7 @@ def crossed_fit():
     groupings = {"item": ["Intercept", "z"]}
     data = mtl.TaskData.from_table(frame, task="task", outcome="y", features=["x", "z"], groupings=groupings)
     spec = mtl.ModelSpec(task_covariance=mtl.StudentT(), groupings={"item": mtl.LKJ()})
-    return mtl.fit(data, spec, draws=1000, target_accept=0.95, random_seed=1, progressbar=False)
+    return mtl.fit(data, spec, draws=2000, target_accept=0.95, random_seed=1, progressbar=False)
 
 
 @pytest.fixture(scope="module")

@@ -157,11 +157,12 @@ def transfer_gain(
         scores = task_scores(law_of_tasks(idata), data)
         surprise, unreliable = scores.surprise, scores.pareto_k
         reliable = (unreliable <= MAX_PARETO_K) & spec.family.gaussian_coefficients
-        suspect = (surprise < 2 * _SURPRISE / n_tasks) | (unreliable > MAX_PARETO_K) | noisy
+        small = 2 * _SURPRISE / n_tasks  # that is, near the limit
+        suspect = (surprise < small) | (unreliable > MAX_PARETO_K) | noisy
         if may_have_own_noise(spec, data):
             some = np.flatnonzero(suspect & reliable)
             surprise[some] = surprise_given_noise(idata, data, some, absent=False)
-            suspect &= (surprise < 2 * _SURPRISE / n_tasks) | ~reliable
+            suspect &= (surprise < small) | ~reliable
         suspects = np.flatnonzero(suspect)
         with progress("tasks that stand out", len(suspects), show=show) as done:
             for t in suspects[np.argsort(surprise[suspects], kind="stable")]:
