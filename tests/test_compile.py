@@ -1,6 +1,7 @@
 """Kernels are compiled beside the graphs that call them, in other processes, or in this one if that fails."""
 
 import ctypes
+import gc
 import importlib.util
 import os
 import subprocess
@@ -8,8 +9,12 @@ import sys
 from threading import Thread
 
 import numpy as np
+import pytensor
+import pytensor.tensor as pt
 import pytest
 
+from bayes_mtl.kernels import product
+from bayes_mtl.kernels._numba import own_address
 from bayes_mtl.kernels.compile import MachineCode
 
 BESIDE = """
@@ -67,11 +72,19 @@ def test_what_another_process_compiles_is_waited_for():
     np.testing.assert_array_equal(second(x, y)[0], x @ y)
 
 
-def test_code_from_disk_finds_the_objects_of_the_python_that_it_calls(tmp_path):
-    """As PyTensor's Cholesky decomposition does, on its first call."""
-    from bayes_mtl.kernels._numba import own_address
+def test_code_that_is_linked_after_a_kernel_s_description_is_gone_calls_the_kernel():
+    matrices = ("float64", "float64")
+    for _ in range(2):
+        MachineCode("_product:forward", "(n,m),(m,k)->(n,k)", matrices).ready()
+    gc.collect()
+    reused = [ctypes.c_void_p(1) for _ in range(10_000)]  # crashes whoever reads an address there
+    a, b = pt.matrix(), pt.matrix()
+    x, y = np.arange(6.0).reshape(2, 3), np.arange(12.0).reshape(3, 4)
+    np.testing.assert_array_equal(pytensor.function([a, b], product(a, b), mode="NUMBA")(x, y), x @ y)
+    del reused
 
-    source = """
+
+CALLS_PYTHON = """
 import math
 import numba
 
@@ -85,16 +98,32 @@ def factorial(x):
 def twice(x):
     return 2.0 * factorial(x)
 """
-    path = tmp_path / "calls_python.py"
-    path.write_text(source)
+
+
+def test_code_from_disk_finds_the_objects_of_the_python_that_it_calls(tmp_path, monkeypatch):
+    """As PyTensor's Cholesky decomposition does, on its first call."""
+    compiled = calls_python(tmp_path, monkeypatch).twice
+    address = own_address(compiled._cache, compiled._sig, for_c=True)
+    assert address != compiled.address
+    assert ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_double)(address)(5.0) == 240.0
+
+
+def test_code_that_another_process_has_stored_since_is_found_under_its_own_name(tmp_path, monkeypatch):
+    first = calls_python(tmp_path, monkeypatch).twice
+    for stored in (tmp_path / "__pycache__").glob("*.nb?"):
+        stored.unlink()
+    second = calls_python(tmp_path, monkeypatch).twice
+    assert first._wrapper_name != second._wrapper_name
+    address = own_address(first._cache, first._sig, for_c=True)
+    assert ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_double)(address)(5.0) == 240.0
+
+
+def calls_python(folder, monkeypatch):
+    path = folder / "calls_python.py"
+    path.write_text(CALLS_PYTHON)
+    os.utime(path, (0, 0))  # the same file whenever it is written: numba reads only code of a file as it is
     specification = importlib.util.spec_from_file_location("calls_python", path)
     module = importlib.util.module_from_spec(specification)
-    sys.modules["calls_python"] = module
-    try:
-        specification.loader.exec_module(module)
-        address = own_address(module.twice._cache, module.twice._sig, module.twice._wrapper_name)
-        assert address is not None
-        assert address != module.twice.address
-        assert ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_double)(address)(5.0) == 240.0
-    finally:
-        del sys.modules["calls_python"]
+    monkeypatch.setitem(sys.modules, "calls_python", module)
+    specification.loader.exec_module(module)
+    return module

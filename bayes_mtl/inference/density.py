@@ -392,7 +392,7 @@ def _c_function(source: str, environment: dict[str, Any], prototype: Any, key: s
     environment = {"__name__": __name__, **environment}
     function = compile_numba_function_src(source, source[4 : source.index("(")], environment, cache_key=name)
     compiled = numba.cfunc(prototype, cache=keep)(function)
-    return CFunction(own_address(compiled._cache, compiled._sig, compiled._wrapper_name), compiled)
+    return CFunction(own_address(compiled._cache, compiled._sig, for_c=True), compiled)
 
 
 @cache

@@ -18,8 +18,11 @@ from bayes_mtl._typing import FloatArray
 _NOTHING = -2  # numba's status of a function that returns None
 
 
-def own_address(stored: Any, signature: Any, name: str) -> int | None:
+def own_address(stored: Any, signature: Any, *, for_c: bool) -> int | None:
     """Load one function from numba's files into an engine of its own.
+
+    Its symbol is read from the file as well: another process may have stored its own code under the same key
+    since this one did, with other symbols.
 
     Parameters
     ----------
@@ -27,8 +30,8 @@ def own_address(stored: Any, signature: Any, name: str) -> int | None:
         Where the dispatcher or the C function that was compiled is kept.
     signature : numba.core.typing.Signature
         The arguments that it was compiled for.
-    name : str
-        Symbol of the function.
+    for_c : bool
+        Whether C calls the function, or code of numba.
 
     Returns
     -------
@@ -43,12 +46,15 @@ def own_address(stored: Any, signature: Any, name: str) -> int | None:
     found = stored._cache_file.load(key)
     if found is None:
         return None
-    (_, kind, (machine_code, _)), _, environment, *_, others = found
+    (_, kind, (machine_code, _)), description, environment, *_, others = found
     assert kind == "object"
     engine = _engine(machine_code)
     for each in (environment, *others):
         _set_environment(engine, each)
-    return int(engine.get_function_address(name))
+    name = description.llvm_cfunc_wrapper_name if for_c else description.llvm_func_name
+    address = int(engine.get_function_address(name))
+    assert address
+    return address
 
 
 def _set_environment(engine: Any, environment: Any) -> None:

@@ -119,15 +119,12 @@ class MachineCode:
     """
 
     def __init__(self, kernel: str, signature: str, dtypes: tuple[str, ...]):
-        import llvmlite.binding
-
         self.kernel, self.signature, self.dtypes = kernel, Signature(signature), dtypes
         version = crc32("".join([kernel, *dtypes, f"{fingerprint()}"]).encode())
         self.symbol = f"bayes_mtl{kernel.replace(':', '_')}_{version:08x}"
-        self._cell = ctypes.c_void_p(None)
+        self._cell = _cell(self.symbol)
         self._function: Any = None
         self._process: subprocess.Popen[bytes] | None = None
-        llvmlite.binding.add_symbol(self.symbol, ctypes.addressof(self._cell))
 
     def __call__(self, *inputs: Any) -> list[Any]:
         """Evaluate; inputs must have the dtypes that were compiled for."""
@@ -190,8 +187,8 @@ class MachineCode:
         with self._alone():
             self._function = self._compile()
         (compiled,) = self._function.overloads.values()
+        own = own_address(self._function._cache, compiled.signature, for_c=False)
         name = compiled.fndesc.llvm_func_name
-        own = own_address(self._function._cache, compiled.signature, name)
         self._cell.value = own or compiled.library.get_pointer_to_function(name)
 
     @contextlib.contextmanager
@@ -224,6 +221,18 @@ class MachineCode:
         options = {"fastmath": FASTMATH, "error_model": "numpy", "cache": config.numba__cache}
         no_way_in = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # it is called by its address
         return numba.njit(numba.void(*self.types), **options, **no_way_in)(function)
+
+
+_cells: dict[str, ctypes.c_void_p] = {}  # keeps them: whatever is linked from now on holds their addresses
+
+
+def _cell(symbol: str) -> ctypes.c_void_p:
+    """Return the one place, known to the linker by this name, where a kernel's address will be."""
+    import llvmlite.binding
+
+    cell = _cells.setdefault(symbol, ctypes.c_void_p(None))
+    llvmlite.binding.add_symbol(symbol, ctypes.addressof(cell))
+    return cell
 
 
 def load(kernel: str) -> Callable[..., Any]:
