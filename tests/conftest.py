@@ -1,5 +1,6 @@
 """Options of the test run, and the fixtures that all tests have."""
 
+import gc
 import os
 
 import numpy as np
@@ -63,6 +64,15 @@ def _shifted_sequence(sequence, shift):
 def _other(seed, shift):
     integer = isinstance(seed, int | np.integer) and not isinstance(seed, bool) and seed >= 0
     return [int(seed), shift] if integer else seed
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _little_to_collect():
+    """Look once per file for what can be collected, and never again at what stays."""
+    gc.set_threshold(100_000, 50, 50)
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(config, items):

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 import bayes_mtl as mtl
+from bayes_mtl.collector import without_collections
 
 
 def session():
@@ -96,6 +97,22 @@ def test_a_fit_leaves_the_session_as_it_was(sleepstudy_case, other_backend):
         )  # fmt: skip
     after = session()
     assert [key for key in before if before[key] != after[key]] == []
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_collector_is_as_it_was_even_after_an_error(enabled):
+    @without_collections()
+    @without_collections()
+    def fail():
+        raise ZeroDivisionError(gc.isenabled())
+
+    (gc.enable if enabled else gc.disable)()
+    try:
+        with pytest.raises(ZeroDivisionError, match="False"):
+            fail()
+        assert gc.isenabled() == enabled
+    finally:
+        gc.enable()
 
 
 def test_a_report_needs_no_pyplot_figures(few_draws, tmp_path):

@@ -30,6 +30,7 @@ from pytensor.graph.rewriting.utils import rewrite_graph
 from pytensor.graph.traversal import io_toposort
 
 from bayes_mtl._typing import FloatArray
+from bayes_mtl.collector import without_collections
 from bayes_mtl.inference.coordinates import (
     Coordinates,
     ValueAndGradient,
@@ -213,6 +214,7 @@ class DensityGraph:
                 node.op.machine_code(node).begin()
 
 
+@without_collections()
 def compile_density(
     model: pm.Model | DensityGraph, *, backend: Backend = "numba", progress: bool = False
 ) -> Density:

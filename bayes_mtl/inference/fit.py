@@ -15,6 +15,7 @@ import numpy as np
 import xarray as xr
 
 from bayes_mtl.arguments import generator
+from bayes_mtl.collector import without_collections
 from bayes_mtl.data import TaskData
 from bayes_mtl.data.rows import in_table_order, row_coords
 from bayes_mtl.errors import ConvergenceWarning, DataError, DataWarning, Finding, SpecError, raise_if_any
@@ -341,6 +342,7 @@ def _target_accept(spec: ModelSpec, data: TaskData) -> float:
     return 0.8 if spec.feature_covariance_of(data).has_one_mode else 0.9
 
 
+@without_collections()
 def density_graph(assembled: AssembledModel, spec: ModelSpec, data: TaskData) -> DensityGraph | None:
     """Return what is sampled, or None if everything is fixed."""
     if not assembled.model.free_RVs:

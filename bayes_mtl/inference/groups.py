@@ -10,6 +10,7 @@ import pymc as pm
 import xarray as xr
 
 from bayes_mtl._typing import FloatArray
+from bayes_mtl.collector import without_collections
 from bayes_mtl.data import PseudoRows, TaskData
 from bayes_mtl.data.groupings import named
 from bayes_mtl.data.labels import as_coordinate
@@ -89,6 +90,7 @@ def coefficients(
     return from_coordinates(assembled, hyper, rows, *(flat[name] for name in WHITENED[:2]))
 
 
+@without_collections()
 def prior_draws(assembled: AssembledModel, data: TaskData, seed: int) -> xr.Dataset:
     """Draw hyperparameters and coefficients from the prior."""
     model = assembled.model

@@ -14,6 +14,7 @@ import xarray as xr
 from pytensor.graph.replace import vectorize_graph
 
 from bayes_mtl._typing import FloatArray, IntArray, Tensor
+from bayes_mtl.collector import without_collections
 from bayes_mtl.data import Grouping, TaskData
 from bayes_mtl.data.groupings import named
 from bayes_mtl.errors import StorageError
@@ -90,6 +91,7 @@ class MixtureDraws(Draws):
     cholesky: FloatArray
 
 
+@without_collections()
 def evaluate(
     assembled: AssembledModel, draws: xr.Dataset, data: TaskData, *, given_data: bool = True
 ) -> tuple[xr.Dataset, Hyperdraws | MixtureDraws]:

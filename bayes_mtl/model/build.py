@@ -12,6 +12,7 @@ import pytensor
 import pytensor.tensor as pt
 
 from bayes_mtl._typing import Tensor
+from bayes_mtl.collector import without_collections
 from bayes_mtl.data import PseudoRows, TaskData
 from bayes_mtl.errors import Finding, SpecError, raise_if_any
 from bayes_mtl.kernels import (
@@ -194,6 +195,7 @@ def _check(spec: ModelSpec, data: TaskData) -> None:
     raise_if_any(spec.findings(data), SpecError)
 
 
+@without_collections()
 def _assemble(
     spec: ModelSpec,
     data: TaskData,
