@@ -25,7 +25,7 @@ def blocks(path):
         pytest.param("docs/structures.md", None, marks=pytest.mark.slow),
         pytest.param("docs/features.md", None, marks=pytest.mark.slow),
         pytest.param("docs/relations.md", None, marks=pytest.mark.slow),
-        ("README.md", 1),
+        pytest.param("README.md", 1, marks=pytest.mark.slow),
     ],
 )
 def test_code_runs(path, count, tmp_path, monkeypatch):

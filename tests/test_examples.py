@@ -24,6 +24,7 @@ def run(name, folder):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_schools(tmp_path):
     out = run("schools.py", tmp_path)
     assert "TaskData: 65 tasks ('school'), 4059 rows" in out

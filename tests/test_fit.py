@@ -288,6 +288,7 @@ def test_plot_of_five_hundred_tasks_is_drawn(tmp_path):
     assert ax.images[0].get_array().shape == (500, 500)
 
 
+@pytest.mark.slow
 def test_many_related_tasks_are_sampled_as_well_as_integrated_out():
     """Past a size the coefficients are sampled, one task after the other: the same posterior."""
     rng = np.random.default_rng(5)

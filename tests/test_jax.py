@@ -430,6 +430,7 @@ print([m for m in ("jax", "pytensor.link.jax.dispatch") if m in sys.modules])
     assert found.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_fits_agree():
     """Posterior means of all variables, on the scale of their Monte Carlo errors."""
     import arviz_stats as az

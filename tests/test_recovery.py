@@ -8,8 +8,10 @@ from scipy.stats import norm
 import bayes_mtl as mtl
 from tests.fits import exact_rows
 
-# Chains are short.
-pytestmark = pytest.mark.filterwarnings("ignore::bayes_mtl.errors.ConvergenceWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::bayes_mtl.errors.ConvergenceWarning"),  # chains are short
+]
 
 
 def fit(beta, structure, n_rows):
@@ -32,10 +34,7 @@ def opposed():
     return np.linalg.cholesky(truth) @ white, truth[np.triu_indices(4, 1)]
 
 
-SLOW = pytest.param(mtl.SparsePrecision(), marks=pytest.mark.slow, id="SparsePrecision")
-
-
-@pytest.mark.parametrize("structure", [mtl.LKJ(1.0), mtl.LowRank(2), SLOW], ids=str)
+@pytest.mark.parametrize("structure", [mtl.LKJ(1.0), mtl.LowRank(2), mtl.SparsePrecision()], ids=str)
 def test_correlations_of_either_sign_and_none(structure, opposed):
     beta, truth = opposed
     found = fit(beta, structure, n_rows=200)
@@ -48,7 +47,6 @@ def test_correlations_of_either_sign_and_none(structure, opposed):
     assert certain[strong].min() > 0.98
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("structure", [mtl.LKJ(1.0), mtl.LowRank(2), mtl.SparseBasis(2)], ids=str)
 def test_one_feature_says_nothing_of_twenty_tasks(structure):
     """However well each coefficient is known: correlations have as many replicates as there are features."""
@@ -59,7 +57,6 @@ def test_one_feature_says_nothing_of_twenty_tasks(structure):
     assert (found["upper"] > 0).mean() > 0.95
 
 
-@pytest.mark.slow
 def test_many_features_do_not_make_tasks_more_alike_than_they_are():
     """A scale has a value per task to go by; were the priors of all of them wide, rho would be 0.9."""
     white = hadamard(32)[[1, 2]].astype(float)

@@ -78,6 +78,42 @@ def _engine(machine_code: bytes) -> Any:
     return engine
 
 
+@cache
+def compiler_of_subroutines() -> Any:
+    """Return a compiler for functions that are built into others and are never run by themselves.
+
+    numba optimises a function and makes machine code of it, and does so again with every function that it is
+    built into. What is only built in needs neither.
+    """
+    from numba.core.codegen import JITCodeLibrary
+    from numba.core.compiler import Compiler
+
+    class NoEnvironments:
+        def set_env(self, env_name: str, env: Any) -> None:
+            """Nothing: there is no machine code to hold the address."""
+
+    class Subroutine(JITCodeLibrary):
+        codegen = NoEnvironments()
+
+        def _optimize_final_module(self) -> None:
+            pass
+
+        def _finalize_final_module(self) -> None:
+            self._finalize_dynamic_globals()
+            self._finalized = True
+
+        def get_pointer_to_function(self, name: str) -> int:
+            self._ensure_finalized()
+            return 0
+
+    class CompilerOfSubroutines(Compiler):
+        def _compile_core(self) -> Any:
+            self.state.library = Subroutine(self.state.targetctx.codegen(), self.state.func_id.func_qualname)
+            return super()._compile_core()
+
+    return CompilerOfSubroutines
+
+
 def call(address: int, arrays: list[FloatArray]) -> None:
     """Call a compiled function of C-ordered arrays that returns nothing, by numba's calling convention.
 

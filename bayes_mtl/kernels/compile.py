@@ -25,7 +25,7 @@ from zlib import crc32
 
 import numpy as np
 
-from bayes_mtl.kernels._numba import call, own_address
+from bayes_mtl.kernels._numba import call, compiler_of_subroutines, own_address
 
 # A reduction may be reordered; NaN and infinity keep their meaning, since kernels check for them. (They
 # check by abs(x) < inf: numba's isfinite is x - x == 0, which reordering breaks.)
@@ -50,7 +50,7 @@ def _callable_by_kernels(function: Callable[..., Any], *, counts_references: boo
     from numba.extending import register_jitable
 
     options = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "_nrt": counts_references}
-    return register_jitable(**options)(function)
+    return register_jitable(pipeline_class=compiler_of_subroutines(), **options)(function)
 
 
 @dataclass(frozen=True)
