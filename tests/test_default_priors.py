@@ -399,6 +399,7 @@ def two_tables():
     ]
 
 
+@pytest.mark.slow
 def test_posteriors_do_not_move_with_levels_and_weights():
     """The same seed and the same graph; levels of tasks are taken up, weights are relative."""
     fits = [

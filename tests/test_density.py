@@ -222,7 +222,13 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=() if kind in ("collapsed", "whitened") else pytest.mark.slow)
+        for kind in KINDS
+    ],
+)
 def test_an_evaluation_keeps_no_memory(kind):
     """Subroutines that count no references must not be handed arrays that only they would free."""
     spec, data, collapsed = KINDS[kind]

@@ -109,7 +109,7 @@ def test_diagnosis_speaks_up(sleepstudy_fit):
     assert "sigma" in problems["R-hat"]
 
 
-@pytest.mark.parametrize("suffix", [".nc", ".zarr"])
+@pytest.mark.parametrize("suffix", [".nc", pytest.param(".zarr", marks=pytest.mark.slow)])
 def test_round_trip_in_a_new_process(sleepstudy_fit, tmp_path, suffix):
     path = mtl.save(sleepstudy_fit, tmp_path / f"fit{suffix}")
     table = pd.DataFrame({"Subject": [308, 372, 308], "Days": [0, 4, 11]})

@@ -184,6 +184,7 @@ def test_surprise_is_uniform_for_tasks_like_the_others():
     assert kstest(piece.task_surprise()[0], "uniform").pvalue > 1e-7
 
 
+@pytest.mark.slow
 def test_the_audit_names_the_task_that_contradicts_the_others():
     signs = hadamard(16)[:10]
     beta = np.array([1.0, -1.0, 0.8, 1.2]) + 0.1 * signs[:, 1:5]

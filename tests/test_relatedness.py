@@ -321,6 +321,7 @@ def test_disjoint_groups_are_found():
     assert np.abs(loading).min() > 0.7
 
 
+@pytest.mark.slow
 def test_an_outlier_is_left_alone():
     """It is shrunk less, and pulls the others less, than under exchangeable tasks."""
     signs = hadamard(16)[:12]

@@ -52,6 +52,7 @@ class TestConflict:
 
 
 class TestCompare:
+    @pytest.mark.slow
     def test_prefers_the_model_that_made_the_data(self, opposed_fit):
         one = mtl.fit(
             opposed(), mtl.ModelSpec(task_covariance=mtl.CompletePooling()), chains=2, random_seed=1,

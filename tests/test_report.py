@@ -45,19 +45,17 @@ def crossed_fit():
 
 
 @pytest.fixture(scope="module")
-def pages(sleepstudy_fit, binary_fit, related_fit, crossed_fit, tmp_path_factory):
+def pages(request, sleepstudy_fit, binary_fit, related_fit, tmp_path_factory):
+    fits = {"sleep": sleepstudy_fit, "binary": binary_fit[0], "related": related_fit[0]}
+    if request.config.getoption("--runslow"):
+        fits["crossed"] = request.getfixturevalue("crossed_fit")
     folder = tmp_path_factory.mktemp("report")
     plt.close("all")  # what other tests have left open
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", mtl.errors.ConvergenceWarning)  # refits are short
         return {
             name: mtl.report(idata, folder / f"{name}.html", question="Who is <alike>?", max_refits=0)
-            for name, idata in (
-                ("sleep", sleepstudy_fit),
-                ("binary", binary_fit[0]),
-                ("related", related_fit[0]),
-                ("crossed", crossed_fit),
-            )
+            for name, idata in fits.items()
         }
 
 
@@ -81,6 +79,7 @@ def test_pages_say_what_was_found(pages, sleepstudy_fit, related_fit):
     assert f"{float(surest['mean']):.2f}" in pages["related"].read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_page_of_crossed_factors(pages, crossed_fit):
     text = pages["crossed"].read_text(encoding="utf-8")
     assert "effects by item" in text
