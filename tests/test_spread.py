@@ -15,8 +15,9 @@ from bayes_mtl.inference.spread import spread_findings
 from tests.test_predict import frozen
 
 N_TASKS = 30
-# Coefficients of thirty tasks, each with a mean square of one around zero.
-COEFFICIENTS = np.linalg.qr(np.random.default_rng(1).standard_normal((N_TASKS, 2)))[0] * np.sqrt(N_TASKS)
+# Coefficients of thirty tasks, with a mean of zero and a mean square of one.
+COEFFICIENTS = np.column_stack([np.ones(N_TASKS), np.random.default_rng(1).standard_normal((N_TASKS, 2))])
+COEFFICIENTS = np.linalg.qr(COEFFICIENTS)[0][:, 1:] * np.sqrt(N_TASKS)
 
 
 def fitted(spec, beta=COEFFICIENTS, draws=20, **values):
