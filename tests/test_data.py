@@ -159,8 +159,9 @@ class TestTables:
 
     def test_wide_with_columns_called_task_and_outcome(self):
         c = columns()
-        wide = {"a": c["y"], "b": c["w"], "task": c["x"], "outcome": c["z"]}
-        plain = {"a": c["y"], "b": c["w"], "x1": c["x"], "x2": c["z"]}
+        outcomes = {"a": c["y"], "b": c["y"][::-1]}  # of one scale
+        wide = {**outcomes, "task": c["x"], "outcome": c["z"]}
+        plain = {**outcomes, "x1": c["x"], "x2": c["z"]}
         one = mtl.TaskData.from_table(wide, outcomes=["a", "b"], features=["task", "outcome"])
         two = mtl.TaskData.from_table(plain, outcomes=["a", "b"], features=["x1", "x2"])
         np.testing.assert_array_equal(one.X, two.X)

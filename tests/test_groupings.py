@@ -135,8 +135,10 @@ def test_the_posterior_is_exact():
     slope = np.array([at(e) - at(-e) for e in unit]) / 2
     precision = -np.array([[at(a + b) - at(a) - at(b) + middle for a in unit] for b in unit])
     z_mean = np.linalg.solve(precision, slope)
-    # The pilot's coordinates are nearly standard normal, though it knows the variances only roughly.
-    assert 0.3 < np.linalg.eigvalsh(precision).min() < np.linalg.eigvalsh(precision).max() < 3
+    # The pilot's coordinates are nearly standard normal, though it knows the variances only roughly: over 60
+    # data sets the logs of these are -0.9 (sd 0.28) and 0.38 (sd 0.09). In units of the prior the largest is
+    # above 20.
+    assert 0.05 < np.linalg.eigvalsh(precision).min() < np.linalg.eigvalsh(precision).max() < 3
 
     z = np.stack([z_mean, *(z_mean + unit)])
     draws = xr.Dataset(
