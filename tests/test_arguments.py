@@ -35,6 +35,11 @@ NO_FITS = {
     "group": xr.DataTree.from_dict({"posterior": xr.Dataset({"beta": 1.0})}),
     "class": mtl.TaskData,
 }
+TAKES = {name: inspect.signature(f).parameters for name, f in FUNCTIONS.items()}
+SWITCHES = [
+    (name, key) for name, taken in TAKES.items() for key, p in taken.items() if p.annotation == "bool"
+]
+SAMPLING = [name for name, taken in TAKES.items() if "sampler" in taken]
 SEEDED = [name for name, f in FUNCTIONS.items() if "random_seed" in inspect.signature(f).parameters]
 PICTURES = [name for name in FUNCTIONS if name.startswith("plot_")]
 # These need a structure that the fit here does not have; what they take is read in the same place.
@@ -132,3 +137,27 @@ def test_a_block_is_a_part_of_a_model():
         mtl.task_coefficients("beta")
     with pytest.raises(mtl.errors.SpecError), pm.Model(coords={"task": [1, 2], "feature": ["a"]}):
         mtl.task_coefficients("beta", dims=("task",))
+
+
+@pytest.mark.parametrize("value", ["no", 2, None, [True]])
+@pytest.mark.parametrize(("name", "key"), SWITCHES)
+def test_a_switch_is_true_or_false(name, key, value, arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = (*arguments(name), *OTHERS.get(name, ()))[:2] if name != "task_coefficients" else ("beta",)
+    with pm.Model(coords={"task": ["a"], "feature": ["x"]}), pytest.raises(mtl.errors.SpecError, match=key):
+        FUNCTIONS[name](*given, **{key: value})
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ({"banana": 3}, r"banana.*is not an argument of `fit`.*draws, tune"),
+        ({"draws": 0}, "draws.*at least 1, found 0"),
+        ({"chains": "two"}, "chains.*found 'two'"),
+        ({"progressbar": "no"}, "progressbar.*True or False"),
+    ],
+)
+@pytest.mark.parametrize("name", SAMPLING)
+def test_what_is_handed_on_to_refits_is_checked_even_if_there_are_none(name, option, words, arguments):
+    with pytest.raises(mtl.errors.SpecError, match=f"(?s){words}"):
+        FUNCTIONS[name](*arguments(name), **option)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from importlib.util import find_spec
+from inspect import Parameter, signature
 from numbers import Real
 from typing import Any, Literal
 
@@ -142,8 +143,18 @@ def fit(
     >>> idata = mtl.fit(data, mtl.ModelSpec(task_covariance=mtl.LowRank(2)))              # doctest: +SKIP
     """
     spec = ModelSpec() if spec is None else spec
-    stored = {"log_likelihood": log_likelihood, "posterior_predictive": posterior_predictive}
-    _check(data, spec, draws, tune, chains, cores, target_accept, backend, stored)
+    asked = {
+        "draws": draws,
+        "tune": tune,
+        "chains": chains,
+        "cores": cores,
+        "target_accept": target_accept,
+        "backend": backend,
+        "progressbar": progressbar,
+        "log_likelihood": log_likelihood,
+        "posterior_predictive": posterior_predictive,
+    }
+    _check(data, spec, asked)
     if target_accept is None:
         target_accept = _target_accept(spec, data)
     seeds = _seeds(random_seed)
@@ -229,49 +240,80 @@ def fit(
     return idata
 
 
-def _check(
-    data: TaskData,
-    spec: ModelSpec,
-    draws: int,
-    tune: int,
-    chains: int,
-    cores: int | None,
-    target: float | None,
-    backend: str,
-    stored: dict[str, Any],
-) -> None:
+def check_sampler(options: Mapping[str, Any]) -> None:
+    """Check arguments that are handed on to `fit`, before it is known whether anything will be fitted.
+
+    Raises
+    ------
+    SpecError
+        If `fit` has no such argument, or would refuse its value.
+    """
+    known = {
+        name: argument.default
+        for name, argument in signature(fit).parameters.items()
+        if argument.kind is Parameter.KEYWORD_ONLY
+    }
+    findings = [
+        Finding(name, "is not an argument of `fit`", f"These are: {', '.join(known)}")
+        for name in options
+        if name not in known
+    ]
+    raise_if_any([*findings, *_settings_findings(**{**known, **options})], SpecError)
+
+
+def _settings_findings(
+    *,
+    draws: Any,
+    tune: Any,
+    chains: Any,
+    cores: Any,
+    target_accept: Any,
+    backend: Any,
+    progressbar: Any,
+    log_likelihood: Any,
+    posterior_predictive: Any,
+    **_: Any,
+) -> list[Finding]:
     findings = []
-    if not isinstance(data, TaskData):
-        hint = "Build it with TaskData.from_table"
-        raise SpecError(Finding("data", f"should be a TaskData, found {type(data).__name__}", hint))
-    if not isinstance(spec, ModelSpec):
-        raise SpecError(Finding("spec", f"should be a ModelSpec, found {type(spec).__name__}"))
-    for name, value, least in (
-        ("draws", draws, 1),
-        ("tune", tune, 1),
-        ("chains", chains, 1),
-        ("cores", 1 if cores is None else cores, 1),
-    ):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            findings.append(Finding(name, f"should be an integer of at least {least}, found {value!r}"))
-    if target is not None and not (isinstance(target, Real) and 0.0 < target < 1.0):
+    for name, value in {
+        "draws": draws,
+        "tune": tune,
+        "chains": chains,
+        "cores": 1 if cores is None else cores,
+    }.items():
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+            findings.append(Finding(name, f"should be an integer of at least 1, found {value!r}"))
+    target = 0.8 if target_accept is None else target_accept
+    if not (isinstance(target, Real) and 0.0 < float(target) < 1.0):
         findings.append(
             Finding(
                 "target_accept",
-                f"should be between 0 and 1, found {target!r}",
+                f"should be between 0 and 1, found {target_accept!r}",
                 "Default 0.8, or 0.95 for few tasks",
             )
         )
+    stored = {"log_likelihood": log_likelihood, "posterior_predictive": posterior_predictive}
     for name, value in stored.items():
         if not (isinstance(value, bool) or (isinstance(value, str) and value == "auto")):
             findings.append(Finding(name, f"should be True, False or 'auto', found {value!r}"))
+    if not isinstance(progressbar, bool):
+        findings.append(Finding("progressbar", f"should be True or False, found {progressbar!r}"))
     if backend not in ("numba", "jax"):
         findings.append(Finding("backend", f"should be 'numba' or 'jax', found {backend!r}"))
     elif backend == "jax" and find_spec("jax") is None:
         findings.append(
             Finding("backend", "is 'jax', which is not installed", 'pip install "bayes_mtl[jax]"')
         )
-    raise_if_any([*findings, *spec.findings(data)], SpecError)
+    return findings
+
+
+def _check(data: TaskData, spec: ModelSpec, settings: Mapping[str, Any]) -> None:
+    if not isinstance(data, TaskData):
+        hint = "Build it with TaskData.from_table"
+        raise SpecError(Finding("data", f"should be a TaskData, found {type(data).__name__}", hint))
+    if not isinstance(spec, ModelSpec):
+        raise SpecError(Finding("spec", f"should be a ModelSpec, found {type(spec).__name__}"))
+    raise_if_any([*_settings_findings(**settings), *spec.findings(data)], SpecError)
     raise_if_any(noise_free(spec, data), DataError)
 
 

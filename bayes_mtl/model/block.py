@@ -133,6 +133,8 @@ def task_coefficients(
     feature_covariance = feature_covariance or default_feature_covariance(len(labels))
     priors, variables, findings = _read_priors(priors or {}, [str(f) for f in labels], mixed=mixed)
     findings += prior_findings(priors, usable)
+    if not isinstance(task_sd, bool):
+        findings.append(Finding("task_sd", f"should be True or False, found {task_sd!r}"))
     if not (isinstance(centered, bool) or (isinstance(centered, str) and centered == "auto")):
         findings.append(Finding("centered", f"should be True, False or 'auto', found {centered!r}"))
     structure = type(task_covariance).__name__

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bayes_mtl.arguments import file_path, whole_number
+from bayes_mtl.arguments import file_path, truth, whole_number
 from bayes_mtl.data import TaskData
 from bayes_mtl.errors import Finding, SpecError, raise_if_any
 from bayes_mtl.inference.attributes import data_of, given_spec_of, reads_data_once, schema_of, spec_of
@@ -99,7 +99,7 @@ def report(
     import matplotlib as mpl
 
     spec, schema, path = spec_of(idata), schema_of(idata), file_path(path)
-    max_refits = whole_number("max_refits", max_refits)
+    max_refits, progressbar = whole_number("max_refits", max_refits), truth("progressbar", progressbar)
     texts = {"title": title, "question": question}
     bad = [
         Finding(n, f"should be text, found {v!r}") for n, v in texts.items() if not isinstance(v, str | None)

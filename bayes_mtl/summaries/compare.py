@@ -19,6 +19,7 @@ from bayes_mtl.errors import ConvergenceWarning, Finding, SpecError, raise_if_an
 from bayes_mtl.inference import fit
 from bayes_mtl.inference.attributes import data_of, spec_of
 from bayes_mtl.inference.diagnostics import kept
+from bayes_mtl.inference.fit import check_sampler
 from bayes_mtl.inference.noise_by_task import REMEDY, noise_findings
 from bayes_mtl.progress import progress
 from bayes_mtl.spec import ModelSpec
@@ -107,6 +108,7 @@ def compare(
     named = dict(fits) if isinstance(fits, Mapping) else _by_structure(fits)
     _check(named, by)
     options = {"random_seed": random_seed, "progressbar": progressbar, **sampler}
+    check_sampler(options)
     scores: dict[str, RowScores] = {}
     with progress("scores of fits", len(named), show=progressbar) as done:
         for name, idata in named.items():
@@ -174,6 +176,7 @@ def choose_structure(
     spec = ModelSpec() if spec is None else spec
     ladder, left_out = rungs(data, spec, structures)
     options = {"chains": 2, "random_seed": random_seed, "progressbar": True, **sampler}
+    check_sampler(options)
     fits = _fit_ladder(data, ladder, options)
     table = compare(fits, max_refits=max_refits, **options)
     table.attrs["left_out"] = left_out

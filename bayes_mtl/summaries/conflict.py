@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from bayes_mtl._typing import FloatArray, IntArray, Label
-from bayes_mtl.arguments import task_positions
+from bayes_mtl.arguments import task_positions, truth
 from bayes_mtl.data import sum_by_task
 from bayes_mtl.errors import Finding, SpecError
 from bayes_mtl.inference.attributes import data_of, rows_by_task, schema_of, spec_of
@@ -77,7 +77,7 @@ def gradient_conflict(
     --------
     >>> mtl.gradient_conflict(idata).to_dataframe().query("p_conflict > 0.95")  # doctest: +SKIP
     """
-    prob = interval_probability(ci_prob)
+    prob, progressbar = interval_probability(ci_prob), truth("progressbar", progressbar)
     known = np.array(data_of(idata).tasks, dtype=object)
     at = task_positions(known, tasks, least=2)
     check_number(len(at), "task", "gradient_conflict")

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from bayes_mtl._typing import FloatArray, IntArray, Label
-from bayes_mtl.arguments import task_positions
+from bayes_mtl.arguments import task_positions, truth
 from bayes_mtl.errors import Finding, SpecError, raise_if_any
 from bayes_mtl.inference.attributes import check_grouping, inside_of, schema_of, spec_of
 from bayes_mtl.inference.hyperdraws import evenly_spaced
@@ -110,7 +110,7 @@ def task_correlation(
     --------
     >>> mtl.task_correlation(idata).to_dataframe().query("p_positive > 0.95")  # doctest: +SKIP
     """
-    prob = interval_probability(ci_prob)
+    prob, progressbar = interval_probability(ci_prob), truth("progressbar", progressbar)
     _check_what_is_given(idata, draws, mean, scale)
     if draws is not None:
         return _of_others(draws, mean, scale, tasks, prob, delta, progressbar)

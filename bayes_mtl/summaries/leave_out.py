@@ -16,6 +16,7 @@ from bayes_mtl.data import TaskData
 from bayes_mtl.data.labels import as_coordinate
 from bayes_mtl.errors import Finding, SpecError
 from bayes_mtl.inference.attributes import data_of, reads_data_once, schema_of, spec_of
+from bayes_mtl.inference.fit import check_sampler
 from bayes_mtl.inference.leave_out import Stored, law_of_rows
 from bayes_mtl.model.mixture import CLUSTER_COV
 from bayes_mtl.progress import progress
@@ -132,6 +133,7 @@ def without_each_task(
     spec = spec_of(idata)
     generator(random_seed)
     refit = truth("refit", refit)
+    check_sampler(sampler)
     if not spec.family.gaussian_coefficients:
         name = type(spec.family).__name__
         raise SpecError(Finding("leave_one_task_out", f"needs Gaussian outcomes, found {name}"))

@@ -18,6 +18,7 @@ from bayes_mtl.data import TaskData
 from bayes_mtl.errors import ConvergenceWarning, DataWarning, Finding, SpecError
 from bayes_mtl.inference import fit
 from bayes_mtl.inference.attributes import data_of, order_by_task, spec_of
+from bayes_mtl.inference.fit import check_sampler
 from bayes_mtl.inference.log_likelihood import log_likelihood
 from bayes_mtl.model import explicit_priors
 from bayes_mtl.progress import progress
@@ -68,6 +69,7 @@ def sampling_wrapper(idata: xr.DataTree, *, random_seed: int | None = 1, **sampl
 
     data, spec = data_of(idata), spec_of(idata)
     generator(random_seed)
+    check_sampler(sampler)
     if "log_likelihood" not in idata:
         hint = "Fit with log_likelihood=True"
         raise SpecError(Finding("sampling_wrapper", "needs a fit with log_likelihood", hint))

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
+from bayes_mtl.arguments import truth
 from bayes_mtl.data.groupings import named
 from bayes_mtl.inference.attributes import schema_of, spec_of
 from bayes_mtl.inference.diagnostics import kept, unique_elements
@@ -88,7 +89,7 @@ def summary(idata: xr.DataTree, *, ci_prob: float | None = None, coefficients: b
     import arviz_stats  # loads slowly
 
     spec = spec_of(idata)  # says so if this is not a fit of ours
-    ci_prob = interval_probability(ci_prob)
+    ci_prob, coefficients = interval_probability(ci_prob), truth("coefficients", coefficients)
     posterior = idata["posterior"].to_dataset()
     groupings = schema_of(idata).groupings
     shown = [*_SHOWN, *spec.task_covariance.parameters]

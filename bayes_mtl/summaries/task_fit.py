@@ -10,7 +10,7 @@ import xarray as xr
 from scipy.special import ndtr
 
 from bayes_mtl._typing import FloatArray, IntArray
-from bayes_mtl.arguments import generator
+from bayes_mtl.arguments import generator, truth
 from bayes_mtl.errors import Finding, SpecError
 from bayes_mtl.inference.attributes import rows_by_task, schema_of, spec_of
 from bayes_mtl.inference.hyperdraws import CHUNK_BYTES, thinned
@@ -93,6 +93,7 @@ def task_fit(
     >>> found.sel(check="spread").to_dataframe().query("misfit")  # doctest: +SKIP
     """
     prob, family, rng = interval_probability(ci_prob), spec_of(idata).family, generator(random_seed)
+    progressbar = truth("progressbar", progressbar)
     fixed = rows_by_task(idata, "constant_data")
     y = rows_by_task(idata, "observed_data")["y"].to_numpy()
     weights, task = fixed["weights"].to_numpy(), fixed["task_index"].to_numpy()

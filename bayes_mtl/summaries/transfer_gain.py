@@ -16,6 +16,7 @@ from bayes_mtl.data import TaskData, sum_by_task
 from bayes_mtl.data.labels import as_coordinate
 from bayes_mtl.families import Bernoulli
 from bayes_mtl.inference.attributes import data_of, reads_data_once, schema_of, spec_of
+from bayes_mtl.inference.fit import check_sampler
 from bayes_mtl.inference.leave_out import is_closed
 from bayes_mtl.inference.noise_by_task import (
     REMEDY,
@@ -137,6 +138,7 @@ def transfer_gain(
     max_refits = whole_number("max_refits", max_refits)
     check_several_tasks(data, "transfer_gain")
     sampler = {"random_seed": random_seed, **sampler}
+    check_sampler(sampler)
     refits = _Refits(max_refits, sampler)
     show = sampler.get("progressbar", True)
     with progress("ways to learn (together, alone, as one)", 3, show=show) as done:
