@@ -3,6 +3,9 @@
 import gc
 import os
 
+# Each of the processes that share the cores computes on one: before NumPy is loaded, which reads it once.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings

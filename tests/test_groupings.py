@@ -12,6 +12,7 @@ import pytensor
 import pytest
 import xarray as xr
 from scipy import stats
+from scipy.linalg import eigh
 from scipy.stats import multivariate_normal
 
 import bayes_mtl as mtl
@@ -60,6 +61,21 @@ FIXED = {
     "sigma": 0.9,
 }
 BOTH = {"item": mtl.Exchangeable(), "area": mtl.Exchangeable()}
+
+
+def as_assumed(n_tasks=12):
+    """Tasks, items and areas that differ as much as `FIXED` says, for every seed."""
+    frame, rng = table(n_tasks=n_tasks), np.random.default_rng(5)
+    task, item = frame["task"].to_numpy(), frame["item"].map("pqrs".index).to_numpy()
+
+    def effects(n, *sds):
+        return np.column_stack([sd * rng.permutation(norm_quantiles(n)) for sd in sds])
+
+    own, by_item = effects(n_tasks // 2, 0.8, 0.4), effects(4, 1.5, 0.3)  # the same in both areas
+    eta = own[task // 2] + by_item[item] + [2.0, 0.5]
+    frame["y"] = eta[:, 0] + eta[:, 1] * frame["x"] + 0.7 * (2 * frame["area"] - 1)
+    frame["y"] += 0.9 * rng.standard_normal(len(frame))
+    return frame
 
 
 def dense_law(data):
@@ -119,7 +135,7 @@ def test_densities_are_that_of_all_rows_at_once(options):
 
 def test_the_posterior_is_exact():
     """What is sampled, and what is recovered after it, has the dense posterior's mean and covariance."""
-    data = crossed()
+    data = crossed(as_assumed())
     spec = mtl.ModelSpec(feature_covariance=mtl.Diagonal(), priors=FIXED, groupings=BOTH)
     rows, levels = level_pilot(spec, data)
     assembled = sampling_model(spec, data, collapsed=True, rows=rows, levels=levels)
@@ -135,10 +151,12 @@ def test_the_posterior_is_exact():
     slope = np.array([at(e) - at(-e) for e in unit]) / 2
     precision = -np.array([[at(a + b) - at(a) - at(b) + middle for a in unit] for b in unit])
     z_mean = np.linalg.solve(precision, slope)
-    # The pilot's coordinates are nearly standard normal, though it knows the variances only roughly: over 60
-    # data sets the logs of these are -0.9 (sd 0.28) and 0.38 (sd 0.09). In units of the prior the largest is
-    # above 20.
-    assert 0.05 < np.linalg.eigvalsh(precision).min() < np.linalg.eigvalsh(precision).max() < 3
+    # z = C'(gamma - m) with C C' = V^-1 + H, where the pilot says what H is: nearly standard normal if it is
+    # about right.
+    told = np.linalg.inv(law[n : n + C, n : n + C]) + levels.information
+    spectrum = eigh(np.linalg.inv(covariance[:C, :C]), told, eigvals_only=True)
+    np.testing.assert_allclose(np.linalg.eigvalsh(precision), spectrum, rtol=1e-6)
+    assert 0.3 < spectrum.min() < spectrum.max() < 3  # of 200 such tables .50 to 2.2
 
     z = np.stack([z_mean, *(z_mean + unit)])
     draws = xr.Dataset(
