@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bayes_mtl._typing import IntArray, Label
-from bayes_mtl.errors import Finding, FindingsError, SpecError, StorageError
+from bayes_mtl.errors import Finding, FindingsError, SpecError, StorageError, raise_if_any
 
 
 def generator(random_seed: Any, error: type[FindingsError] = SpecError) -> np.random.Generator:
@@ -32,9 +32,15 @@ def whole_number(name: str, value: Any) -> int:
 
 def truth(name: str, value: Any) -> bool:
     """Return a truth value, or say that it is none."""
-    if not isinstance(value, bool | np.bool_):
-        raise SpecError(Finding(name, f"should be True or False, found {value!r}"))
+    raise_if_any(truth_findings(name, value), SpecError)
     return bool(value)
+
+
+def truth_findings(name: str, value: Any) -> list[Finding]:
+    """Say that a value is no truth value, where there may be more to say."""
+    if isinstance(value, bool | np.bool_):
+        return []
+    return [Finding(name, f"should be True or False, found {value!r}")]
 
 
 def task_positions(

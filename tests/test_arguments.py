@@ -40,7 +40,7 @@ SWITCHES = [
     (name, key) for name, taken in TAKES.items() for key, p in taken.items() if p.annotation == "bool"
 ]
 SAMPLING = [name for name, taken in TAKES.items() if "sampler" in taken]
-SEEDED = [name for name, f in FUNCTIONS.items() if "random_seed" in inspect.signature(f).parameters]
+SEEDED = [name for name, taken in TAKES.items() if "random_seed" in taken]
 PICTURES = [name for name in FUNCTIONS if name.startswith("plot_")]
 # These need a structure that the fit here does not have; what they take is read in the same place.
 ELSEWHERE = {"plot_basis", "plot_clusters", "plot_feature_selection"}
@@ -65,6 +65,7 @@ def arguments(data, idata):
         "compare": ([idata, idata],),
         "fit": (data, FIXED),
         "recover": (own, data, FIXED),
+        "task_coefficients": ("beta",),
         "plot_correlation_update": (idata, "a", "b", "coefficients"),
         "plot_prior_posterior": (idata, ["beta_mean"]),
         **{f"plot_task_{what}": (idata, "coefficients") for what in ("correlation", "network", "tree")},
@@ -143,7 +144,7 @@ def test_a_block_is_a_part_of_a_model():
 @pytest.mark.parametrize(("name", "key"), SWITCHES)
 def test_a_switch_is_true_or_false(name, key, value, arguments, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    given = (*arguments(name), *OTHERS.get(name, ()))[:2] if name != "task_coefficients" else ("beta",)
+    given = (*arguments(name), *OTHERS.get(name, ()))
     with pm.Model(coords={"task": ["a"], "feature": ["x"]}), pytest.raises(mtl.errors.SpecError, match=key):
         FUNCTIONS[name](*given, **{key: value})
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
-from bayes_mtl.arguments import generator
+from bayes_mtl.arguments import generator, truth_findings
 from bayes_mtl.collector import without_collections
 from bayes_mtl.data import TaskData
 from bayes_mtl.data.rows import in_table_order, row_coords
@@ -143,17 +143,9 @@ def fit(
     >>> idata = mtl.fit(data, mtl.ModelSpec(task_covariance=mtl.LowRank(2)))              # doctest: +SKIP
     """
     spec = ModelSpec() if spec is None else spec
-    asked = {
-        "draws": draws,
-        "tune": tune,
-        "chains": chains,
-        "cores": cores,
-        "target_accept": target_accept,
-        "backend": backend,
-        "progressbar": progressbar,
-        "log_likelihood": log_likelihood,
-        "posterior_predictive": posterior_predictive,
-    }
+    asked: dict[str, Any] = {"draws": draws, "tune": tune, "chains": chains, "cores": cores}
+    asked |= {"target_accept": target_accept, "backend": backend, "progressbar": progressbar}
+    asked |= {"log_likelihood": log_likelihood, "posterior_predictive": posterior_predictive}
     _check(data, spec, asked)
     if target_accept is None:
         target_accept = _target_accept(spec, data)
@@ -258,46 +250,31 @@ def check_sampler(options: Mapping[str, Any]) -> None:
         for name in options
         if name not in known
     ]
-    raise_if_any([*findings, *_settings_findings(**{**known, **options})], SpecError)
+    raise_if_any([*findings, *_findings_of_settings({**known, **options})], SpecError)
 
 
-def _settings_findings(
-    *,
-    draws: Any,
-    tune: Any,
-    chains: Any,
-    cores: Any,
-    target_accept: Any,
-    backend: Any,
-    progressbar: Any,
-    log_likelihood: Any,
-    posterior_predictive: Any,
-    **_: Any,
-) -> list[Finding]:
-    findings = []
-    for name, value in {
-        "draws": draws,
-        "tune": tune,
-        "chains": chains,
-        "cores": 1 if cores is None else cores,
-    }.items():
+def _findings_of_settings(asked: Mapping[str, Any]) -> list[Finding]:
+    findings = truth_findings("progressbar", asked["progressbar"])
+    for name in ("draws", "tune", "chains", "cores"):
+        value = asked[name]
+        if name == "cores" and value is None:
+            continue
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
             findings.append(Finding(name, f"should be an integer of at least 1, found {value!r}"))
-    target = 0.8 if target_accept is None else target_accept
-    if not (isinstance(target, Real) and 0.0 < float(target) < 1.0):
+    target = asked["target_accept"]
+    if target is not None and not (isinstance(target, Real) and 0.0 < float(target) < 1.0):
         findings.append(
             Finding(
                 "target_accept",
-                f"should be between 0 and 1, found {target_accept!r}",
+                f"should be between 0 and 1, found {target!r}",
                 "Default 0.8, or 0.95 for few tasks",
             )
         )
-    stored = {"log_likelihood": log_likelihood, "posterior_predictive": posterior_predictive}
-    for name, value in stored.items():
+    for name in ("log_likelihood", "posterior_predictive"):
+        value = asked[name]
         if not (isinstance(value, bool) or (isinstance(value, str) and value == "auto")):
             findings.append(Finding(name, f"should be True, False or 'auto', found {value!r}"))
-    if not isinstance(progressbar, bool):
-        findings.append(Finding("progressbar", f"should be True or False, found {progressbar!r}"))
+    backend = asked["backend"]
     if backend not in ("numba", "jax"):
         findings.append(Finding("backend", f"should be 'numba' or 'jax', found {backend!r}"))
     elif backend == "jax" and find_spec("jax") is None:
@@ -307,13 +284,13 @@ def _settings_findings(
     return findings
 
 
-def _check(data: TaskData, spec: ModelSpec, settings: Mapping[str, Any]) -> None:
+def _check(data: TaskData, spec: ModelSpec, asked: Mapping[str, Any]) -> None:
     if not isinstance(data, TaskData):
         hint = "Build it with TaskData.from_table"
         raise SpecError(Finding("data", f"should be a TaskData, found {type(data).__name__}", hint))
     if not isinstance(spec, ModelSpec):
         raise SpecError(Finding("spec", f"should be a ModelSpec, found {type(spec).__name__}"))
-    raise_if_any([*_settings_findings(**settings), *spec.findings(data)], SpecError)
+    raise_if_any([*_findings_of_settings(asked), *spec.findings(data)], SpecError)
     raise_if_any(noise_free(spec, data), DataError)
 
 

@@ -12,6 +12,7 @@ from pytensor.graph.basic import Variable
 from pytensor.graph.traversal import ancestors
 
 from bayes_mtl._typing import Tensor
+from bayes_mtl.arguments import truth_findings
 from bayes_mtl.data.schema import INTERCEPT
 from bayes_mtl.errors import Finding, SpecError, raise_if_any
 from bayes_mtl.model.block_scales import ScaledBy, scale_findings, scaled_block
@@ -133,8 +134,7 @@ def task_coefficients(
     feature_covariance = feature_covariance or default_feature_covariance(len(labels))
     priors, variables, findings = _read_priors(priors or {}, [str(f) for f in labels], mixed=mixed)
     findings += prior_findings(priors, usable)
-    if not isinstance(task_sd, bool):
-        findings.append(Finding("task_sd", f"should be True or False, found {task_sd!r}"))
+    findings += truth_findings("task_sd", task_sd)
     if not (isinstance(centered, bool) or (isinstance(centered, str) and centered == "auto")):
         findings.append(Finding("centered", f"should be True, False or 'auto', found {centered!r}"))
     structure = type(task_covariance).__name__
